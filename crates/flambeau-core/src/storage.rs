@@ -1,0 +1,175 @@
+//! Memory that tensors share. A storage is ready, or *pending*: the value is recorded but not computed yet, and is
+//! computed when somebody asks for its address.
+
+use crate::{err, Device, Error, Result};
+use parking_lot::Mutex;
+use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering};
+use std::sync::Arc;
+
+/// How a block of memory is given back.
+pub enum Release {
+    /// Nothing to do: static or empty memory.
+    Nothing,
+    /// A backend's allocator: `(address, bytes, tag)`.
+    Allocator(unsafe fn(*mut u8, usize, u64), u64),
+    /// Memory that someone else lends: an array of NumPy's, a mapped file.
+    Owner(Box<dyn std::any::Any + Send + Sync>),
+}
+
+/// A block of memory and the way to give it back; freed on drop.
+pub struct Memory {
+    ptr: *mut u8,
+    nbytes: usize,
+    release: Release,
+}
+
+// SAFETY: the block has one owner, and its release function may be called from any thread.
+unsafe impl Send for Memory {}
+// SAFETY: `Memory` gives out its address only; accesses are the caller's to synchronise.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// Takes charge of `nbytes` at `ptr`.
+    ///
+    /// # Safety
+    /// The block must stay valid until `release` is applied, which happens exactly once.
+    pub unsafe fn new(ptr: *mut u8, nbytes: usize, release: Release) -> Self {
+        Memory { ptr, nbytes, release }
+    }
+    /// No bytes.
+    pub fn empty() -> Self {
+        // Aligned, so that zero-length slices over it are valid.
+        Memory { ptr: 64 as *mut u8, nbytes: 0, release: Release::Nothing }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if let Release::Allocator(free, tag) = self.release {
+            // SAFETY: `new`'s contract: the block is valid and this is its only release.
+            unsafe { free(self.ptr, self.nbytes, tag) }
+        }
+    }
+}
+
+/// Computes values that were recorded.
+pub trait Pending: Send + Sync {
+    /// Makes every value that this recorder still owes ready, or poisons it.
+    fn force(&self);
+}
+
+const READY: u8 = 0;
+const PENDING: u8 = 1;
+const POISONED: u8 = 2;
+
+/// A block of memory shared by tensors; see the module.
+pub struct Storage {
+    state: AtomicU8,
+    device: Device,
+    ptr: AtomicPtr<u8>,
+    nbytes: AtomicUsize,
+    rest: Mutex<Rest>,
+}
+
+#[derive(Default)]
+struct Rest {
+    memory: Option<Memory>,
+    /// Blocks that `resize` replaced: kept, since a kernel or a NumPy array may still look at them.
+    retired: Vec<Memory>,
+    producer: Option<Arc<dyn Pending>>,
+    failure: Option<Error>,
+}
+
+impl Storage {
+    /// Memory that is ready.
+    pub fn new(memory: Memory, device: Device) -> Arc<Storage> {
+        Arc::new(Storage {
+            state: AtomicU8::new(READY),
+            device,
+            ptr: AtomicPtr::new(memory.ptr),
+            nbytes: AtomicUsize::new(memory.nbytes),
+            rest: Mutex::new(Rest { memory: Some(memory), ..Rest::default() }),
+        })
+    }
+    /// A value of `nbytes` that `producer` will compute when asked.
+    pub fn pending(nbytes: usize, device: Device, producer: Arc<dyn Pending>) -> Arc<Storage> {
+        Arc::new(Storage {
+            state: AtomicU8::new(PENDING),
+            device,
+            ptr: AtomicPtr::new(std::ptr::null_mut()),
+            nbytes: AtomicUsize::new(nbytes),
+            rest: Mutex::new(Rest { producer: Some(producer), ..Rest::default() }),
+        })
+    }
+    /// The address of the first byte, after computing the value if it is still pending.
+    ///
+    /// # Errors
+    /// The error with which the recorded computation failed.
+    #[inline]
+    pub fn ptr(&self) -> Result<*mut u8> {
+        if self.state.load(Ordering::Acquire) == READY {
+            Ok(self.ptr.load(Ordering::Relaxed))
+        } else {
+            self.forced()
+        }
+    }
+    #[cold]
+    fn forced(&self) -> Result<*mut u8> {
+        if self.is_pending() {
+            let producer = self.rest.lock().producer.clone();
+            if let Some(producer) = producer {
+                producer.force();
+            }
+        }
+        match self.state.load(Ordering::Acquire) {
+            READY => Ok(self.ptr.load(Ordering::Relaxed)),
+            _ => Err(self
+                .rest
+                .lock()
+                .failure
+                .clone()
+                .unwrap_or_else(|| err!(Runtime, "a recorded value was never computed"))),
+        }
+    }
+    /// Whether the value is recorded but not computed.
+    #[inline]
+    pub fn is_pending(&self) -> bool {
+        self.state.load(Ordering::Acquire) == PENDING
+    }
+    /// Gives a pending storage its memory, filled or about to be filled by the caller.
+    pub fn fulfil(&self, memory: Memory) {
+        let mut rest = self.rest.lock();
+        self.ptr.store(memory.ptr, Ordering::Relaxed);
+        rest.memory = Some(memory);
+        rest.producer = None;
+        self.state.store(READY, Ordering::Release);
+    }
+    /// Marks a pending value as failed; whoever asks for it gets `failure`.
+    pub fn poison(&self, failure: Error) {
+        let mut rest = self.rest.lock();
+        if self.state.load(Ordering::Relaxed) == PENDING {
+            rest.failure = Some(failure);
+            rest.producer = None;
+            self.state.store(POISONED, Ordering::Release);
+        }
+    }
+    /// Replaces the memory by a larger or smaller block (the caller has copied what is to stay).
+    pub fn replace(&self, memory: Memory) {
+        let mut rest = self.rest.lock();
+        self.ptr.store(memory.ptr, Ordering::Relaxed);
+        self.nbytes.store(memory.nbytes, Ordering::Relaxed);
+        if let Some(old) = rest.memory.replace(memory) {
+            rest.retired.push(old);
+        }
+    }
+    /// Size in bytes.
+    #[inline]
+    pub fn nbytes(&self) -> usize {
+        self.nbytes.load(Ordering::Relaxed)
+    }
+    /// Where the memory is.
+    #[inline]
+    pub fn device(&self) -> Device {
+        self.device
+    }
+}
