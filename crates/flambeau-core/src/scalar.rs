@@ -19,7 +19,8 @@ pub enum DTypeRule {
 }
 
 macro_rules! define {
-    ($( $(#[$doc:meta])* $Name:ident $name:literal ($($arg:ident)*) $rule:ident
+    (names ($($names:ident)*);
+     $( $(#[$doc:meta])* $Name:ident $name:literal ($($arg:ident)*) $rule:ident
         [$($class:ident $formula:tt)*] cuda [$($cclass:ident $cuda:literal)*] saves [$($saved:ident)*] grad $grad:tt; )*) => {
         /// A row of the table of scalar functions.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

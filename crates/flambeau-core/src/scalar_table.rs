@@ -23,9 +23,8 @@
 /// `names (m g out)` hands over the identifiers that the formulas use, since macro hygiene hides a callback's own.
 #[macro_export]
 macro_rules! for_each_scalar_function {
-    ($callback:ident) => { $crate::for_each_scalar_function! { @rows $callback [] } };
-    (with_names $callback:ident) => { $crate::for_each_scalar_function! { @rows $callback [names (m g out);] } };
-    (@rows $callback:ident [$($head:tt)*]) => { $callback! { $($head)*
+    (with_names $callback:ident) => { $crate::for_each_scalar_function! { $callback } };
+    ($callback:ident) => { $callback! { names (m g out);
 
 // ---- arithmetic -------------------------------------------------------------------------------------------------------
 /// The value itself: copies and conversions.

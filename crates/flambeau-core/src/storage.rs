@@ -3,7 +3,7 @@
 
 use crate::{err, Device, Error, Result};
 use parking_lot::Mutex;
-use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU8, AtomicUsize, Ordering};
 use std::sync::Arc;
 
 /// How a block of memory is given back.
@@ -68,6 +68,8 @@ pub struct Storage {
     device: Device,
     ptr: AtomicPtr<u8>,
     nbytes: AtomicUsize,
+    version: AtomicU32,
+    escaped: AtomicBool,
     rest: Mutex<Rest>,
 }
 
@@ -88,6 +90,8 @@ impl Storage {
             device,
             ptr: AtomicPtr::new(memory.ptr),
             nbytes: AtomicUsize::new(memory.nbytes),
+            version: AtomicU32::new(0),
+            escaped: AtomicBool::new(false),
             rest: Mutex::new(Rest { memory: Some(memory), ..Rest::default() }),
         })
     }
@@ -98,6 +102,8 @@ impl Storage {
             device,
             ptr: AtomicPtr::new(std::ptr::null_mut()),
             nbytes: AtomicUsize::new(nbytes),
+            version: AtomicU32::new(0),
+            escaped: AtomicBool::new(false),
             rest: Mutex::new(Rest { producer: Some(producer), ..Rest::default() }),
         })
     }
@@ -144,6 +150,12 @@ impl Storage {
         rest.producer = None;
         self.state.store(READY, Ordering::Release);
     }
+    /// Gives a pending storage memory that is about to be filled: it stays pending until [`Storage::settle`].
+    pub fn provide(&self, memory: Memory) {
+        let mut rest = self.rest.lock();
+        self.ptr.store(memory.ptr, Ordering::Release);
+        rest.memory = Some(memory);
+    }
     /// Marks a pending value as failed; whoever asks for it gets `failure`.
     pub fn poison(&self, failure: Error) {
         let mut rest = self.rest.lock();
@@ -153,6 +165,33 @@ impl Storage {
             self.state.store(POISONED, Ordering::Release);
         }
     }
+    /// Marks memory that is there as awaiting recorded writes, so that whoever asks for its address gets them done first.
+    pub fn defer(&self, producer: Arc<dyn Pending>) {
+        let mut rest = self.rest.lock();
+        rest.producer = Some(producer);
+        self.state.store(PENDING, Ordering::Release);
+    }
+    /// The recorded writes to memory that was there are done.
+    pub fn settle(&self) {
+        let mut rest = self.rest.lock();
+        if rest.memory.is_some() && self.state.load(Ordering::Relaxed) == PENDING {
+            rest.producer = None;
+            self.state.store(READY, Ordering::Release);
+        }
+    }
+    /// The address as it is, without forcing: null while there is no memory. For the executor of recorded operators.
+    pub fn unforced_ptr(&self) -> *mut u8 {
+        self.ptr.load(Ordering::Acquire)
+    }
+    /// Notes that the memory is visible to code outside (NumPy, a raw address): recorded reads and writes of it must not
+    /// be put off.
+    pub fn set_escaped(&self) {
+        self.escaped.store(true, Ordering::Release);
+    }
+    /// Whether [`Storage::set_escaped`] was called.
+    pub fn is_escaped(&self) -> bool {
+        self.escaped.load(Ordering::Acquire)
+    }
     /// Replaces the memory by a larger or smaller block (the caller has copied what is to stay).
     pub fn replace(&self, memory: Memory) {
         let mut rest = self.rest.lock();
@@ -161,6 +200,11 @@ impl Storage {
         if let Some(old) = rest.memory.replace(memory) {
             rest.retired.push(old);
         }
+    }
+    /// How many times tensors over this memory were written in place: the version that autograd compares.
+    #[inline]
+    pub fn version(&self) -> &AtomicU32 {
+        &self.version
     }
     /// Size in bytes.
     #[inline]

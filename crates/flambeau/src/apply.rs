@@ -1,0 +1,590 @@
+//! The one way in: every primitive, from Rust or Python, runs through [`apply`]. Nothing else allocates an output, moves a
+//! version on, or makes a graph node.
+
+use crate::autograd::node::{Edge, InputInfo, Node, SavedTensor};
+use crate::autograd::view::{self, Creation, Link, ViewInfo};
+use crate::mode;
+use crate::primitive::*;
+use crate::tensor::{Meta, Tensor, BATCHED, INFERENCE_TENSOR, REQUIRES_GRAD, VIEW};
+use flambeau_core::*;
+use parking_lot::RwLockReadGuard;
+use std::sync::Arc;
+
+/// Results of a primitive.
+pub type Outputs = SmallVec<[Tensor; 2]>;
+
+/// Where results go.
+#[derive(Clone, Copy)]
+pub enum Dest<'a> {
+    /// New tensors.
+    New,
+    /// Over this tensor, which is usually an operand.
+    Inplace(&'a Tensor),
+    /// Into these tensors, resized if need be (`out=`).
+    Out(&'a [&'a Tensor]),
+}
+
+/// Runs a primitive. Thin and generic over one function that is not.
+///
+/// # Errors
+/// Whatever the primitive refuses, and the rules of in-place writes, views, devices and `out=`.
+#[inline]
+pub fn apply<P: Primitive + Clone>(op: P, x: &[&Tensor], dest: Dest) -> Result<Outputs> {
+    execute(&op, &mut || Arc::new(op.clone()), x, dest)
+}
+/// [`apply`] for a primitive with one output.
+#[inline]
+pub fn apply1<P: Primitive + Clone>(op: P, x: &[&Tensor], dest: Dest) -> Result<Tensor> {
+    let mut out = apply(op, x, dest)?;
+    Ok(out.swap_remove(0))
+}
+/// [`apply`] for a primitive that is already shared.
+pub fn apply_shared(op: Arc<dyn Primitive>, x: &[&Tensor], dest: Dest) -> Result<Outputs> {
+    execute(&*op, &mut || op.clone(), x, dest)
+}
+
+/// The backend of a device.
+///
+/// # Errors
+/// `Runtime` when there is no such device, and for meta tensors, which have no data.
+pub fn backend(device: Device) -> Result<&'static dyn Backend> {
+    match device {
+        Device::Cpu => Ok(flambeau_cpu::cpu()),
+        Device::Cuda(i) => flambeau_cuda::backend(i),
+        Device::Meta => Err(err!(NotImplemented, "Cannot copy out of meta tensor; no data!")),
+    }
+}
+/// Fresh memory on a device.
+///
+/// # Errors
+/// `OutOfMemory` that names the size.
+pub fn allocate(nbytes: usize, device: Device) -> Result<Arc<Storage>> {
+    let memory = if device == Device::Meta { flambeau_core::storage::Memory::empty() } else { backend(device)?.alloc(nbytes)? };
+    Ok(Storage::new(memory, device))
+}
+
+type Guards<'a> = SmallVec<[RwLockReadGuard<'a, Meta>; 4]>;
+
+#[inline(never)]
+fn execute(op: &dyn Primitive, share: &mut dyn FnMut() -> Arc<dyn Primitive>, x: &[&Tensor], dest: Dest) -> Result<Outputs> {
+    let mode = mode::current();
+    let mut flags = 0;
+    for t in x {
+        flags |= t.flags();
+    }
+    if let Dest::Inplace(t) = dest {
+        flags |= t.flags();
+    }
+    if flags & BATCHED != 0 {
+        return crate::batch::apply_batched(share(), x, dest);
+    }
+    let guards: Guards = x.iter().map(|t| t.meta()).collect();
+    let metas: SmallVec<[&Meta; 4]> = guards.iter().map(|g| &**g).collect();
+
+    // One device; 0-dim CPU operands may meet another where the primitive takes them.
+    let mut device = metas.first().map_or(Device::Cpu, |m| m.device());
+    let mut mixed = false;
+    for m in &metas[1.min(metas.len())..] {
+        mixed |= m.device() != device;
+    }
+    if mixed {
+        match resolve_devices(op, &metas)? {
+            None => device = Device::Meta,
+            Some(d) => {
+                let moved: Vec<Tensor> = x
+                    .iter()
+                    .map(|t| if t.device() == d { Ok((*t).clone()) } else { crate::ops::device::to_device(t, d) })
+                    .collect::<Result<_>>()?;
+                drop(metas);
+                drop(guards);
+                let refs: SmallVec<[&Tensor; 4]> = moved.iter().collect();
+                return execute(op, share, &refs, dest);
+            }
+        }
+    }
+
+    let mut draft = Draft::default();
+    op.infer(&metas, &mut draft)?;
+
+    // Which inputs want gradients.
+    let mut needs: Mask = 0;
+    let recording_grads = mode & (mode::NO_GRAD | mode::INFERENCE) == 0 && op.differentiable();
+    if recording_grads && flags & (REQUIRES_GRAD | VIEW) != 0 {
+        for (i, t) in x.iter().enumerate() {
+            if t.flags() & (REQUIRES_GRAD | VIEW) != 0 && t.requires_grad() {
+                needs |= 1 << i.min(15);
+            }
+        }
+    }
+
+    if op.effect() == Effect::View {
+        if let Dest::New = dest {
+            let out = make_views(op, share, x, &metas, &draft, needs, mode)?;
+            return Ok(out);
+        }
+        bail!(Runtime, "{}: a view has no in-place or out= form", op.name());
+    }
+
+    match dest {
+        Dest::New => {
+            let mut outs = Outputs::new();
+            let tensor_flags = if mode & mode::INFERENCE != 0 { INFERENCE_TENSOR } else { 0 };
+            let record = mode & mode::RECORD != 0 && device != Device::Meta;
+            for o in &draft.outputs {
+                check_sizes(&o.sizes, o.dtype)?;
+                let nbytes = numel(&o.sizes) as usize * o.dtype.size();
+                let storage = if record { crate::graph::pending_storage(nbytes, device) } else { allocate(nbytes, device)? };
+                outs.push(Tensor::from_meta(
+                    Meta { sizes: o.sizes.clone(), strides: o.strides.clone(), offset: 0, dtype: o.dtype, storage, version: None },
+                    tensor_flags,
+                    None,
+                ));
+            }
+            if record {
+                crate::graph::record(share(), &metas, &outs)?;
+            } else if device != Device::Meta {
+                let out_guards: SmallVec<[RwLockReadGuard<Meta>; 2]> = outs.iter().map(|t| t.meta()).collect();
+                let out_metas: SmallVec<[&Meta; 2]> = out_guards.iter().map(|g| &**g).collect();
+                run(op, device, &metas, &out_metas)?;
+            }
+            if needs != 0 && draft.outputs.iter().any(|o| o.differentiable && o.dtype.is_differentiable()) {
+                drop(metas);
+                let infos = guards.iter().map(|g| InputInfo::of(g)).collect();
+                drop(guards);
+                attach(share(), x, needs, infos, &outs, &draft, None)?;
+            }
+            Ok(outs)
+        }
+        Dest::Inplace(target) => {
+            ensure!(
+                draft.outputs.len() == 1,
+                Runtime,
+                "{}: an operator with several outputs has no in-place form",
+                op.name()
+            );
+            let o = &draft.outputs[0];
+            drop(metas);
+            let infos: SmallVec<[InputInfo; 2]> = guards.iter().map(|g| InputInfo::of(g)).collect();
+            drop(guards);
+            inplace(op, share, x, target, o, &draft, needs, infos, mode, device)?;
+            Ok(SmallVec::from_iter([target.clone()]))
+        }
+        Dest::Out(targets) => {
+            drop(metas);
+            drop(guards);
+            out_form(op, share, x, targets, &draft, device)
+        }
+    }
+}
+
+/// The common device, `None` for meta.
+fn resolve_devices(op: &dyn Primitive, metas: &[&Meta]) -> Result<Option<Device>> {
+    if metas.iter().any(|m| m.device() == Device::Meta) {
+        return Ok(None);
+    }
+    let mut device = None;
+    for m in metas {
+        let scalar = op.allows_cpu_scalars() && m.dim() == 0 && m.device() == Device::Cpu;
+        if scalar {
+            continue;
+        }
+        match device {
+            None => device = Some(m.device()),
+            Some(d) if d != m.device() => bail!(
+                Runtime,
+                "Expected all tensors to be on the same device, but found at least two devices, {d} and {}! (operator {})",
+                m.device(),
+                op.name()
+            ),
+            _ => {}
+        }
+    }
+    Ok(Some(device.unwrap_or(Device::Cpu)))
+}
+
+/// Runs a kernel; a family that the device lacks goes through the host.
+fn run(op: &dyn Primitive, device: Device, x: &[&Meta], out: &[&Meta]) -> Result<()> {
+    let mut inputs: SmallVec<[Operand; 4]> = SmallVec::new();
+    for m in x {
+        inputs.push(m.operand()?);
+    }
+    let mut outputs: SmallVec<[Operand; 2]> = SmallVec::new();
+    for m in out {
+        outputs.push(m.operand()?);
+    }
+    run_operands(op, device, &inputs, &outputs)
+}
+
+/// [`run`] over ready operands.
+pub(crate) fn run_operands(op: &dyn Primitive, device: Device, x: &[Operand], out: &[Operand]) -> Result<()> {
+    if !out.is_empty() && op.effect() != Effect::Update && out.iter().all(|o| o.numel() == 0) {
+        return Ok(());
+    }
+    match op.run(backend(device)?, x, out) {
+        Err(e) if e.kind() == ErrorKind::Unsupported => {
+            if device == Device::Cpu {
+                return Err(err!(NotImplemented, "{}: the CPU has no kernel of the family '{}'", op.name(), e.message()));
+            }
+            crate::ops::device::run_through_host(op, device, x, out)
+        }
+        other => other,
+    }
+}
+
+/// Links fresh outputs into the graph.
+fn attach(
+    op: Arc<dyn Primitive>,
+    x: &[&Tensor],
+    needs: Mask,
+    infos: SmallVec<[InputInfo; 2]>,
+    outs: &[Tensor],
+    draft: &Draft,
+    originals: Option<(usize, Tensor)>,
+) -> Result<Arc<Node>> {
+    let mut edges: SmallVec<[Option<Edge>; 2]> = SmallVec::new();
+    for (i, t) in x.iter().enumerate() {
+        edges.push(if needs & (1 << i.min(15)) != 0 { t.gradient_edge()? } else { None });
+    }
+    let saves = op.saves(needs);
+    let mut saved: SmallVec<[SavedTensor; 2]> = SmallVec::new();
+    for (i, t) in x.iter().enumerate().take(16) {
+        if saves & (1 << i) != 0 {
+            saved.push(match &originals {
+                Some((k, copy)) if *k == i => SavedTensor::original(i, copy.clone()),
+                _ => SavedTensor::input(i, t)?,
+            });
+        }
+    }
+    for (i, t) in outs.iter().enumerate() {
+        if saves & output_bit(i as u32) != 0 {
+            saved.push(SavedTensor::output(i, t));
+        }
+    }
+    let outputs = outs.iter().map(|t| InputInfo::of(&t.meta())).collect();
+    let node = Node::op(op, needs, infos, edges, outputs, saved);
+    if originals.is_none() {
+        for (i, (t, o)) in outs.iter().zip(&draft.outputs).enumerate() {
+            if o.differentiable && o.dtype.is_differentiable() {
+                t.set_edge(Edge { node: node.clone(), nr: i as u32 });
+            }
+        }
+    }
+    Ok(node)
+}
+
+/// Outputs that share operand 0's memory.
+fn make_views(
+    op: &dyn Primitive,
+    share: &mut dyn FnMut() -> Arc<dyn Primitive>,
+    x: &[&Tensor],
+    metas: &[&Meta],
+    draft: &Draft,
+    needs: Mask,
+    mode: u8,
+) -> Result<Outputs> {
+    let source = metas[0];
+    let from = x[0];
+    let mut outs = Outputs::new();
+    let inference_source = from.flags() & INFERENCE_TENSOR != 0;
+    // A view of an ordinary tensor is tracked whatever the mode; a view of an inference tensor never is.
+    let tracked = !inference_source;
+    let shared = if tracked { Some(share()) } else { None };
+    let multi = op.is_multi_output_view();
+    let parent = if tracked && from.flags() & VIEW != 0 {
+        from.autograd().as_ref().and_then(|m| m.view.as_ref().map(|v| (v.base.clone(), v.chain.clone(), v.creation)))
+    } else {
+        None
+    };
+    for (i, o) in draft.outputs.iter().enumerate() {
+        let meta = Meta {
+            sizes: o.sizes.clone(),
+            strides: o.strides.clone(),
+            offset: o.offset,
+            dtype: o.dtype,
+            storage: source.storage.clone(),
+            version: source.version.clone(),
+        };
+        let Some(op) = &shared else {
+            outs.push(Tensor::from_meta(meta, INFERENCE_TENSOR, None));
+            continue;
+        };
+        let link = Link { op: op.clone(), output: i };
+        let own = if mode & mode::INFERENCE != 0 {
+            Creation::Inference
+        } else if mode & mode::NO_GRAD != 0 {
+            Creation::NoGrad
+        } else if multi {
+            Creation::MultiOutput
+        } else {
+            Creation::Default
+        };
+        let (base, chain, creation) = match &parent {
+            Some((base, chain, creation)) => {
+                let mut chain = chain.clone();
+                chain.push(link);
+                (base.clone(), chain, if own == Creation::Default { *creation } else { own })
+            }
+            None => (from.clone(), SmallVec::from_iter([link]), own),
+        };
+        let version = match &source.version {
+            Some(v) => v.load(std::sync::atomic::Ordering::Relaxed),
+            None => source.storage.version().load(std::sync::atomic::Ordering::Relaxed),
+        };
+        let info = Box::new(ViewInfo { base, chain, creation, version });
+        let autograd = Box::new(crate::autograd::meta::AutogradMeta { view: Some(info), ..Default::default() });
+        outs.push(Tensor::from_meta(meta, VIEW, Some(autograd)));
+    }
+    if needs != 0 {
+        if let Some(op) = shared {
+            let infos = metas.iter().map(|m| InputInfo::of(m)).collect();
+            attach(op, x, needs, infos, &outs, draft, None)?;
+        }
+    }
+    Ok(outs)
+}
+
+/// Refuses the in-place writes that autograd cannot represent.
+///
+/// # Errors
+/// `Runtime`, as PyTorch words each.
+pub(crate) fn check_inplace(t: &Tensor, needs: bool) -> Result<()> {
+    let flags = t.flags();
+    if flags & INFERENCE_TENSOR != 0 && !mode::inference() {
+        bail!(
+            Runtime,
+            "Inplace update to inference tensor outside InferenceMode is not allowed.You can make a clone to get a normal \
+             tensor before doing inplace update.See https://github.com/pytorch/rfcs/pull/17 for more details."
+        );
+    }
+    if needs && mode::grad_enabled() {
+        if flags & VIEW != 0 {
+            let guard = t.autograd();
+            if let Some(m) = guard.as_ref() {
+                if let Some(v) = &m.view {
+                    if let Some(e) = view::refusal(v, m.edge.as_ref(), false) {
+                        return Err(e);
+                    }
+                    let base = v.base.clone();
+                    drop(guard);
+                    if base.requires_grad() && base.is_leaf() {
+                        bail!(Runtime, "a view of a leaf Variable that requires grad is being used in an in-place operation.");
+                    }
+                }
+            }
+        }
+        if t.requires_grad() && t.is_leaf() {
+            bail!(Runtime, "a leaf Variable that requires grad is being used in an in-place operation.");
+        }
+    }
+    Ok(())
+}
+
+/// Whether a result dtype may be stored in another (`can_cast`).
+pub(crate) fn check_cast(from: DType, to: DType) -> Result<()> {
+    ensure!(
+        from.category() <= to.category(),
+        Runtime,
+        "result type {} can't be cast to the desired output type {}",
+        from.title(),
+        to.title()
+    );
+    Ok(())
+}
+
+#[allow(clippy::too_many_arguments)]
+fn inplace(
+    op: &dyn Primitive,
+    share: &mut dyn FnMut() -> Arc<dyn Primitive>,
+    x: &[&Tensor],
+    target: &Tensor,
+    o: &OutputMeta,
+    draft: &Draft,
+    needs: Mask,
+    infos: SmallVec<[InputInfo; 2]>,
+    mode: u8,
+    device: Device,
+) -> Result<()> {
+    {
+        let t = target.meta();
+        ensure!(
+            t.sizes == o.sizes,
+            Runtime,
+            "output with shape {} doesn't match the broadcast shape {}",
+            Shape(&t.sizes),
+            Shape(&o.sizes)
+        );
+        check_cast(o.dtype, t.dtype)?;
+        ensure!(
+            t.device() == device || device == Device::Meta,
+            Runtime,
+            "Expected all tensors to be on the same device, but found at least two devices, {} and {device}! (operator {})",
+            t.device(),
+            op.name()
+        );
+        if may_overlap_itself(&t.sizes, &t.strides) {
+            bail!(
+                Runtime,
+                "unsupported operation: more than one element of the written-to tensor refers to a single memory location. \
+                 Please clone() the tensor before performing the operation."
+            );
+        }
+    }
+    let writes_grad = needs != 0 || (op.differentiable() && mode::grad_enabled() && target.requires_grad());
+    check_inplace(target, writes_grad)?;
+    let self_index = x.iter().position(|t| t.is_same(target));
+
+    // The gradient may read what is about to be overwritten.
+    let mut originals = None;
+    if let (true, Some(k)) = (needs != 0, self_index) {
+        if op.saves(needs) & (1 << k) != 0 {
+            let _off = mode::no_grad();
+            originals = Some((k, crate::ops::view::clone(target)?));
+        }
+    }
+    let run_target = |target: &Tensor| -> Result<()> {
+        let guards: Guards = x.iter().map(|t| t.meta()).collect();
+        let metas: SmallVec<[&Meta; 4]> = guards.iter().map(|g| &**g).collect();
+        if mode & mode::RECORD != 0 && device != Device::Meta {
+            drop(metas);
+            let metas: SmallVec<[&Meta; 4]> = guards.iter().map(|g| &**g).collect();
+            return crate::graph::record(share_of(op), &metas, std::slice::from_ref(target));
+        }
+        if device == Device::Meta {
+            return Ok(());
+        }
+        let t = target.meta();
+        run(op, device, &metas, &[&t])
+    };
+    let direct = op.effect() == Effect::Update || (op.effect() == Effect::Elementwise && !overlaps_badly(x, target));
+    if direct {
+        run_target(target)?;
+    } else {
+        let storage = allocate(numel(&o.sizes) as usize * o.dtype.size(), device)?;
+        let temporary = Tensor::from_storage(storage, o.dtype, &o.sizes, &o.strides, 0);
+        let _off = mode::no_grad();
+        if mode & mode::RECORD != 0 && device != Device::Meta {
+            let mut t = temporary.clone();
+            let nbytes = numel(&o.sizes) as usize * o.dtype.size();
+            let storage = crate::graph::pending_storage(nbytes, device);
+            t.set_meta(|m| m.storage = storage);
+            run_target(&t)?;
+            copy_into(target, &t)?;
+            t = target.clone();
+            drop(t);
+        } else {
+            run_target(&temporary)?;
+            copy_into(target, &temporary)?;
+        }
+    }
+    target.bump_version();
+    if writes_grad && needs != 0 {
+        let has_original = originals.is_some();
+        let node = attach(share(), x, needs, infos, std::slice::from_ref(target), draft, originals.or(Some((usize::MAX, target.clone()))))?;
+        let _ = has_original;
+        view::rebase(target, node, self_index)?;
+    }
+    Ok(())
+}
+
+fn share_of(op: &dyn Primitive) -> Arc<dyn Primitive> {
+    op.share()
+}
+
+/// Copies values without gradients or version changes.
+fn copy_into(target: &Tensor, from: &Tensor) -> Result<()> {
+    let copy = crate::ops::elementwise::Map::identity();
+    if mode::current() & mode::RECORD != 0 && target.device() != Device::Meta {
+        return crate::graph::record(Arc::new(copy), &[&from.meta()], std::slice::from_ref(target));
+    }
+    if target.device() == Device::Meta {
+        return Ok(());
+    }
+    let (f, t) = (from.meta(), target.meta());
+    run(&copy, t.device(), &[&f], &[&t])
+}
+
+/// Whether an operand shares memory with the target without being laid out exactly like it.
+fn overlaps_badly(x: &[&Tensor], target: &Tensor) -> bool {
+    let t = target.meta();
+    let bytes = |m: &Meta| {
+        let size = m.dtype.size() as i64;
+        (m.offset * size, (m.offset + extent(&m.sizes, &m.strides)) * size)
+    };
+    let (lo, hi) = bytes(&t);
+    x.iter().any(|o| {
+        if o.is_same(target) {
+            return false;
+        }
+        let m = o.meta();
+        if !Arc::ptr_eq(&m.storage, &t.storage) {
+            return false;
+        }
+        let same = m.offset == t.offset && m.sizes == t.sizes && m.strides == t.strides && m.dtype == t.dtype;
+        let (a, b) = bytes(&m);
+        !same && a < hi && lo < b
+    })
+}
+
+fn out_form(
+    op: &dyn Primitive,
+    share: &mut dyn FnMut() -> Arc<dyn Primitive>,
+    x: &[&Tensor],
+    targets: &[&Tensor],
+    draft: &Draft,
+    device: Device,
+) -> Result<Outputs> {
+    ensure!(
+        targets.len() == draft.outputs.len(),
+        Runtime,
+        "{}: out= takes {} tensors, got {}",
+        op.name(),
+        draft.outputs.len(),
+        targets.len()
+    );
+    if mode::grad_enabled() && (x.iter().any(|t| t.requires_grad()) || targets.iter().any(|t| t.requires_grad())) && op.differentiable() {
+        bail!(
+            Runtime,
+            "{}(): functions with out=... arguments don't support automatic differentiation, but one of the arguments requires \
+             grad.",
+            op.name()
+        );
+    }
+    for (t, o) in targets.iter().zip(&draft.outputs) {
+        let (td, tdev) = (t.dtype(), t.device());
+        check_cast(o.dtype, td)?;
+        ensure!(
+            tdev == device,
+            Runtime,
+            "Expected out tensor to have device {device}, but got {tdev} instead (operator {})",
+            op.name()
+        );
+    }
+    // Results first, so that an `out` that overlaps an operand is safe; then one copy.
+    let results = {
+        let _off = mode::no_grad();
+        let _ = &share;
+        execute(op, share, x, Dest::New)?
+    };
+    let mut outs = Outputs::new();
+    for (t, r) in targets.iter().zip(&results) {
+        write_out(t, r)?;
+        outs.push((*t).clone());
+    }
+    Ok(outs)
+}
+
+/// Stores `result` in `out`, resized to fit (the rule of every `out=`).
+///
+/// # Errors
+/// `Runtime` when the dtype cannot be cast.
+pub fn write_out(out: &Tensor, result: &Tensor) -> Result<()> {
+    check_cast(result.dtype(), out.dtype())?;
+    let sizes = result.sizes();
+    if out.sizes() != sizes {
+        crate::ops::view::resize(out, &sizes)?;
+    }
+    check_inplace(out, false)?;
+    copy_into(out, result)?;
+    out.bump_version();
+    Ok(())
+}

@@ -1,0 +1,366 @@
+//! The backward engine: iterative, reentrant, in an order fixed by the graph.
+
+use super::node::{Edge, Function, InputInfo, Node};
+use crate::mode;
+use crate::ops;
+use crate::tensor::Tensor;
+use flambeau_core::*;
+use std::collections::{BinaryHeap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+
+/// Hashes a pointer: its bits, mixed once.
+#[derive(Default)]
+pub(crate) struct PointerHasher(u64);
+impl Hasher for PointerHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for &b in bytes {
+            self.0 = (self.0 ^ b as u64).wrapping_mul(0x100_0000_01b3);
+        }
+    }
+    fn write_usize(&mut self, x: usize) {
+        self.0 = (x as u64 >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+pub(crate) type PointerMap<V> = HashMap<usize, V, BuildHasherDefault<PointerHasher>>;
+
+/// How to run a backward pass.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GradOptions {
+    /// Keep saved values for another pass.
+    pub retain_graph: bool,
+    /// Record the pass itself, for higher derivatives.
+    pub create_graph: bool,
+    /// With inputs: `None` for those that the outputs do not depend on, instead of an error.
+    pub allow_unused: bool,
+}
+
+struct Task {
+    node: Arc<Node>,
+    /// Edges that have not delivered yet.
+    waiting: usize,
+    /// Whether the node leads to a wanted input (always, without a list of inputs).
+    needed: bool,
+    grads: SmallVec<[Option<Tensor>; 1]>,
+}
+
+struct Ready(Arc<Node>);
+impl PartialEq for Ready {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.seq == other.0.seq
+    }
+}
+impl Eq for Ready {}
+impl PartialOrd for Ready {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Ready {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.seq.cmp(&other.0.seq)
+    }
+}
+
+fn key(node: &Arc<Node>) -> usize {
+    Arc::as_ptr(node) as usize
+}
+
+/// Accumulates gradients of `outputs` into the leaves' `.grad`.
+///
+/// # Errors
+/// `Runtime` when an output needs an explicit gradient, does not require grad, or its graph was freed.
+pub fn backward(outputs: &[Tensor], grads: &[Option<Tensor>], options: GradOptions) -> Result<()> {
+    run(outputs, grads, None, options).map(|_| ())
+}
+
+/// Gradients of `outputs` with respect to `inputs`, without touching `.grad`.
+///
+/// # Errors
+/// As [`backward`]; also for an input that is not used, unless allowed.
+pub fn grad(outputs: &[Tensor], inputs: &[Tensor], grads: &[Option<Tensor>], options: GradOptions) -> Result<Vec<Option<Tensor>>> {
+    run(outputs, grads, Some((inputs, false)), options)
+}
+
+/// The engine behind [`backward`] and [`grad`]. `inputs` are tensors to stop at, and whether to accumulate into their
+/// `.grad` instead of returning the gradients.
+///
+/// # Errors
+/// See [`backward`] and [`grad`].
+pub fn run(
+    outputs: &[Tensor],
+    grads: &[Option<Tensor>],
+    inputs: Option<(&[Tensor], bool)>,
+    options: GradOptions,
+) -> Result<Vec<Option<Tensor>>> {
+    if let Some(result) = crate::batch::run_backward(outputs, grads, inputs, options) {
+        return result;
+    }
+    // Gradients of the roots.
+    let mut roots: SmallVec<[(Edge, Tensor); 1]> = SmallVec::new();
+    for (i, t) in outputs.iter().enumerate() {
+        let Some(edge) = t.gradient_edge()? else {
+            bail!(Runtime, "element {i} of tensors does not require grad and does not have a grad_fn");
+        };
+        let g = match grads.get(i).and_then(Option::as_ref) {
+            Some(g) => {
+                let (m, gm) = (t.meta(), g.meta());
+                if m.sizes != gm.sizes {
+                    bail!(
+                        Runtime,
+                        "Mismatch in shape: grad_output[{i}] has a shape of {} and output[{i}] has a shape of {}.",
+                        Shape(&gm.sizes),
+                        Shape(&m.sizes)
+                    );
+                }
+                ensure!(
+                    m.dtype.is_complex() == gm.dtype.is_complex(),
+                    Runtime,
+                    "For complex Tensors, both grad_output and output are required to have the same dtype. Mismatch in dtype: \
+                     grad_output[{i}] has a dtype of {} and output[{i}] has a dtype of {}.",
+                    gm.dtype,
+                    m.dtype
+                );
+                drop((m, gm));
+                g.clone()
+            }
+            None => {
+                ensure!(t.numel() == 1, Runtime, "grad can be implicitly created only for scalar outputs");
+                ensure!(
+                    t.dtype().is_float(),
+                    Runtime,
+                    "grad can be implicitly created only for real scalar outputs but got {}",
+                    t.dtype()
+                );
+                ops::factory::ones_like(t)?
+            }
+        };
+        roots.push((edge, g));
+    }
+    let _mode = mode::Guard::new(mode::NO_GRAD, !options.create_graph);
+    let retain = options.retain_graph || options.create_graph;
+
+    // Which gradients are wanted: (node, output) → positions in the result.
+    let mut wanted: PointerMap<SmallVec<[(u32, usize); 1]>> = PointerMap::default();
+    let mut held: SmallVec<[Edge; 4]> = SmallVec::new();
+    if let Some((inputs, _)) = inputs {
+        for (i, t) in inputs.iter().enumerate() {
+            let Some(edge) = t.gradient_edge()? else {
+                bail!(Runtime, "One of the differentiated Tensors does not require grad");
+            };
+            wanted.entry(key(&edge.node)).or_default().push((edge.nr, i));
+            held.push(edge);
+        }
+    }
+
+    // Count the edges into every reachable node, without recursion.
+    let mut tasks: PointerMap<Task> = PointerMap::default();
+    let mut stack: Vec<Arc<Node>> = Vec::new();
+    let mut order: Vec<usize> = Vec::new();
+    let everything = inputs.is_none();
+    for (edge, _) in &roots {
+        visit(&mut tasks, &mut stack, &edge.node);
+    }
+    while let Some(node) = stack.pop() {
+        order.push(key(&node));
+        for edge in node.edges.iter().flatten() {
+            visit(&mut tasks, &mut stack, &edge.node);
+            if let Some(task) = tasks.get_mut(&key(&edge.node)) {
+                task.waiting += 1;
+            }
+        }
+    }
+    if everything {
+        tasks.values_mut().for_each(|t| t.needed = true);
+    } else {
+        mark_needed(&mut tasks, &mut order, &wanted);
+    }
+
+    let mut results: Vec<Option<Tensor>> = vec![None; inputs.map_or(0, |(i, _)| i.len())];
+    let mut ready = BinaryHeap::new();
+    for (edge, g) in roots {
+        deliver(&mut tasks, &edge, g, options.create_graph)?;
+    }
+    for task in tasks.values() {
+        if task.waiting == 0 {
+            ready.push(Ready(task.node.clone()));
+        }
+    }
+
+    while let Some(Ready(node)) = ready.pop() {
+        let Some(task) = tasks.remove(&key(&node)) else { continue };
+        let mut g = task.grads;
+        if task.needed && g.iter().any(Option::is_some) {
+            node.run_hooks(&mut g)?;
+        }
+        let captures = wanted.get(&key(&node));
+        if let Some(captures) = captures {
+            for &(nr, i) in captures {
+                results[i] = g[nr as usize].clone();
+            }
+        }
+        let mut sent: SmallVec<[Option<Tensor>; 4]> = SmallVec::new();
+        if task.needed && leads_on(&node, everything, &tasks) {
+            if let Function::Accumulate(leaf) = &node.function {
+                if everything {
+                    if let Some(g) = g[0].take() {
+                        accumulate(leaf, g, options.create_graph)?;
+                    }
+                }
+            } else {
+                sent = node.apply(g, retain)?;
+            }
+        }
+        for (i, edge) in node.edges.iter().enumerate() {
+            let Some(edge) = edge else { continue };
+            if let Some(g) = sent.get_mut(i).and_then(Option::take) {
+                let g = fit(g, &edge.node.outputs[edge.nr as usize], &node, i)?;
+                deliver(&mut tasks, edge, g, options.create_graph)?;
+            }
+            if let Some(task) = tasks.get_mut(&key(&edge.node)) {
+                task.waiting -= 1;
+                if task.waiting == 0 {
+                    ready.push(Ready(task.node.clone()));
+                }
+            }
+        }
+    }
+
+    if let Some((inputs, accumulate_grads)) = inputs {
+        if accumulate_grads {
+            for (t, g) in inputs.iter().zip(results.iter_mut()) {
+                if let Some(g) = g.take() {
+                    accumulate(t, g, options.create_graph)?;
+                }
+            }
+        } else if !options.allow_unused && results.iter().any(Option::is_none) {
+            bail!(
+                Runtime,
+                "One of the differentiated Tensors appears to not have been used in the graph. Set allow_unused=True if this is \
+                 the desired behavior."
+            );
+        }
+    }
+    Ok(results)
+}
+
+fn visit(tasks: &mut PointerMap<Task>, stack: &mut Vec<Arc<Node>>, node: &Arc<Node>) {
+    tasks.entry(key(node)).or_insert_with(|| {
+        stack.push(node.clone());
+        Task { node: node.clone(), waiting: 0, needed: false, grads: SmallVec::from_elem(None, node.outputs.len()) }
+    });
+}
+
+/// Marks the nodes from which a wanted input can be reached, in reverse topological order.
+fn mark_needed(tasks: &mut PointerMap<Task>, order: &mut Vec<usize>, wanted: &PointerMap<SmallVec<[(u32, usize); 1]>>) {
+    // Kahn's order over a copy of the counts.
+    let mut waiting: PointerMap<usize> = tasks.iter().map(|(k, t)| (*k, t.waiting)).collect();
+    let mut topological = Vec::with_capacity(order.len());
+    let mut queue: Vec<usize> = waiting.iter().filter(|(_, w)| **w == 0).map(|(k, _)| *k).collect();
+    while let Some(k) = queue.pop() {
+        topological.push(k);
+        let Some(task) = tasks.get(&k) else { continue };
+        for edge in task.node.edges.iter().flatten() {
+            let k = key(&edge.node);
+            if let Some(w) = waiting.get_mut(&k) {
+                *w -= 1;
+                if *w == 0 {
+                    queue.push(k);
+                }
+            }
+        }
+    }
+    for k in topological.into_iter().rev() {
+        let Some(task) = tasks.get(&k) else { continue };
+        let needed = wanted.contains_key(&k)
+            || task.node.edges.iter().flatten().any(|e| tasks.get(&key(&e.node)).is_some_and(|t| t.needed));
+        if let Some(task) = tasks.get_mut(&k) {
+            task.needed = needed;
+        }
+    }
+}
+
+/// Whether a node has anything to send on: with a list of inputs, only towards those.
+fn leads_on(node: &Node, everything: bool, tasks: &PointerMap<Task>) -> bool {
+    everything || node.edges.iter().flatten().any(|e| tasks.get(&key(&e.node)).is_some_and(|t| t.needed))
+}
+
+fn deliver(tasks: &mut PointerMap<Task>, edge: &Edge, g: Tensor, create_graph: bool) -> Result<()> {
+    let Some(task) = tasks.get_mut(&key(&edge.node)) else { return Ok(()) };
+    if !task.needed {
+        return Ok(());
+    }
+    let slot = &mut task.grads[edge.nr as usize];
+    *slot = Some(match slot.take() {
+        None => g,
+        Some(old) if !create_graph && owned(&old) => ops::elementwise::add_(&old, &g).or_else(|_| ops::elementwise::add(&old, &g))?,
+        Some(old) => ops::elementwise::add(&old, &g)?,
+    });
+    Ok(())
+}
+
+/// Whether nobody else can see this tensor or its memory.
+fn owned(t: &Tensor) -> bool {
+    t.ref_count() == 1 && {
+        let m = t.meta();
+        Arc::strong_count(&m.storage) == 1 && is_non_overlapping_and_dense(&m.sizes, &m.strides)
+    }
+}
+
+/// Brings a gradient to the shape and dtype of the value that it belongs to.
+fn fit(g: Tensor, want: &InputInfo, node: &Node, i: usize) -> Result<Tensor> {
+    let (same_shape, same_dtype) = {
+        let m = g.meta();
+        (m.sizes == want.sizes, m.dtype == want.dtype)
+    };
+    let g = if same_shape {
+        g
+    } else {
+        ops::reduction::sum_to_size(&g, &want.sizes).map_err(|_| {
+            err!(
+                Runtime,
+                "Function {} returned an invalid gradient at index {i} - got {} but expected shape compatible with {}",
+                node.name(),
+                Shape(&g.sizes()),
+                Shape(&want.sizes)
+            )
+        })?
+    };
+    if same_dtype {
+        Ok(g)
+    } else {
+        ops::elementwise::convert_gradient(&g, want.dtype)
+    }
+}
+
+fn accumulate(leaf: &Tensor, g: Tensor, create_graph: bool) -> Result<()> {
+    let old = leaf.grad();
+    let new = match old {
+        None if create_graph => g,
+        None => {
+            if owned(&g) {
+                g.detach()
+            } else {
+                ops::view::clone(&g.detach())?
+            }
+        }
+        Some(old) if !create_graph => {
+            let _off = mode::no_grad();
+            ops::elementwise::add_(&old, &g)?;
+            old
+        }
+        Some(old) => ops::elementwise::add(&old, &g)?,
+    };
+    leaf.set_grad(Some(new))?;
+    let hooks: Vec<_> = match leaf.autograd().as_ref() {
+        Some(m) if !m.post_hooks.is_empty() => m.post_hooks.iter().map(|(_, h)| h.clone()).collect(),
+        _ => Vec::new(),
+    };
+    for hook in hooks {
+        hook(leaf)?;
+    }
+    Ok(())
+}

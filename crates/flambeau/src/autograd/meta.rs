@@ -1,0 +1,291 @@
+//! What autograd keeps on a tensor, and the tensor's autograd methods.
+
+use super::node::{Edge, Node};
+use super::view::ViewInfo;
+use crate::tensor::{Tensor, INFERENCE_TENSOR, REQUIRES_GRAD, VIEW};
+use flambeau_core::*;
+use parking_lot::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+/// A hook on a gradient: sees it, and may replace it.
+pub type Hook = Arc<dyn Fn(&Tensor) -> Result<Option<Tensor>> + Send + Sync>;
+/// A hook that runs after a leaf's gradient was accumulated.
+pub type PostHook = Arc<dyn Fn(&Tensor) -> Result<()> + Send + Sync>;
+/// Where `retain_grad` puts a non-leaf's gradient.
+pub type GradSlot = Arc<Mutex<Option<Tensor>>>;
+
+/// A tensor's place in the graph.
+#[derive(Default)]
+pub struct AutogradMeta {
+    /// Set on leaves only.
+    pub requires_grad: bool,
+    pub grad: Option<Tensor>,
+    /// The node that computed this tensor.
+    pub edge: Option<Edge>,
+    /// The leaf's accumulation node while the graph holds one.
+    pub accumulator: Weak<Node>,
+    pub hooks: Vec<(u64, Hook)>,
+    pub post_hooks: Vec<(u64, PostHook)>,
+    pub retained: Option<GradSlot>,
+    pub view: Option<Box<ViewInfo>>,
+}
+
+static NEXT_HOOK: AtomicU64 = AtomicU64::new(1);
+/// A fresh hook number.
+pub fn next_hook_id() -> u64 {
+    NEXT_HOOK.fetch_add(1, Ordering::Relaxed)
+}
+
+impl Tensor {
+    /// Whether gradients flow to or through this tensor.
+    #[inline]
+    pub fn requires_grad(&self) -> bool {
+        let flags = self.flags();
+        if flags & REQUIRES_GRAD != 0 {
+            return true;
+        }
+        if let Some(b) = self.as_batched() {
+            return b.value.requires_grad();
+        }
+        if flags & VIEW != 0 {
+            let base = self.autograd().as_ref().and_then(|m| m.view.as_ref().map(|v| v.base.clone()));
+            return base.is_some_and(|b| b.requires_grad());
+        }
+        false
+    }
+    /// A tensor that no recorded operator computed.
+    pub fn is_leaf(&self) -> bool {
+        if let Some(b) = self.as_batched() {
+            return b.value.is_leaf();
+        }
+        if !self.requires_grad() {
+            return true;
+        }
+        matches!(self.grad_fn(), Ok(None))
+    }
+    /// Turns gradients of a leaf on or off.
+    ///
+    /// # Errors
+    /// `Runtime` for a non-leaf, for dtypes without gradients, and for inference tensors outside inference mode.
+    pub fn set_requires_grad(&self, on: bool) -> Result<()> {
+        if let Some(b) = self.as_batched() {
+            return b.value.set_requires_grad(on);
+        }
+        if on && !self.dtype().is_differentiable() {
+            bail!(Runtime, "only Tensors of floating point and complex dtype can require gradients");
+        }
+        if on && self.flags() & INFERENCE_TENSOR != 0 && !crate::mode::inference() {
+            bail!(Runtime, "Setting requires_grad=True on inference tensor outside InferenceMode is not allowed.");
+        }
+        if !self.is_leaf() {
+            if on {
+                return Ok(());
+            }
+            bail!(
+                Runtime,
+                "you can only change requires_grad flags of leaf variables. If you want to use a computed variable in a \
+                 subgraph that doesn't require differentiation use var_no_grad = var.detach()."
+            );
+        }
+        let mut meta = self.autograd();
+        if on || meta.is_some() {
+            meta.get_or_insert_with(Default::default).requires_grad = on;
+        }
+        drop(meta);
+        self.set_flag(REQUIRES_GRAD, on);
+        Ok(())
+    }
+    /// The accumulated gradient of a leaf, or of a tensor that retains its gradient.
+    pub fn grad(&self) -> Option<Tensor> {
+        let meta = self.autograd();
+        let meta = meta.as_ref()?;
+        match (&meta.grad, &meta.retained) {
+            (Some(g), _) => Some(g.clone()),
+            (None, Some(slot)) => slot.lock().clone(),
+            _ => None,
+        }
+    }
+    /// Replaces the gradient.
+    ///
+    /// # Errors
+    /// `Runtime` when sizes, dtype or device differ from the tensor's.
+    pub fn set_grad(&self, grad: Option<Tensor>) -> Result<()> {
+        if let Some(g) = &grad {
+            let (a, b) = (self.meta(), g.meta());
+            ensure!(
+                a.sizes == b.sizes,
+                Runtime,
+                "assigned grad has data of a different size: expected {}, got {}",
+                Shape(&a.sizes),
+                Shape(&b.sizes)
+            );
+            ensure!(
+                a.dtype == b.dtype,
+                Runtime,
+                "assigned grad has data of a different type: expected {}, got {}",
+                a.dtype,
+                b.dtype
+            );
+            ensure!(
+                a.device() == b.device(),
+                Runtime,
+                "assigned grad has data located on a different device: expected {}, got {}",
+                a.device(),
+                b.device()
+            );
+        }
+        let mut meta = self.autograd();
+        if grad.is_none() && meta.is_none() {
+            return Ok(());
+        }
+        let meta = meta.get_or_insert_with(Default::default);
+        if let Some(slot) = &meta.retained {
+            *slot.lock() = None;
+        }
+        let old = std::mem::replace(&mut meta.grad, grad);
+        drop(old);
+        Ok(())
+    }
+    /// The node that computed this tensor, `None` for a leaf. A view whose base was written since is given its node
+    /// anew.
+    ///
+    /// # Errors
+    /// `Runtime` when the view was made in a way that forbids writes to its base.
+    pub fn grad_fn(&self) -> Result<Option<Edge>> {
+        if self.flags() & VIEW != 0 {
+            return super::view::grad_fn(self);
+        }
+        if self.flags() & REQUIRES_GRAD == 0 {
+            return Ok(None);
+        }
+        Ok(self.autograd().as_ref().and_then(|m| m.edge.clone()))
+    }
+    /// Where this tensor's gradient goes: its node, or a leaf's accumulator; `None` when it requires none.
+    pub fn gradient_edge(&self) -> Result<Option<Edge>> {
+        if !self.requires_grad() {
+            return Ok(None);
+        }
+        if let Some(edge) = self.grad_fn()? {
+            return Ok(Some(edge));
+        }
+        let mut guard = self.autograd();
+        let meta = guard.get_or_insert_with(Default::default);
+        if let Some(node) = meta.accumulator.upgrade() {
+            return Ok(Some(Edge { node, nr: 0 }));
+        }
+        // A view's base may require grad while the view is not yet linked: handled by grad_fn above.
+        let info = super::node::InputInfo::of(&self.meta());
+        let node = Node::accumulate(self.clone(), info);
+        meta.accumulator = Arc::downgrade(&node);
+        Ok(Some(Edge { node, nr: 0 }))
+    }
+    /// Makes this tensor the output `edge.nr` of `edge.node`.
+    pub(crate) fn set_edge(&self, edge: Edge) {
+        let mut guard = self.autograd();
+        let meta = guard.get_or_insert_with(Default::default);
+        if let (Some(slot), node) = (&meta.retained, &edge.node) {
+            // `retain_grad` follows the tensor to its new node.
+            if let Some(old) = &meta.edge {
+                old.node.move_retained(slot, node, edge.nr);
+            }
+        }
+        meta.edge = Some(edge);
+        meta.requires_grad = false;
+        drop(guard);
+        self.set_flag(REQUIRES_GRAD, true);
+    }
+    /// Adds a hook on this tensor's gradient; returns its number.
+    ///
+    /// # Errors
+    /// `Runtime` when the tensor does not require grad.
+    pub fn register_hook(&self, hook: Hook) -> Result<u64> {
+        ensure!(self.requires_grad(), Runtime, "cannot register a hook on a tensor that doesn't require gradient");
+        let id = next_hook_id();
+        match self.grad_fn()? {
+            Some(edge) => edge.node.add_hook(edge.nr, id, hook),
+            None => self.autograd().get_or_insert_with(Default::default).hooks.push((id, hook)),
+        }
+        Ok(id)
+    }
+    /// Adds a hook that runs after this leaf's gradient was accumulated.
+    ///
+    /// # Errors
+    /// `Runtime` for a non-leaf or a tensor that does not require grad.
+    pub fn register_post_accumulate_grad_hook(&self, hook: PostHook) -> Result<u64> {
+        ensure!(self.requires_grad(), Runtime, "cannot register a hook on a tensor that doesn't require gradient");
+        ensure!(self.is_leaf(), Runtime, "post accumulate grad hooks cannot be registered on non-leaf tensors");
+        let id = next_hook_id();
+        self.autograd().get_or_insert_with(Default::default).post_hooks.push((id, hook));
+        Ok(id)
+    }
+    /// Removes a hook by its number; unknown numbers are ignored.
+    pub fn remove_hook(&self, id: u64) {
+        if let Some(meta) = self.autograd().as_mut() {
+            meta.hooks.retain(|(i, _)| *i != id);
+            meta.post_hooks.retain(|(i, _)| *i != id);
+            if let Some(edge) = &meta.edge {
+                edge.node.remove_hook(id);
+            }
+        }
+    }
+    /// Keeps the gradient of a non-leaf in `.grad`.
+    ///
+    /// # Errors
+    /// `Runtime` when the tensor does not require grad.
+    pub fn retain_grad(&self) -> Result<()> {
+        ensure!(
+            self.requires_grad(),
+            Runtime,
+            "can't retain_grad on Tensor that has requires_grad=False"
+        );
+        let Some(edge) = self.grad_fn()? else { return Ok(()) };
+        let mut guard = self.autograd();
+        let meta = guard.get_or_insert_with(Default::default);
+        if meta.retained.is_none() {
+            let slot: GradSlot = Arc::default();
+            meta.retained = Some(slot.clone());
+            edge.node.retain(edge.nr, slot);
+        }
+        Ok(())
+    }
+    /// Whether a non-leaf keeps its gradient.
+    pub fn retains_grad(&self) -> bool {
+        self.autograd().as_ref().is_some_and(|m| m.retained.is_some())
+    }
+    /// The tensor that this one is a view of.
+    pub fn base(&self) -> Option<Tensor> {
+        self.autograd().as_ref().and_then(|m| m.view.as_ref().map(|v| v.base.clone()))
+    }
+    /// The same memory outside the graph; shares the version counter.
+    pub fn detach(&self) -> Tensor {
+        if let Some(b) = self.as_batched() {
+            return Tensor::batched(&b.value.detach(), b.dim, b.level);
+        }
+        let meta = self.meta().clone();
+        let inference = self.flags() & INFERENCE_TENSOR;
+        Tensor::from_meta(meta, inference, None)
+    }
+    /// Leaves the graph in place.
+    ///
+    /// # Errors
+    /// `Runtime` for a view.
+    pub fn detach_in_place(&self) -> Result<()> {
+        if self.flags() & VIEW != 0 && self.base().is_some() {
+            bail!(
+                Runtime,
+                "Can't detach views in-place. Use detach() instead. If you are using DistributedDataParallel (DDP) for \
+                 training, and gradient_as_bucket_view is set as True, gradients are views of DDP buckets, and hence \
+                 detach_() cannot be called on these gradients. To fix this error, please refer to the \
+                 Optimizer.zero_grad() function in torch/optim/optimizer.py as a solution."
+            );
+        }
+        if let Some(meta) = self.autograd().as_mut() {
+            meta.edge = None;
+            meta.requires_grad = false;
+            meta.retained = None;
+        }
+        self.set_flag(REQUIRES_GRAD, false);
+        Ok(())
+    }
+}

@@ -1,0 +1,11 @@
+//! Reverse-mode differentiation: metadata on tensors, nodes, and the engine.
+
+pub mod engine;
+pub mod expr;
+pub mod meta;
+pub mod node;
+pub mod view;
+
+pub use engine::{backward, grad, run, GradOptions};
+pub use meta::Hook;
+pub use node::{Backward, Edge, Node};

@@ -1,0 +1,405 @@
+//! Nodes of the backward graph.
+
+use super::meta::{GradSlot, Hook};
+use super::view::Link;
+use crate::primitive::{output_bit, Mask, Primitive};
+use crate::tensor::{Meta, Tensor, INFERENCE_TENSOR, REQUIRES_GRAD};
+use flambeau_core::*;
+use parking_lot::Mutex;
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+
+/// An output of a node: where a gradient is sent.
+#[derive(Clone)]
+pub struct Edge {
+    pub node: Arc<Node>,
+    /// Which output of the forward operator.
+    pub nr: u32,
+}
+
+/// What is always kept of an input or output: enough to undo broadcasting and conversions.
+#[derive(Clone)]
+pub struct InputInfo {
+    pub sizes: Dims,
+    pub dtype: DType,
+    pub device: Device,
+}
+impl InputInfo {
+    pub fn of(meta: &Meta) -> Self {
+        InputInfo { sizes: meta.sizes.clone(), dtype: meta.dtype, device: meta.device() }
+    }
+}
+
+/// A backward function outside the table of primitives: Python's and Rust's custom functions.
+pub trait Backward: Send + Sync {
+    /// The node's name, `"MyFunctionBackward"`.
+    fn name(&self) -> String;
+    /// Gradients for the inputs from the outputs' gradients.
+    fn apply(&self, g: Vec<Option<Tensor>>, needs: Mask) -> Result<Vec<Option<Tensor>>>;
+    /// Lets saved values go after a backward without `retain_graph`.
+    fn release(&self) {}
+    /// The custom function's own object, for the binding.
+    fn as_any(&self) -> &dyn std::any::Any;
+}
+
+pub(crate) enum Function {
+    /// A primitive's vjp.
+    Op { op: Arc<dyn Primitive>, inputs: SmallVec<[InputInfo; 2]>, needs: Mask, saved: Mutex<Saved> },
+    /// Adds to a leaf's gradient.
+    Accumulate(Tensor),
+    /// An in-place write through a view, seen from the base.
+    CopySlices { chain: SmallVec<[Link; 1]>, function: Arc<Node>, self_index: Option<usize> },
+    Custom { function: Box<dyn Backward>, needs: Mask },
+}
+
+pub(crate) enum Saved {
+    Kept(SmallVec<[SavedTensor; 2]>),
+    Released,
+}
+
+pub(crate) struct SavedTensor {
+    /// Bit in the operator's save mask.
+    bit: Mask,
+    tensor: Tensor,
+    version: u32,
+}
+
+/// A recorded operator: how to send gradients from its outputs to its inputs.
+pub struct Node {
+    /// Order of creation in the thread; the engine runs later nodes first.
+    pub(crate) seq: u64,
+    pub(crate) function: Function,
+    pub(crate) edges: SmallVec<[Option<Edge>; 2]>,
+    pub(crate) outputs: SmallVec<[InputInfo; 1]>,
+    hooks: Mutex<Option<Box<NodeHooks>>>,
+}
+
+#[derive(Default)]
+struct NodeHooks {
+    tensor: Vec<(u32, u64, Hook)>,
+    retained: Vec<(u32, GradSlot)>,
+}
+
+thread_local! {
+    static SEQ: Cell<u64> = const { Cell::new(0) };
+    static DROPPING: Cell<bool> = const { Cell::new(false) };
+    // What nodes let go of, dropped one after the other: a chain of a million nodes must not recurse.
+    static DROPS: RefCell<Vec<Debris>> = const { RefCell::new(Vec::new()) };
+}
+#[allow(dead_code)] // held only to be dropped later
+enum Debris {
+    Edge(Edge),
+    Saved(Tensor),
+    Function(Function),
+}
+
+fn next_seq() -> u64 {
+    SEQ.with(|s| {
+        s.set(s.get() + 1);
+        s.get()
+    })
+}
+
+/// What a primitive's `vjp` can see.
+pub struct Vjp<'a> {
+    pub(crate) values: SmallVec<[(Mask, Tensor); 3]>,
+    pub(crate) inputs: &'a [InputInfo],
+    pub(crate) outputs: &'a [InputInfo],
+    pub(crate) needs: Mask,
+}
+impl Vjp<'_> {
+    /// A saved input.
+    pub fn input(&self, i: usize) -> Result<Tensor> {
+        self.find(1 << i)
+    }
+    /// A saved output.
+    pub fn output(&self, i: usize) -> Result<Tensor> {
+        self.find(output_bit(i as u32))
+    }
+    fn find(&self, bit: Mask) -> Result<Tensor> {
+        match self.values.iter().find(|(b, _)| *b == bit) {
+            Some((_, t)) => Ok(t.clone()),
+            None => Err(err!(Runtime, "a gradient formula reads a value that its operator did not save")),
+        }
+    }
+    /// Whether input `i` wants a gradient.
+    pub fn needs(&self, i: usize) -> bool {
+        self.needs & (1 << i) != 0
+    }
+    /// The whole mask of wanted gradients.
+    pub fn needs_mask(&self) -> Mask {
+        self.needs
+    }
+    /// Sizes, dtype and device of input `i`.
+    pub fn info(&self, i: usize) -> &InputInfo {
+        &self.inputs[i]
+    }
+    /// Number of inputs.
+    pub fn len(&self) -> usize {
+        self.inputs.len()
+    }
+    /// Whether there are no inputs.
+    pub fn is_empty(&self) -> bool {
+        self.inputs.is_empty()
+    }
+    /// Sizes, dtype and device of output `i`.
+    pub fn output_info(&self, i: usize) -> &InputInfo {
+        &self.outputs[i]
+    }
+}
+
+impl Node {
+    fn new(function: Function, edges: SmallVec<[Option<Edge>; 2]>, outputs: SmallVec<[InputInfo; 1]>, seq: u64) -> Arc<Node> {
+        Arc::new(Node { seq, function, edges, outputs, hooks: Mutex::new(None) })
+    }
+    pub(crate) fn accumulate(variable: Tensor, info: InputInfo) -> Arc<Node> {
+        // Leaves first: their gradients are complete as soon as they arrive, and can be let go.
+        Node::new(Function::Accumulate(variable), SmallVec::new(), SmallVec::from_buf([info]), u64::MAX)
+    }
+    pub(crate) fn op(
+        op: Arc<dyn Primitive>,
+        needs: Mask,
+        inputs: SmallVec<[InputInfo; 2]>,
+        edges: SmallVec<[Option<Edge>; 2]>,
+        outputs: SmallVec<[InputInfo; 1]>,
+        saved: SmallVec<[SavedTensor; 2]>,
+    ) -> Arc<Node> {
+        Node::new(Function::Op { op, inputs, needs, saved: Mutex::new(Saved::Kept(saved)) }, edges, outputs, next_seq())
+    }
+    pub(crate) fn copy_slices(
+        base: InputInfo,
+        edges: SmallVec<[Option<Edge>; 2]>,
+        chain: SmallVec<[Link; 1]>,
+        function: Arc<Node>,
+        self_index: Option<usize>,
+    ) -> Arc<Node> {
+        let seq = function.seq;
+        Node::new(Function::CopySlices { chain, function, self_index }, edges, SmallVec::from_buf([base]), seq)
+    }
+    /// A node for a custom function whose outputs have the given metadata.
+    pub fn custom(
+        function: Box<dyn Backward>,
+        needs: Mask,
+        edges: SmallVec<[Option<Edge>; 2]>,
+        outputs: SmallVec<[InputInfo; 1]>,
+    ) -> Arc<Node> {
+        Node::new(Function::Custom { function, needs }, edges, outputs, next_seq())
+    }
+    /// The custom function behind this node.
+    pub fn custom_function(&self) -> Option<&dyn Backward> {
+        match &self.function {
+            Function::Custom { function, .. } => Some(&**function),
+            _ => None,
+        }
+    }
+    /// The leaf behind an accumulation node.
+    pub fn variable(&self) -> Option<&Tensor> {
+        match &self.function {
+            Function::Accumulate(t) => Some(t),
+            _ => None,
+        }
+    }
+    /// `"AddBackward0"`, `"AccumulateGrad"`.
+    pub fn name(&self) -> String {
+        match &self.function {
+            Function::Op { op, .. } => {
+                let mut out = String::new();
+                for part in op.name().split(['_', '.']).filter(|p| !p.is_empty()) {
+                    let mut chars = part.chars();
+                    out.extend(chars.next().map(|c| c.to_ascii_uppercase()));
+                    out.push_str(chars.as_str());
+                }
+                out + "Backward0"
+            }
+            Function::Accumulate(_) => "AccumulateGrad".into(),
+            Function::CopySlices { .. } => "CopySlices".into(),
+            Function::Custom { function, .. } => function.name(),
+        }
+    }
+    /// The edges to the inputs' nodes.
+    pub fn next_functions(&self) -> &[Option<Edge>] {
+        &self.edges
+    }
+    pub(crate) fn add_hook(&self, nr: u32, id: u64, hook: Hook) {
+        self.hooks.lock().get_or_insert_with(Default::default).tensor.push((nr, id, hook));
+    }
+    pub(crate) fn remove_hook(&self, id: u64) {
+        if let Some(h) = self.hooks.lock().as_mut() {
+            h.tensor.retain(|(_, i, _)| *i != id);
+        }
+    }
+    pub(crate) fn retain(&self, nr: u32, slot: GradSlot) {
+        self.hooks.lock().get_or_insert_with(Default::default).retained.push((nr, slot));
+    }
+    pub(crate) fn move_retained(&self, slot: &GradSlot, to: &Arc<Node>, nr: u32) {
+        if let Some(h) = self.hooks.lock().as_mut() {
+            h.retained.retain(|(_, s)| !Arc::ptr_eq(s, slot));
+        }
+        to.retain(nr, slot.clone());
+    }
+    /// Runs the hooks on the gradients that arrived.
+    pub(crate) fn run_hooks(&self, g: &mut [Option<Tensor>]) -> Result<()> {
+        if let Function::Accumulate(leaf) = &self.function {
+            let hooks: Vec<Hook> = match leaf.autograd().as_ref() {
+                Some(m) if !m.hooks.is_empty() => m.hooks.iter().map(|(_, h)| h.clone()).collect(),
+                _ => return Ok(()),
+            };
+            for hook in hooks {
+                call_hook(&hook, &mut g[0])?;
+            }
+            return Ok(());
+        }
+        let (tensor, retained) = match self.hooks.lock().as_ref() {
+            Some(h) => (h.tensor.clone(), h.retained.clone()),
+            None => return Ok(()),
+        };
+        for (nr, _, hook) in tensor {
+            call_hook(&hook, &mut g[nr as usize])?;
+        }
+        for (nr, slot) in retained {
+            if let Some(g) = &g[nr as usize] {
+                let mut slot = slot.lock();
+                *slot = Some(match slot.take() {
+                    Some(old) => crate::ops::elementwise::add(&old, g)?,
+                    None => g.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+    /// Sends gradients through this node.
+    pub(crate) fn apply(self: &Arc<Self>, g: SmallVec<[Option<Tensor>; 1]>, retain: bool) -> Result<SmallVec<[Option<Tensor>; 4]>> {
+        match &self.function {
+            Function::Op { op, inputs, needs, .. } => {
+                let values = self.unpack(retain)?;
+                if g.iter().all(Option::is_none) {
+                    return Ok(SmallVec::from_elem(None, inputs.len()));
+                }
+                let cx = Vjp { values, inputs, outputs: &self.outputs, needs: *needs };
+                op.vjp(&cx, &g)
+            }
+            Function::Accumulate(_) => Ok(SmallVec::new()),
+            Function::CopySlices { chain, function, self_index } => {
+                let Some(Some(g)) = g.into_iter().next() else {
+                    return Ok(SmallVec::from_elem(None, self.edges.len()));
+                };
+                super::view::copy_slices_backward(chain, function, *self_index, &g, retain)
+            }
+            Function::Custom { function, needs } => {
+                let out = function.apply(g.into_iter().collect(), *needs)?;
+                if !retain {
+                    function.release();
+                }
+                Ok(out.into_iter().collect())
+            }
+        }
+    }
+    fn unpack(self: &Arc<Self>, retain: bool) -> Result<SmallVec<[(Mask, Tensor); 3]>> {
+        let Function::Op { saved, .. } = &self.function else { return Ok(SmallVec::new()) };
+        let mut guard = saved.lock();
+        let list = match &*guard {
+            Saved::Kept(list) => list,
+            Saved::Released => bail!(
+                Runtime,
+                "Trying to backward through the graph a second time (or directly access saved tensors after they have \
+                 already been freed). Saved intermediate values of the graph are freed when you call .backward() or \
+                 autograd.grad(). Specify retain_graph=True if you need to backward through the graph a second time or if \
+                 you need to access saved tensors after calling backward."
+            ),
+        };
+        let mut values = SmallVec::new();
+        for s in list {
+            let now = s.tensor.version();
+            if now != s.version {
+                let m = s.tensor.meta();
+                let origin = match s.tensor.autograd().as_ref().and_then(|a| a.edge.as_ref()) {
+                    Some(e) => format!(", which is output {} of {},", e.nr, e.node.name()),
+                    None if s.bit >> 16 != 0 => format!(", which is output {} of {},", s.bit.trailing_zeros() - 16, self.name()),
+                    None => String::new(),
+                };
+                bail!(
+                    Runtime,
+                    "one of the variables needed for gradient computation has been modified by an inplace operation: \
+                     [torch.{}Tensor {}]{origin} is at version {now}; expected version {} instead. Hint: enable anomaly \
+                     detection to find the operation that failed to compute its gradient, with \
+                     torch.autograd.set_detect_anomaly(True).",
+                    m.dtype.title(),
+                    Shape(&m.sizes),
+                    s.version
+                );
+            }
+            let tensor = if s.bit >> 16 != 0 && !s.tensor.requires_grad() && self.outputs[(s.bit.trailing_zeros() - 16) as usize].dtype.is_differentiable() {
+                let alias = Tensor::from_meta(s.tensor.meta().clone(), 0, None);
+                alias.set_edge(Edge { node: self.clone(), nr: s.bit.trailing_zeros() - 16 });
+                alias
+            } else {
+                s.tensor.clone()
+            };
+            values.push((s.bit, tensor));
+        }
+        if !retain && !list.is_empty() {
+            *guard = Saved::Released;
+        }
+        Ok(values)
+    }
+}
+
+fn call_hook(hook: &Hook, g: &mut Option<Tensor>) -> Result<()> {
+    if let Some(t) = g {
+        if let Some(new) = hook(t)? {
+            *g = Some(new);
+        }
+    }
+    Ok(())
+}
+
+impl SavedTensor {
+    /// Keeps an input of an operator.
+    pub(crate) fn input(i: usize, t: &Tensor) -> Result<SavedTensor> {
+        if t.flags() & INFERENCE_TENSOR != 0 {
+            bail!(
+                Runtime,
+                "Inference tensors cannot be saved for backward. To work around you can make a clone to get a normal \
+                 tensor and use it in autograd."
+            );
+        }
+        Ok(SavedTensor { bit: 1 << i, version: t.version(), tensor: t.clone() })
+    }
+    /// Keeps an output without its node, so that no reference cycle forms.
+    pub(crate) fn output(i: usize, t: &Tensor) -> SavedTensor {
+        let alias = Tensor::from_meta(t.meta().clone(), 0, None);
+        SavedTensor { bit: output_bit(i as u32), version: t.version(), tensor: alias }
+    }
+    /// Keeps a copy of an input that is about to be overwritten.
+    pub(crate) fn original(i: usize, copy: Tensor) -> SavedTensor {
+        SavedTensor { bit: 1 << i, version: copy.version(), tensor: copy }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let mut debris: SmallVec<[Debris; 4]> = SmallVec::new();
+        debris.extend(self.edges.drain(..).flatten().map(Debris::Edge));
+        match &mut self.function {
+            Function::Op { saved, .. } => {
+                if let Saved::Kept(list) = std::mem::replace(saved.get_mut(), Saved::Released) {
+                    debris.extend(list.into_iter().filter(|s| s.tensor.flags() & REQUIRES_GRAD != 0).map(|s| Debris::Saved(s.tensor)));
+                }
+            }
+            Function::CopySlices { function, .. } => debris.push(Debris::Edge(Edge { node: function.clone(), nr: 0 })),
+            _ => {}
+        }
+        if debris.is_empty() {
+            return;
+        }
+        // The thread may be ending, its queue already gone: then dropping directly is all that is left.
+        let _ = DROPS.try_with(|q| q.borrow_mut().extend(debris));
+        if DROPPING.try_with(|d| d.replace(true)).unwrap_or(true) {
+            return;
+        }
+        while let Some(next) = DROPS.with(|q| q.borrow_mut().pop()) {
+            drop(next);
+        }
+        DROPPING.with(|d| d.set(false));
+    }
+}

@@ -1,0 +1,225 @@
+//! Views: each knows its base and how to be made from it again, so that a write through one is a write to all.
+
+use super::node::{Edge, Function, InputInfo, Node};
+use crate::apply::{apply_shared, Dest};
+use crate::primitive::{Draft, Primitive};
+use crate::tensor::{Tensor, REQUIRES_GRAD};
+use flambeau_core::*;
+use std::sync::Arc;
+
+/// One step from a base to a view: the operator, and which of its outputs.
+#[derive(Clone)]
+pub struct Link {
+    pub op: Arc<dyn Primitive>,
+    pub output: usize,
+}
+
+/// What a view was made under; decides which writes through it are refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Creation {
+    Default,
+    /// One of several outputs of one operator (split, unbind).
+    MultiOutput,
+    NoGrad,
+    Inference,
+    /// Returned as a view by a custom function.
+    CustomFunction,
+}
+
+/// Where a view comes from.
+pub struct ViewInfo {
+    pub base: Tensor,
+    pub chain: SmallVec<[Link; 1]>,
+    pub creation: Creation,
+    /// The version at which the view's node was last made.
+    pub version: u32,
+}
+
+/// The error of writing through a view that forbids it, `None` for an ordinary view.
+pub(crate) fn refusal(view: &ViewInfo, edge: Option<&Edge>, indirect: bool) -> Option<Error> {
+    let what = match edge {
+        Some(e) => format!("Output {} of {}", e.nr, e.node.name()),
+        None => "A view".to_string(),
+    };
+    let (made, why) = match view.creation {
+        Creation::Default => return None,
+        Creation::MultiOutput => (
+            "",
+            "This view is the output of a function that returns multiple views. Such functions do not allow the output views \
+             to be modified inplace. You should replace the inplace operation by an out-of-place one.",
+        ),
+        Creation::NoGrad => (
+            " which was created in no_grad mode",
+            "Given that this use case is ambiguous and error-prone, it is forbidden. You can clarify your code by moving both \
+             the view and the inplace either both inside the no_grad block (if you don't want the inplace to be tracked) or \
+             both outside (if you want the inplace to be tracked).",
+        ),
+        Creation::Inference => (
+            " which was created in inference mode",
+            "Given that this use case is ambiguous and error-prone, it is forbidden. You can clarify your code by moving both \
+             the view and the inplace either both inside the inference_mode block (if you don't want the inplace to be \
+             tracked) or both outside (if you want the inplace to be tracked).",
+        ),
+        Creation::CustomFunction => (
+            "",
+            "This view was created inside a custom Function (or because an input was returned as-is) and the autograd logic to \
+             handle view+inplace would override the custom backward associated with the custom Function, leading to \
+             incorrect gradients. This behavior is forbidden. You can fix this by cloning the output of the custom Function.",
+        ),
+    };
+    let of = if indirect { " is a view of a view" } else { " is a view" };
+    Some(err!(
+        Runtime,
+        "{what}{of}{made} and is being {}modified inplace{}. {why}",
+        if indirect { "(or its base) " } else { "" },
+        if made.is_empty() { "" } else { " with grad mode enabled" }
+    ))
+}
+
+/// The node of a view, made anew when the family was written since.
+pub(crate) fn grad_fn(t: &Tensor) -> Result<Option<Edge>> {
+    let (base, chain, creation, stale, edge) = {
+        let guard = t.autograd();
+        let Some(meta) = guard.as_ref() else { return Ok(None) };
+        let Some(view) = &meta.view else { return Ok(meta.edge.clone()) };
+        let stale = view.version != t.version();
+        if !stale {
+            if meta.edge.is_some() || meta.requires_grad || !view.base.requires_grad() {
+                return Ok(meta.edge.clone());
+            }
+        }
+        if let (true, Some(e)) = (stale, refusal(view, meta.edge.as_ref(), true)) {
+            if meta.edge.is_some() || view.base.requires_grad() {
+                return Err(e);
+            }
+        }
+        (view.base.clone(), view.chain.clone(), view.creation, stale, meta.edge.clone())
+    };
+    let _ = (creation, stale);
+    let Some(mut edge_in) = base.gradient_edge()? else { return Ok(edge) };
+    if edge.is_none() && t.autograd().as_ref().is_some_and(|m| m.requires_grad) {
+        // A leaf view made in no_grad mode with requires_grad set by hand.
+        return Ok(None);
+    }
+    let mut meta = base.meta().clone();
+    for link in &chain {
+        let mut draft = Draft::default();
+        link.op.infer(&[&meta], &mut draft)?;
+        let outputs = draft
+            .outputs
+            .iter()
+            .map(|o| InputInfo { sizes: o.sizes.clone(), dtype: o.dtype, device: meta.device() })
+            .collect();
+        let node = Node::op(
+            link.op.clone(),
+            1,
+            SmallVec::from_slice_clone(&InputInfo::of(&meta)),
+            SmallVec::from_iter([Some(edge_in)]),
+            outputs,
+            SmallVec::new(),
+        );
+        edge_in = Edge { node, nr: link.output as u32 };
+        let o = &draft.outputs[link.output];
+        meta.sizes = o.sizes.clone();
+        meta.strides = o.strides.clone();
+        meta.offset = o.offset;
+        meta.dtype = o.dtype;
+    }
+    t.set_edge(edge_in.clone());
+    if let Some(m) = t.autograd().as_mut() {
+        if let Some(v) = m.view.as_mut() {
+            v.version = t.version();
+        }
+    }
+    Ok(Some(edge_in))
+}
+
+trait FromOne<T> {
+    fn from_slice_clone(x: &T) -> Self;
+}
+impl<T: Clone> FromOne<T> for SmallVec<[T; 2]> {
+    fn from_slice_clone(x: &T) -> Self {
+        std::iter::once(x.clone()).collect()
+    }
+}
+
+/// Notes that `t` was just written in place by `node`.
+pub(crate) fn rebase(t: &Tensor, node: Arc<Node>, self_index: Option<usize>) -> Result<()> {
+    let view = t.autograd().as_ref().and_then(|m| m.view.as_ref().map(|v| (v.base.clone(), v.chain.clone())));
+    let Some((base, chain)) = view else {
+        t.set_edge(Edge { node, nr: 0 });
+        return Ok(());
+    };
+    let base_edge = base.gradient_edge()?;
+    let mut edges: SmallVec<[Option<Edge>; 2]> = SmallVec::new();
+    edges.push(base_edge);
+    for (i, e) in node.edges.iter().enumerate() {
+        if Some(i) != self_index {
+            edges.push(e.clone());
+        }
+    }
+    let info = InputInfo::of(&base.meta());
+    let copy = Node::copy_slices(info, edges, chain, node, self_index);
+    base.set_edge(Edge { node: copy, nr: 0 });
+    t.set_flag(REQUIRES_GRAD, true);
+    // The write moved the version on, so this makes the view's node anew over the base's.
+    t.grad_fn()?;
+    Ok(())
+}
+
+/// The view at the end of `chain`.
+pub(crate) fn replay(chain: &[Link], base: &Tensor) -> Result<Tensor> {
+    let mut t = base.clone();
+    for link in chain {
+        t = apply_shared(link.op.clone(), &[&t], Dest::New)?.swap_remove(link.output);
+    }
+    Ok(t)
+}
+
+/// The gradient through a write to a view, from the base's side: outside the view it passes on, inside it goes through
+/// the write's own gradient.
+pub(crate) fn copy_slices_backward(
+    chain: &[Link],
+    function: &Arc<Node>,
+    self_index: Option<usize>,
+    g: &Tensor,
+    retain: bool,
+) -> Result<SmallVec<[Option<Tensor>; 4]>> {
+    use crate::ops;
+    let result = ops::view::clone(g)?;
+    let part = replay(chain, &result)?;
+    let inner = function.apply(std::iter::once(Some(ops::view::clone(&part)?)).collect(), retain)?;
+    let mut out: SmallVec<[Option<Tensor>; 4]> = SmallVec::new();
+    out.push(None);
+    let mut own = None;
+    for (i, g) in inner.into_iter().enumerate() {
+        if Some(i) == self_index {
+            own = g;
+        } else {
+            out.push(g);
+        }
+    }
+    match own {
+        Some(own) => ops::elementwise::copy_(&part, &own)?,
+        None => ops::elementwise::fill_(&part, Number::Int(0))?,
+    };
+    out[0] = Some(result);
+    Ok(out)
+}
+
+/// Extends the chain of a view by one operator that changed its metadata in place (`unsqueeze_`).
+pub(crate) fn extend_chain(t: &Tensor, link: Link) {
+    let version = t.version();
+    if let Some(m) = t.autograd().as_mut() {
+        if let Some(v) = m.view.as_mut() {
+            v.chain.push(link);
+            v.version = version;
+        }
+    }
+}
+
+impl Node {
+    pub(crate) fn is_copy_slices(&self) -> bool {
+        matches!(self.function, Function::CopySlices { .. })
+    }
+}

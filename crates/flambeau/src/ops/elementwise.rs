@@ -1,0 +1,680 @@
+//! Scalar functions as operators: broadcasting, promotion, the call of a kernel, and the gradient read from the table.
+
+use crate::apply::{apply1, check_inplace, Dest};
+use crate::autograd::expr::{gelu_tanh_derivative, Expr};
+use crate::autograd::node::{InputInfo, Vjp};
+use crate::mode;
+use crate::primitive::*;
+use crate::tensor::{Meta, Tensor, Value};
+use flambeau_core::*;
+use std::sync::OnceLock;
+
+/// A row of the table of scalar functions over tensors and numbers.
+#[derive(Clone, Debug)]
+pub struct Map {
+    pub f: ScalarFn,
+    /// Operands that are numbers, by position; tensors fill the others in order.
+    pub numbers: [Option<Number>; 4],
+    /// Conversion: the result's dtype, for `Identity`.
+    pub to: Option<DType>,
+    /// `Identity` into a given order of memory.
+    pub contiguous: bool,
+}
+
+impl Map {
+    /// `f` over tensors alone.
+    pub fn new(f: ScalarFn) -> Map {
+        Map { f, numbers: [None; 4], to: None, contiguous: false }
+    }
+    /// A copy.
+    pub fn identity() -> Map {
+        Map::new(ScalarFn::Identity)
+    }
+    /// A conversion.
+    pub fn convert(dtype: DType) -> Map {
+        Map { to: Some(dtype), ..Map::identity() }
+    }
+    /// The dtype the formula is computed in, and the dtype of the result.
+    ///
+    /// # Errors
+    /// `NotImplemented` when the row has no formula for the operands.
+    pub fn dtypes(&self, x: &[&Meta]) -> Result<(DType, DType)> {
+        let skip = usize::from(self.f.rule() == DTypeRule::Select);
+        let mut state = Promotion::default();
+        let mut k = 0;
+        for (i, number) in self.numbers.iter().enumerate().take(self.f.arity()) {
+            match number {
+                Some(n) => {
+                    if i >= skip {
+                        state.number(*n);
+                    }
+                }
+                None => {
+                    if i >= skip {
+                        state.tensor(x[k].dtype, x[k].dim());
+                    }
+                    k += 1;
+                }
+            }
+        }
+        let promoted = state.result();
+        let compute = self.f.compute_dtype(promoted, mode::default_dtype());
+        if !self.f.supports(compute.class()) {
+            bail!(NotImplemented, "\"{}_cpu\" not implemented for '{}'", self.f.name(), compute.title());
+        }
+        let result = match self.to {
+            Some(to) => to,
+            None => self.f.result_dtype(compute),
+        };
+        Ok((compute, result))
+    }
+    /// The class in which the kernel works for these operand dtypes and this result.
+    pub fn class(&self, x: &[(DType, usize)]) -> Class {
+        if self.f == ScalarFn::Identity {
+            return x[0].0.class();
+        }
+        let skip = usize::from(self.f.rule() == DTypeRule::Select);
+        let mut state = Promotion::default();
+        let mut k = 0;
+        for (i, number) in self.numbers.iter().enumerate().take(self.f.arity()) {
+            match number {
+                Some(n) if i >= skip => state.number(*n),
+                Some(_) => {}
+                None => {
+                    if i >= skip {
+                        state.tensor(x[k].0, x[k].1);
+                    }
+                    k += 1;
+                }
+            }
+        }
+        self.f.compute_dtype(state.result(), mode::default_dtype()).class()
+    }
+}
+
+/// PyTorch's promotion: tensors with dimensions, then 0-dim tensors, then numbers; a lower group counts only when its
+/// category is higher.
+#[derive(Default, Clone, Copy)]
+pub struct Promotion {
+    dims: Option<DType>,
+    scalars: Option<DType>,
+    numbers: Option<DType>,
+}
+impl Promotion {
+    pub fn tensor(&mut self, dtype: DType, dim: usize) {
+        let slot = if dim > 0 { &mut self.dims } else { &mut self.scalars };
+        *slot = Some(slot.map_or(dtype, |d| promote_types(d, dtype)));
+    }
+    pub fn number(&mut self, n: Number) {
+        let dtype = n.default_dtype(mode::default_dtype());
+        self.numbers = Some(self.numbers.map_or(dtype, |d| promote_types(d, dtype)));
+    }
+    pub fn result(&self) -> DType {
+        fn combine(higher: Option<DType>, lower: Option<DType>) -> Option<DType> {
+            match (higher, lower) {
+                (Some(a), Some(b)) if b.category() > a.category() => Some(if b.is_complex() && a.is_float() {
+                    // A complex number does not widen float16 … float64 beyond their own complex type.
+                    a.to_complex()
+                } else {
+                    b
+                }),
+                (Some(a), _) => Some(a),
+                (None, b) => b,
+            }
+        }
+        let scalars = self.scalars;
+        let lower = match (scalars, self.numbers) {
+            (s, n) => combine(s, n),
+        };
+        match (self.dims, lower) {
+            (Some(a), Some(b)) if b.category() > a.category() && b.is_complex() && a.is_float() && self.numbers.is_none() => {
+                Some(promote_types(a, b))
+            }
+            (a, b) => combine(a, b),
+        }
+        .unwrap_or(DType::F32)
+    }
+}
+
+impl Primitive for Map {
+    fn name(&self) -> &'static str {
+        if self.to.is_some() {
+            return "to_copy";
+        }
+        match self.f {
+            ScalarFn::Identity => "clone",
+            ScalarFn::AddScaled => "add",
+            other => other.name(),
+        }
+    }
+    fn infer(&self, x: &[&Meta], out: &mut Draft) -> Result<()> {
+        let (_, dtype) = self.dtypes(x)?;
+        let first = x[0];
+        let same = x[1..].iter().all(|m| m.sizes == first.sizes);
+        let sizes = if same {
+            first.sizes.clone()
+        } else {
+            let mut sizes = first.sizes.clone();
+            for m in &x[1..] {
+                sizes = broadcast_shapes(&sizes, &m.sizes)?;
+            }
+            sizes
+        };
+        let strides = if self.contiguous {
+            contiguous_strides(&sizes)
+        } else if first.sizes == sizes {
+            preserve_strides(&sizes, &first.strides)
+        } else {
+            match x.iter().find(|m| m.sizes == sizes) {
+                Some(m) => preserve_strides(&sizes, &m.strides),
+                None => contiguous_strides(&sizes),
+            }
+        };
+        out.push_strided(sizes, strides, dtype);
+        if !has_gradient(self.f) {
+            out.outputs[0].differentiable = false;
+        }
+        Ok(())
+    }
+    fn run(&self, on: &dyn Backend, x: &[Operand], out: &[Operand]) -> Result<()> {
+        let out = &out[0];
+        // The common case: everything contiguous, one dtype in its own class, no numbers.
+        if x.len() == self.f.arity() && !self.contiguous {
+            let dtype = out.dtype;
+            if x.iter().all(|o| o.dtype == dtype && o.sizes == out.sizes && o.strides == out.strides)
+                && dtype.class().dtype() == dtype
+                && is_non_overlapping_and_dense(out.sizes, out.strides)
+            {
+                let n = out.numel() as usize;
+                if n <= 2048 {
+                    if let Some(kernel) = on.direct(self.f, dtype, n) {
+                        let p = |i: usize| x.get(i).map_or(std::ptr::null(), |o| o.ptr as *const u8);
+                        // SAFETY: every operand has `n` elements of `dtype` laid out like `out`, which is dense, so all are read
+                        // and written linearly; `out` is fresh or exactly an operand.
+                        unsafe { kernel(n, p(0), p(1), p(2), p(3), out.ptr) };
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        let kinds: SmallVec<[(DType, usize); 4]> = x.iter().map(|o| (o.dtype, o.sizes.len())).collect();
+        let class = self.class(&kinds);
+        let mut strides: SmallVec<[Dims; 4]> = SmallVec::new();
+        for o in x {
+            strides.push(expand_strides(o.sizes, o.strides, out.sizes)?);
+        }
+        let operands: SmallVec<[Operand; 4]> =
+            x.iter().zip(&strides).map(|(o, s)| Operand { sizes: out.sizes, strides: s, ..*o }).collect();
+        let mut inputs: SmallVec<[Input; 4]> = SmallVec::new();
+        for number in self.numbers.iter().take(self.f.arity()) {
+            inputs.push(match number {
+                Some(n) => Input::Number(*n, class),
+                None => Input::Operand(class),
+            });
+        }
+        let step = [Step { op: StepOp::Apply(self.f), class, args: [0, 1, 2, 3] }];
+        let (steps, result): (&[Step], u16) = if self.f == ScalarFn::Identity { (&[], 0) } else { (&step, self.f.arity() as u16) };
+        on.map(&Program { inputs: &inputs, steps, results: &[result] }, &operands, std::slice::from_ref(out))
+    }
+    fn effect(&self) -> Effect {
+        Effect::Elementwise
+    }
+    fn saves(&self, needs: Mask) -> Mask {
+        let uses = uses(self.f);
+        let mut mask = 0u8;
+        for (k, i) in self.tensor_positions().enumerate() {
+            if needs & (1 << k) != 0 {
+                mask |= uses[i];
+            }
+        }
+        let mut out = if mask & 0x80 != 0 { output_bit(0) } else { 0 };
+        for (k, i) in self.tensor_positions().enumerate() {
+            if mask & (1 << i) != 0 {
+                out |= 1 << k;
+            }
+        }
+        out
+    }
+    fn differentiable(&self) -> bool {
+        has_gradient(self.f) && self.to.is_none_or(|d| d.is_differentiable())
+    }
+    fn vjp(&self, cx: &Vjp, g: &[Option<Tensor>]) -> Result<Gradients> {
+        let mut grads: Gradients = SmallVec::from_elem(None, cx.len());
+        let Some(g) = &g[0] else { return Ok(grads) };
+        let saves = self.saves(cx.needs_mask());
+        for (k, i) in self.tensor_positions().enumerate() {
+            if cx.needs(k) {
+                let get = |position: usize| -> Expr {
+                    match self.numbers[position] {
+                        Some(n) => Expr::number(n),
+                        None => {
+                            let k = self.tensor_positions().position(|p| p == position).unwrap_or(0);
+                            if saves & (1 << k) != 0 { cx.input(k).into() } else { Expr::from(0.0) }
+                        }
+                    }
+                };
+                let out = || -> Expr {
+                    if saves & output_bit(0) != 0 { cx.output(0).into() } else { Expr::from(0.0) }
+                };
+                let raw = gradient(self.f, i, &Expr::from(g.clone()), &get, &out).tensor()?;
+                grads[k] = Some(undo_broadcast(raw, cx.info(k))?);
+            }
+        }
+        Ok(grads)
+    }
+    fn key(&self, key: &mut PlanKey) {
+        key.word(self.f as u64).word(self.to.map_or(99, |d| d as u64)).word(self.contiguous as u64);
+        for n in &self.numbers {
+            key.word(n.map_or(9, |n| n.category() as u64));
+        }
+    }
+    fn as_map(&self) -> Option<&Map> {
+        Some(self)
+    }
+    fn allows_cpu_scalars(&self) -> bool {
+        true
+    }
+    fn batch(&self, x: &[(Tensor, Option<usize>)], _level: u32) -> Option<Result<SmallVec<[(Tensor, usize); 2]>>> {
+        Some(self.batched(x))
+    }
+    crate::shareable!();
+}
+
+impl Map {
+    fn tensor_positions(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.f.arity()).filter(|&i| self.numbers[i].is_none())
+    }
+    /// Batched operands: batch dimension first, logical dimensions aligned at the right.
+    fn batched(&self, x: &[(Tensor, Option<usize>)]) -> Result<SmallVec<[(Tensor, usize); 2]>> {
+        let logical = |t: &Tensor, b: &Option<usize>| t.dim() - usize::from(b.is_some());
+        let rank = x.iter().map(|(t, b)| logical(t, b)).max().unwrap_or(0);
+        let mut moved: SmallVec<[Tensor; 4]> = SmallVec::new();
+        for (t, b) in x {
+            let Some(b) = *b else {
+                moved.push(t.clone());
+                continue;
+            };
+            let mut t = crate::ops::view::movedim(t, &[b as i64], &[0])?;
+            for _ in t.dim() - 1..rank {
+                t = crate::ops::view::unsqueeze(&t, 1)?;
+            }
+            moved.push(t);
+        }
+        let refs: SmallVec<[&Tensor; 4]> = moved.iter().collect();
+        // A 0-dim example stays weak in promotion although it now has a batch dimension.
+        let out = if x.iter().any(|(t, b)| b.is_some() && logical(t, b) == 0) && rank > 0 {
+            let metas: SmallVec<[_; 4]> = x
+                .iter()
+                .map(|(t, b)| {
+                    let mut m = t.meta().clone();
+                    if let Some(b) = b {
+                        m.sizes.remove(*b);
+                        m.strides.remove(*b);
+                    }
+                    m
+                })
+                .collect();
+            let views: SmallVec<[&Meta; 4]> = metas.iter().collect();
+            let (_, want) = self.dtypes(&views)?;
+            let y = apply1(self.clone(), &refs, Dest::New)?;
+            if y.dtype() == want { y } else { to_dtype(&y, want)? }
+        } else {
+            apply1(self.clone(), &refs, Dest::New)?
+        };
+        Ok(SmallVec::from_iter([(out, 0)]))
+    }
+}
+
+/// Strides of an operand over the result's sizes; 0 where it is broadcast.
+///
+/// # Errors
+/// `Runtime` when it does not broadcast.
+pub fn expand_strides(sizes: &[i64], strides: &[i64], to: &[i64]) -> Result<Dims> {
+    if sizes == to {
+        return Ok(strides.into());
+    }
+    let lead = to.len().checked_sub(sizes.len());
+    let Some(lead) = lead else {
+        bail!(Runtime, "output with shape {} doesn't match the broadcast shape {}", Shape(to), Shape(sizes));
+    };
+    let mut out: Dims = SmallVec::from_elem(0, to.len());
+    for d in 0..sizes.len() {
+        if sizes[d] == to[lead + d] {
+            out[lead + d] = strides[d];
+        } else if sizes[d] != 1 {
+            bail!(Runtime, "output with shape {} doesn't match the broadcast shape {}", Shape(to), Shape(sizes));
+        }
+    }
+    Ok(out)
+}
+
+/// Sums a gradient over broadcast dimensions and brings it to the input's dtype.
+fn undo_broadcast(g: Tensor, want: &InputInfo) -> Result<Tensor> {
+    let same = g.meta().sizes == want.sizes;
+    let g = if same {
+        g
+    } else if numel(&g.sizes()) == numel(&want.sizes) && g.dim() == want.sizes.len() {
+        crate::ops::view::reshape(&g, &want.sizes)?
+    } else if g.dim() == 0 {
+        crate::ops::view::expand(&g, &want.sizes)?
+    } else {
+        crate::ops::reduction::sum_to_size(&g, &want.sizes)?
+    };
+    convert_gradient(&g, want.dtype)
+}
+
+/// A gradient in the dtype of its value: the real part where the value is real.
+///
+/// # Errors
+/// That of the conversion.
+pub fn convert_gradient(g: &Tensor, dtype: DType) -> Result<Tensor> {
+    let from = g.dtype();
+    if from == dtype {
+        return Ok(g.clone());
+    }
+    if from.is_complex() && !dtype.is_complex() {
+        return to_dtype(&crate::ops::view::real(g)?, dtype);
+    }
+    to_dtype(g, dtype)
+}
+
+// ---- the table's columns that tensors need ------------------------------------------------------------------------------
+
+macro_rules! columns {
+    (names ($m:ident $g:ident $out:ident);
+     $( $(#[$doc:meta])* $Name:ident $name:tt ($($arg:ident)*) $rule:ident
+        [$($formula:tt)*] cuda [$($cuda:tt)*] saves [$($saved:ident)*] grad { $($wrt:ident : $grad:expr),* }; )*) => {
+        /// The gradient with respect to argument `wrt`, from cotangent `g` and saved values.
+        #[allow(unused_variables)]
+        fn gradient(f: ScalarFn, wrt: usize, $g: &Expr, get: &dyn Fn(usize) -> Expr, output: &dyn Fn() -> Expr) -> Expr {
+            match f { $(ScalarFn::$Name => {
+                let names: &[&str] = &[$(stringify!($arg)),*];
+                let mut position = 0usize;
+                $( let $arg = &get({ position += 1; position - 1 }); )*
+                columns!(@out $name $out output [$($arg)*]);
+                $( if names[wrt] == stringify!($wrt) { return Expr::from($grad); } )*
+                $g.zero()
+            }),* }
+        }
+        /// Per argument, what its derivative reads: arguments by position (bits 0–3), the output (bit 7).
+        fn uses_table() -> Vec<[u8; 4]> {
+            vec![$( derive_uses(&[$(stringify!($arg)),*], &[$((stringify!($wrt), stringify!($grad))),*]) ),*]
+        }
+        fn gradient_table() -> Vec<bool> {
+            vec![$( { let wrt: &[&str] = &[$(stringify!($wrt)),*]; !wrt.is_empty() } ),*]
+        }
+    };
+    // The rows whose argument is itself called `out` must not have it hidden by the output.
+    (@out "relu_grad" $out:ident $output:ident [$($arg:ident)*]) => {};
+    (@out "sigmoid_grad" $out:ident $output:ident [$($arg:ident)*]) => {};
+    (@out "tanh_grad" $out:ident $output:ident [$($arg:ident)*]) => {};
+    (@out $name:tt $out:ident $output:ident [$($arg:ident)*]) => { let $out = &$output(); };
+}
+flambeau_core::for_each_scalar_function!(with_names columns);
+
+/// Reads off a derivative's text which values it needs.
+fn derive_uses(args: &[&str], grads: &[(&str, &str)]) -> [u8; 4] {
+    let mut out = [0u8; 4];
+    for (wrt, text) in grads {
+        let Some(i) = args.iter().position(|a| a == wrt) else { continue };
+        for word in text.split(|c: char| !(c.is_alphanumeric() || c == '_')) {
+            if let Some(k) = args.iter().position(|a| *a == word) {
+                out[i] |= 1 << k;
+            } else if word == "out" {
+                out[i] |= 0x80;
+            }
+        }
+    }
+    out
+}
+fn uses(f: ScalarFn) -> [u8; 4] {
+    static TABLE: OnceLock<Vec<[u8; 4]>> = OnceLock::new();
+    TABLE.get_or_init(uses_table)[f as usize]
+}
+fn has_gradient(f: ScalarFn) -> bool {
+    static TABLE: OnceLock<Vec<bool>> = OnceLock::new();
+    TABLE.get_or_init(gradient_table)[f as usize]
+}
+
+// ---- functions ------------------------------------------------------------------------------------------------------------
+
+/// Applies a row to tensors and numbers (at least one tensor).
+///
+/// # Errors
+/// Shapes that do not broadcast, dtypes without a formula, and [`crate::apply::apply`]'s.
+pub fn map(f: ScalarFn, x: &[Value], dest: Dest) -> Result<Tensor> {
+    let mut op = Map::new(f);
+    let mut tensors: SmallVec<[&Tensor; 4]> = SmallVec::new();
+    for (i, v) in x.iter().enumerate() {
+        match v {
+            Value::Tensor(t) => tensors.push(t),
+            Value::Number(n) => op.numbers[i] = Some(*n),
+        }
+    }
+    if tensors.is_empty() {
+        let Value::Number(n) = x[0] else { bail!(Runtime, "{}: no operands", f.name()) };
+        let t = number_tensor(n)?;
+        op.numbers[0] = None;
+        return apply1(op, &[&t], dest);
+    }
+    apply1(op, &tensors, dest)
+}
+/// A row of one argument.
+///
+/// # Errors
+/// As [`map`].
+pub fn unary(f: ScalarFn, a: &Tensor, dest: Dest) -> Result<Tensor> {
+    apply1(Map::new(f), &[a], dest)
+}
+/// A row of two arguments.
+///
+/// # Errors
+/// As [`map`].
+pub fn binary<'a>(f: ScalarFn, a: impl Into<Value<'a>>, b: impl Into<Value<'a>>, dest: Dest) -> Result<Tensor> {
+    match (a.into(), b.into()) {
+        (Value::Tensor(a), Value::Tensor(b)) => apply1(Map::new(f), &[a, b], dest),
+        (a, b) => map(f, &[a, b], dest),
+    }
+}
+/// A 0-dim tensor of the number's default dtype.
+///
+/// # Errors
+/// That of allocating it.
+pub fn number_tensor(n: Number) -> Result<Tensor> {
+    crate::ops::factory::full(&[], n, n.default_dtype(mode::default_dtype()), Device::Cpu)
+}
+
+macro_rules! unary_functions {
+    ($($name:ident $Row:ident),* $(,)?) => { $(
+        #[doc = concat!("The table's `", stringify!($Row), "`, as a new tensor.\n\n# Errors\nAs [`map`].")]
+        pub fn $name(a: &Tensor) -> Result<Tensor> { unary(ScalarFn::$Row, a, Dest::New) }
+    )* };
+}
+macro_rules! binary_functions {
+    ($($name:ident $Row:ident),* $(,)?) => { $(
+        #[doc = concat!("The table's `", stringify!($Row), "`, as a new tensor.\n\n# Errors\nAs [`map`].")]
+        pub fn $name<'a>(a: impl Into<Value<'a>>, b: impl Into<Value<'a>>) -> Result<Tensor> { binary(ScalarFn::$Row, a, b, Dest::New) }
+    )* };
+}
+unary_functions!(
+    neg Neg, abs Abs, exp Exp, exp2 Exp2, expm1 Expm1, log Log, log2 Log2, log10 Log10, log1p Log1p, sqrt Sqrt, rsqrt Rsqrt, square Square,
+    reciprocal Reciprocal, sin Sin, cos Cos, tan Tan, tanh Tanh, sigmoid Sigmoid, relu Relu, gelu Gelu, silu Silu, erf Erf, erfc Erfc, erfinv Erfinv,
+    lgamma Lgamma, digamma Digamma, floor Floor, ceil Ceil, trunc Trunc, round Round, sign Sign, sgn Sgn, isnan IsNan, isinf IsInf, isfinite IsFinite,
+    logical_not LogicalNot, log_sigmoid LogSigmoid, angle Angle, conj_physical Conj,
+);
+binary_functions!(
+    add Add, sub Sub, mul Mul, div Div, floor_divide FloorDiv, remainder Remainder, fmod Fmod, pow Pow, maximum Maximum, minimum Minimum, atan2 Atan2,
+    eq Eq, ne Ne, lt Lt, le Le, gt Gt, ge Ge, logical_and LogicalAnd, logical_or LogicalOr, logical_xor LogicalXor, bitwise_and BitAnd,
+    bitwise_or BitOr, bitwise_xor BitXor, xlogy Xlogy, clamp_min ClampMin, clamp_max ClampMax, copysign Copysign, hypot Hypot, logaddexp LogAddExp,
+);
+
+/// `if_true` where `condition` holds, else `if_false`.
+///
+/// # Errors
+/// As [`map`].
+pub fn where_<'a>(condition: &Tensor, if_true: impl Into<Value<'a>>, if_false: impl Into<Value<'a>>) -> Result<Tensor> {
+    map(ScalarFn::Where, &[Value::Tensor(condition), if_true.into(), if_false.into()], Dest::New)
+}
+/// `a += b` in place.
+///
+/// # Errors
+/// As [`map`], and for writes that autograd refuses.
+pub fn add_(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    apply1(Map::new(ScalarFn::Add), &[a, b], Dest::Inplace(a))
+}
+/// The same values in another dtype; the same tensor when it has that dtype already.
+///
+/// # Errors
+/// As [`map`].
+pub fn to_dtype(t: &Tensor, dtype: DType) -> Result<Tensor> {
+    if t.dtype() == dtype {
+        return Ok(t.clone());
+    }
+    apply1(Map::convert(dtype), &[t], Dest::New)
+}
+
+/// Copies `src` (broadcast, converted) over `dst`.
+#[derive(Clone)]
+pub struct Copy;
+impl Primitive for Copy {
+    fn name(&self) -> &'static str {
+        "copy"
+    }
+    fn infer(&self, x: &[&Meta], out: &mut Draft) -> Result<()> {
+        let (dst, src) = (x[0], x[1]);
+        if expand_strides(&src.sizes, &src.strides, &dst.sizes).is_err() {
+            let lead = src.dim() as i64 - dst.dim() as i64;
+            if lead > 0 && numel(&src.sizes[..lead as usize]) == 1 && expand_strides(&src.sizes[lead as usize..], &src.strides[lead as usize..], &dst.sizes).is_ok() {
+                // Leading dimensions of size 1 fall away.
+            } else {
+                broadcast_shapes(&dst.sizes, &src.sizes)?;
+                bail!(Runtime, "output with shape {} doesn't match the broadcast shape {}", Shape(&dst.sizes), Shape(&src.sizes));
+            }
+        }
+        out.push_strided(dst.sizes.clone(), dst.strides.clone(), dst.dtype);
+        Ok(())
+    }
+    fn run(&self, on: &dyn Backend, x: &[Operand], out: &[Operand]) -> Result<()> {
+        let lead = x[1].sizes.len().saturating_sub(out[0].sizes.len());
+        let strides = expand_strides(&x[1].sizes[lead..], &x[1].strides[lead..], out[0].sizes)?;
+        let src = Operand { sizes: out[0].sizes, strides: &strides, ..x[1] };
+        let class = src.dtype.class();
+        on.map(&Program { inputs: &[Input::Operand(class)], steps: &[], results: &[0] }, &[src], out)
+    }
+    fn effect(&self) -> Effect {
+        Effect::Update
+    }
+    fn vjp(&self, cx: &Vjp, g: &[Option<Tensor>]) -> Result<Gradients> {
+        let mut grads: Gradients = SmallVec::from_elem(None, 2);
+        let Some(g) = &g[0] else { return Ok(grads) };
+        if cx.needs(0) {
+            grads[0] = Some(crate::ops::factory::zeros_like(g)?);
+        }
+        if cx.needs(1) {
+            let want = cx.info(1);
+            let lead = want.sizes.len().saturating_sub(g.dim());
+            let summed = undo_broadcast(g.clone(), &InputInfo { sizes: want.sizes[lead..].into(), ..want.clone() })?;
+            grads[1] = Some(if lead > 0 { crate::ops::view::reshape(&summed, &want.sizes)? } else { summed });
+        }
+        Ok(grads)
+    }
+    fn key(&self, _: &mut PlanKey) {}
+    crate::shareable!();
+}
+
+/// Copies `src` over `dst` in place, broadcast and converted; across devices too.
+///
+/// # Errors
+/// `Runtime` when `src` does not broadcast to `dst`, and for writes that autograd refuses.
+pub fn copy_(dst: &Tensor, src: &Tensor) -> Result<Tensor> {
+    if dst.is_same(src) {
+        return Ok(dst.clone());
+    }
+    let moved;
+    let src = if src.device() != dst.device() && dst.device() != Device::Meta {
+        moved = crate::ops::device::to_device(src, dst.device())?;
+        &moved
+    } else {
+        src
+    };
+    // A source that shares memory with the destination is read whole first.
+    let fresh;
+    let shares = dst.as_batched().is_none()
+        && src.as_batched().is_none()
+        && std::sync::Arc::ptr_eq(&dst.meta().storage, &src.meta().storage);
+    let src = if shares {
+        fresh = crate::ops::view::clone(src)?;
+        &fresh
+    } else {
+        src
+    };
+    apply1(Copy, &[dst, src], Dest::Inplace(dst))
+}
+
+/// Fills a tensor with a number.
+#[derive(Clone)]
+pub struct Fill(pub Number);
+impl Primitive for Fill {
+    fn name(&self) -> &'static str {
+        "fill"
+    }
+    fn infer(&self, x: &[&Meta], out: &mut Draft) -> Result<()> {
+        self.0.check_fits(x[0].dtype)?;
+        ensure!(
+            self.0.category() < Category::Complex || x[0].dtype.is_complex(),
+            Runtime,
+            "value cannot be converted to type {} without overflow",
+            x[0].dtype.name()
+        );
+        out.push_strided(x[0].sizes.clone(), x[0].strides.clone(), x[0].dtype);
+        Ok(())
+    }
+    fn run(&self, on: &dyn Backend, _: &[Operand], out: &[Operand]) -> Result<()> {
+        let out = &out[0];
+        if is_non_overlapping_and_dense(out.sizes, out.strides) {
+            return on.fill(out, self.0);
+        }
+        let class = match self.0 {
+            Number::Complex(_) => Class::C64,
+            Number::Float(_) => Class::F64,
+            _ => Class::I64,
+        };
+        on.map(&Program { inputs: &[Input::Number(self.0, class)], steps: &[], results: &[0] }, &[], std::slice::from_ref(out))
+    }
+    fn effect(&self) -> Effect {
+        Effect::Update
+    }
+    fn vjp(&self, _: &Vjp, g: &[Option<Tensor>]) -> Result<Gradients> {
+        let g = match &g[0] {
+            Some(g) => Some(crate::ops::factory::zeros_like(g)?),
+            None => None,
+        };
+        Ok(SmallVec::from_iter([g]))
+    }
+    fn key(&self, key: &mut PlanKey) {
+        key.word(self.0.category() as u64);
+    }
+    crate::shareable!();
+}
+
+/// Sets every element to `value` in place.
+///
+/// # Errors
+/// `Runtime` when the number does not fit the dtype, and for writes that autograd refuses.
+pub fn fill_(t: &Tensor, value: Number) -> Result<Tensor> {
+    apply1(Fill(value), &[t], Dest::Inplace(t))
+}
+/// Sets every element to 0 in place.
+///
+/// # Errors
+/// For writes that autograd refuses.
+pub fn zero_(t: &Tensor) -> Result<Tensor> {
+    fill_(t, Number::Int(0))
+}
+/// Fails unless `t` may be written in place.
+///
+/// # Errors
+/// See `apply`.
+pub fn require_writable(t: &Tensor) -> Result<()> {
+    check_inplace(t, t.requires_grad())
+}

@@ -1,0 +1,308 @@
+//! The tensor: a counted reference to a layout over shared storage, with its place in the autograd graph.
+
+use crate::autograd::meta::AutogradMeta;
+use flambeau_core::*;
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
+use std::ptr::NonNull;
+use std::sync::atomic::{fence, AtomicPtr, AtomicU32, AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// Layout, dtype and memory of a tensor: what `infer` and kernels look at.
+#[derive(Clone)]
+pub struct Meta {
+    pub sizes: Dims,
+    /// In elements.
+    pub strides: Dims,
+    /// Of the first element, in elements from the storage's start.
+    pub offset: i64,
+    pub dtype: DType,
+    pub storage: Arc<Storage>,
+    /// A version counter of its own (`x.data`), in place of the storage's.
+    pub version: Option<Arc<AtomicU32>>,
+}
+
+impl Meta {
+    pub fn dim(&self) -> usize {
+        self.sizes.len()
+    }
+    pub fn numel(&self) -> i64 {
+        numel(&self.sizes)
+    }
+    pub fn device(&self) -> Device {
+        self.storage.device()
+    }
+    pub fn is_contiguous(&self) -> bool {
+        is_contiguous(&self.sizes, &self.strides)
+    }
+    /// The kernel's view of this tensor.
+    ///
+    /// # Errors
+    /// The failure of a recorded computation.
+    pub fn operand(&self) -> Result<Operand<'_>> {
+        let base = self.storage.ptr()?;
+        Ok(Operand {
+            ptr: base.wrapping_offset(self.offset as isize * self.dtype.size() as isize),
+            dtype: self.dtype,
+            sizes: &self.sizes,
+            strides: &self.strides,
+            device: self.device(),
+        })
+    }
+}
+
+pub(crate) const REQUIRES_GRAD: u8 = 1;
+pub(crate) const VIEW: u8 = 2;
+pub(crate) const INFERENCE_TENSOR: u8 = 4;
+pub(crate) const BATCHED: u8 = 8;
+/// The Python wrapper is kept alive by this tensor.
+const OWNS_WRAPPER: u8 = 16;
+
+/// A tensor seen as one example of a batch (`vmap`): the logical sizes lack the batch dimension.
+pub struct Batched {
+    /// The tensor with the batch dimension.
+    pub value: Tensor,
+    /// Where in `value` it is.
+    pub dim: usize,
+    /// Nesting level, from 1.
+    pub level: u32,
+}
+
+pub(crate) struct Impl {
+    refs: AtomicUsize,
+    flags: AtomicU8,
+    wrapper: AtomicPtr<u8>,
+    meta: RwLock<Meta>,
+    autograd: Mutex<Option<Box<AutogradMeta>>>,
+    batched: Option<Box<Batched>>,
+}
+
+/// A multi-dimensional array. Cloning copies the reference, not the data.
+///
+/// `Tensor` is `Send` and `Sync`. Its metadata sits behind small locks; its elements are shared memory which safe code never
+/// borrows: reads and writes go through operators, and two threads that write the same elements race as they would in PyTorch.
+pub struct Tensor(NonNull<Impl>);
+
+// SAFETY: `Impl` is a counted allocation whose fields are atomics and locks over Send + Sync values.
+unsafe impl Send for Tensor {}
+// SAFETY: as above.
+unsafe impl Sync for Tensor {}
+
+static RELEASE_WRAPPER: OnceLock<fn(*mut u8)> = OnceLock::new();
+
+impl Clone for Tensor {
+    #[inline]
+    fn clone(&self) -> Self {
+        self.inner().refs.fetch_add(1, Ordering::Relaxed);
+        Tensor(self.0)
+    }
+}
+
+impl Drop for Tensor {
+    #[inline]
+    fn drop(&mut self) {
+        let inner = self.inner();
+        let before = inner.refs.fetch_sub(1, Ordering::Release);
+        if before == 1 {
+            fence(Ordering::Acquire);
+            // SAFETY: this was the last reference, so nobody else can reach the allocation.
+            drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+        } else if before == 2 && inner.flags.load(Ordering::Relaxed) & OWNS_WRAPPER != 0 {
+            // Only the wrapper that this tensor keeps alive still refers to it: let both go.
+            inner.flags.fetch_and(!OWNS_WRAPPER, Ordering::AcqRel);
+            let wrapper = inner.wrapper.load(Ordering::Acquire);
+            if let Some(release) = RELEASE_WRAPPER.get() {
+                release(wrapper);
+            }
+        }
+    }
+}
+
+impl Tensor {
+    #[inline]
+    pub(crate) fn inner(&self) -> &Impl {
+        // SAFETY: the allocation lives while any `Tensor` to it does.
+        unsafe { self.0.as_ref() }
+    }
+    pub(crate) fn from_meta(meta: Meta, flags: u8, autograd: Option<Box<AutogradMeta>>) -> Tensor {
+        Self::build(meta, flags, autograd, None)
+    }
+    fn build(meta: Meta, flags: u8, autograd: Option<Box<AutogradMeta>>, batched: Option<Box<Batched>>) -> Tensor {
+        let boxed = Box::new(Impl {
+            refs: AtomicUsize::new(1),
+            flags: AtomicU8::new(flags),
+            wrapper: AtomicPtr::new(std::ptr::null_mut()),
+            meta: RwLock::new(meta),
+            autograd: Mutex::new(autograd),
+            batched,
+        });
+        Tensor(NonNull::from(Box::leak(boxed)))
+    }
+    /// A tensor over existing storage.
+    pub fn from_storage(storage: Arc<Storage>, dtype: DType, sizes: &[i64], strides: &[i64], offset: i64) -> Tensor {
+        let flags = if crate::mode::inference() { INFERENCE_TENSOR } else { 0 };
+        Self::from_meta(
+            Meta { sizes: sizes.into(), strides: strides.into(), offset, dtype, storage, version: None },
+            flags,
+            None,
+        )
+    }
+    /// `value` seen without its dimension `dim`, at a `vmap` level.
+    pub fn batched(value: &Tensor, dim: usize, level: u32) -> Tensor {
+        let mut meta = value.meta().clone();
+        meta.sizes.remove(dim);
+        meta.strides.remove(dim);
+        Self::build(meta, BATCHED, None, Some(Box::new(Batched { value: value.clone(), dim, level })))
+    }
+    /// What is behind a tensor inside `vmap`.
+    #[inline]
+    pub fn as_batched(&self) -> Option<&Batched> {
+        self.inner().batched.as_deref()
+    }
+
+    // ---- metadata ---------------------------------------------------------------------------------------------------
+    /// Layout, dtype and storage, locked for reading.
+    #[inline]
+    pub fn meta(&self) -> RwLockReadGuard<'_, Meta> {
+        self.inner().meta.read_recursive()
+    }
+    /// Replaces layout or storage in place (`unsqueeze_`, `set_`, `x.data = y`).
+    pub(crate) fn set_meta(&self, change: impl FnOnce(&mut Meta)) {
+        change(&mut self.inner().meta.write());
+    }
+    pub fn sizes(&self) -> Dims {
+        self.meta().sizes.clone()
+    }
+    /// In elements.
+    pub fn strides(&self) -> Dims {
+        self.meta().strides.clone()
+    }
+    /// Of the first element, in elements from the storage's start.
+    pub fn offset(&self) -> i64 {
+        self.meta().offset
+    }
+    pub fn size(&self, dim: i64) -> Result<i64> {
+        let m = self.meta();
+        if m.sizes.is_empty() {
+            bail!(Index, "Dimension specified as {dim} but tensor has no dimensions");
+        }
+        Ok(m.sizes[wrap_dim(dim, m.dim())?])
+    }
+    /// Number of dimensions.
+    pub fn dim(&self) -> usize {
+        self.meta().dim()
+    }
+    /// Number of elements.
+    pub fn numel(&self) -> i64 {
+        self.meta().numel()
+    }
+    pub fn dtype(&self) -> DType {
+        self.meta().dtype
+    }
+    pub fn device(&self) -> Device {
+        self.meta().device()
+    }
+    pub fn is_contiguous(&self) -> bool {
+        self.meta().is_contiguous()
+    }
+    pub fn storage(&self) -> Arc<Storage> {
+        self.meta().storage.clone()
+    }
+    /// Address of the first element; forces a pending value. On CUDA a device address.
+    pub fn data_ptr(&self) -> Result<*mut u8> {
+        ensure!(self.as_batched().is_none(), Runtime, "vmap: an example of a batch has no memory of its own to look at");
+        Ok(self.meta().operand()?.ptr)
+    }
+    /// The in-place version that autograd compares.
+    pub fn version(&self) -> u32 {
+        let m = self.meta();
+        match &m.version {
+            Some(v) => v.load(Ordering::Relaxed),
+            None => m.storage.version().load(Ordering::Relaxed),
+        }
+    }
+    pub(crate) fn bump_version(&self) {
+        let m = self.meta();
+        match &m.version {
+            Some(v) => v.fetch_add(1, Ordering::Relaxed),
+            None => m.storage.version().fetch_add(1, Ordering::Relaxed),
+        };
+    }
+    /// Whether both are the same tensor (not merely the same memory).
+    #[inline]
+    pub fn is_same(&self, other: &Tensor) -> bool {
+        self.0 == other.0
+    }
+    /// An identity for maps; valid while the tensor lives.
+    pub fn id(&self) -> usize {
+        self.0.as_ptr() as usize
+    }
+    pub(crate) fn ref_count(&self) -> usize {
+        self.inner().refs.load(Ordering::Acquire)
+    }
+
+    // ---- flags and autograd metadata --------------------------------------------------------------------------------
+    #[inline]
+    pub(crate) fn flags(&self) -> u8 {
+        self.inner().flags.load(Ordering::Relaxed)
+    }
+    pub(crate) fn set_flag(&self, flag: u8, on: bool) {
+        if on {
+            self.inner().flags.fetch_or(flag, Ordering::Relaxed);
+        } else {
+            self.inner().flags.fetch_and(!flag, Ordering::Relaxed);
+        }
+    }
+    /// Made in inference mode.
+    pub fn is_inference(&self) -> bool {
+        self.flags() & INFERENCE_TENSOR != 0
+    }
+    pub(crate) fn autograd(&self) -> MutexGuard<'_, Option<Box<AutogradMeta>>> {
+        self.inner().autograd.lock()
+    }
+
+    // ---- the Python wrapper -----------------------------------------------------------------------------------------
+    /// The address of the Python object that wraps this tensor, null when there is none.
+    #[inline]
+    pub fn wrapper(&self) -> *mut u8 {
+        self.inner().wrapper.load(Ordering::Acquire)
+    }
+    /// Notes (or clears, with null) the wrapper.
+    #[inline]
+    pub fn set_wrapper(&self, wrapper: *mut u8) {
+        self.inner().wrapper.store(wrapper, Ordering::Release);
+    }
+    /// From now on the tensor keeps its wrapper alive, until only the wrapper refers to it. Returns false (and does
+    /// nothing) when nobody but the wrapper refers to the tensor.
+    pub fn own_wrapper(&self) -> bool {
+        if self.ref_count() < 2 {
+            return false;
+        }
+        self.inner().flags.fetch_or(OWNS_WRAPPER, Ordering::AcqRel);
+        true
+    }
+    /// Takes back the ownership that `own_wrapper` gave; true when it had been given.
+    pub fn disown_wrapper(&self) -> bool {
+        self.inner().flags.fetch_and(!OWNS_WRAPPER, Ordering::AcqRel) & OWNS_WRAPPER != 0
+    }
+    /// Sets the function that releases an owned wrapper.
+    pub fn on_release_wrapper(release: fn(*mut u8)) {
+        let _ = RELEASE_WRAPPER.set(release);
+    }
+}
+
+/// An argument that is a tensor or a number.
+#[derive(Clone, Copy)]
+pub enum Value<'a> {
+    Tensor(&'a Tensor),
+    Number(Number),
+}
+impl<'a> From<&'a Tensor> for Value<'a> {
+    fn from(t: &'a Tensor) -> Self {
+        Value::Tensor(t)
+    }
+}
+impl<T: Into<Number>> From<T> for Value<'_> {
+    fn from(x: T) -> Self {
+        Value::Number(x.into())
+    }
+}
