@@ -1,0 +1,764 @@
+//! Matrix products. Operands are packed into panels (which takes any stride, converts halves, and lets convolutions
+//! read their windows in place), and tiles of C are computed in registers. Every element of C is summed over K in one
+//! order that depends on K alone, so tiles may go to any number of threads.
+
+use crate::element::{not_implemented, unravel, with_float, Element, Number, Ptr, Scratch};
+use crate::gemm_kernels::{Micro, Scalar};
+use crate::isa::{dispatch, Isa, Kernel};
+use crate::pool;
+use flambeau_core::{ensure, Category, DType, Epilogue, Operand, Result, Shape};
+use std::any::TypeId;
+
+/// One side of a product: K steps of lanes (rows of A, columns of B).
+pub(crate) trait Panels<S>: Sync {
+    /// Writes `dst[p · width + l]` for the lanes `lane + l`, `l < lanes ≤ width`, and steps `k + p`, `p < kb`; lanes past
+    /// `lanes` may hold anything.
+    ///
+    /// # Safety
+    /// `dst` is writable for `kb · width` values; lanes and steps lie within the operand.
+    unsafe fn pack(&self, dst: *mut S, width: usize, lane: usize, lanes: usize, k: usize, kb: usize);
+    /// Address and distance between steps, when lanes lie one after another as S: such a panel need not be packed.
+    fn direct(&self) -> Option<(*const S, isize)> {
+        None
+    }
+}
+
+/// A matrix in memory.
+#[derive(Clone, Copy)]
+pub(crate) struct Strided<E> {
+    pub ptr: Ptr<E>,
+    /// Elements between lanes and between steps of K.
+    pub lane: isize,
+    pub step: isize,
+}
+
+struct PackLanes<E: Element> {
+    src: *const E,
+    step: isize,
+    dst: *mut E::Acc,
+    width: usize,
+    lanes: usize,
+    k: usize,
+}
+impl<E: Element> Kernel for PackLanes<E> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        for p in 0..self.k {
+            // SAFETY: `Panels::pack`'s contract; lanes are adjacent.
+            let (s, d) = unsafe {
+                (
+                    std::slice::from_raw_parts(self.src.offset(p as isize * self.step), self.lanes),
+                    std::slice::from_raw_parts_mut(self.dst.add(p * self.width), self.lanes),
+                )
+            };
+            for (d, s) in d.iter_mut().zip(s) {
+                *d = s.load();
+            }
+        }
+    }
+}
+
+/// Converts `n` adjacent elements.
+pub(crate) struct Load<E: Element>(pub *const E, pub *mut E::Acc, pub usize);
+impl<E: Element> Kernel for Load<E> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        // SAFETY: whoever makes a `Load` answers for `n` elements on both sides, which do not overlap.
+        let (s, d) = unsafe { (std::slice::from_raw_parts(self.0, self.2), std::slice::from_raw_parts_mut(self.1, self.2)) };
+        for (d, s) in d.iter_mut().zip(s) {
+            *d = s.load();
+        }
+    }
+}
+
+/// Rounds `n` adjacent numbers, adding what is there when the flag is set.
+pub(crate) struct Store<E: Element>(pub *const E::Acc, pub *mut E, pub usize, pub bool);
+impl<E: Element> Kernel for Store<E> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        // SAFETY: as `Load`.
+        let (s, d) = unsafe { (std::slice::from_raw_parts(self.0, self.2), std::slice::from_raw_parts_mut(self.1, self.2)) };
+        if self.3 {
+            for (d, s) in d.iter_mut().zip(s) {
+                *d = E::store(d.load().add(*s));
+            }
+        } else {
+            for (d, s) in d.iter_mut().zip(s) {
+                *d = E::store(*s);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn same<A: 'static, B: 'static>() -> bool {
+    TypeId::of::<A>() == TypeId::of::<B>()
+}
+
+impl<S: Scalar, E: Element<Acc = S>> Panels<S> for Strided<E> {
+    unsafe fn pack(&self, dst: *mut S, width: usize, lane: usize, lanes: usize, k: usize, kb: usize) {
+        let src = self.ptr.at(lane as isize * self.lane + k as isize * self.step) as *const E;
+        if self.lane == 1 {
+            dispatch(PackLanes { src, step: self.step, dst, width, lanes, k: kb });
+        } else if self.step == 1 && same::<E, S>() {
+            S::transpose(dst, width, src as *const S, self.lane, lanes, kb);
+        } else if self.step == 1 {
+            const BLOCK: usize = 128;
+            let mut rows = Scratch::<S>::new(lanes * BLOCK);
+            let r = rows.ptr();
+            for p in (0..kb).step_by(BLOCK) {
+                let n = BLOCK.min(kb - p);
+                for l in 0..lanes {
+                    dispatch(Load(src.offset(l as isize * self.lane + p as isize), r.add(l * BLOCK), n));
+                }
+                S::transpose(dst.add(p * width), width, r, BLOCK as isize, lanes, n);
+            }
+        } else {
+            for p in 0..kb {
+                for l in 0..lanes {
+                    *dst.add(p * width + l) = (*src.offset(l as isize * self.lane + p as isize * self.step)).load();
+                }
+            }
+        }
+    }
+    fn direct(&self) -> Option<(*const S, isize)> {
+        (self.lane == 1 && self.step >= 0 && same::<E, S>()).then_some((self.ptr.get() as *const S, self.step))
+    }
+}
+
+/// `C (+)= A · B (+ bias)` over rows of C whose elements are adjacent.
+pub(crate) struct Product<'a, S, A, B> {
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+    pub a: &'a A,
+    pub b: &'a B,
+    pub c: *mut S,
+    /// Elements between rows of C.
+    pub ldc: isize,
+    pub accumulate: bool,
+    pub bias: Bias<S>,
+}
+
+// SAFETY: addresses of memory whose use `run` describes; tasks write disjoint parts of C.
+unsafe impl<S, A: Sync, B: Sync> Sync for Product<'_, S, A, B> {}
+
+/// What is added to every element of a product.
+#[derive(Clone, Copy)]
+pub(crate) enum Bias<S> {
+    None,
+    /// One value a row of C.
+    Rows(*const S),
+    /// One value a column of C.
+    Columns(*const S),
+}
+
+/// Rows of C in one task, and columns.
+const ROWS: usize = 168;
+const COLUMNS: usize = 256;
+/// Bytes of packed B held at once.
+const PACKED: usize = 6 << 20;
+/// Multiplications below which threads do not pay.
+pub(crate) const SERIAL: usize = 1 << 19;
+
+/// Steps of K summed in registers before they are added to C: by K alone.
+fn depth(k: usize) -> usize {
+    if k <= 512 {
+        k.max(1)
+    } else {
+        k.div_ceil(k.div_ceil(384))
+    }
+}
+
+struct AddBias<S> {
+    c: *mut S,
+    ldc: isize,
+    rows: usize,
+    columns: usize,
+    bias: Bias<S>,
+}
+impl<S: Scalar> Kernel for AddBias<S> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        for i in 0..self.rows {
+            // SAFETY: the block lies in C, which the product may write; biases have one value a row or column.
+            unsafe {
+                let c = std::slice::from_raw_parts_mut(self.c.offset(i as isize * self.ldc), self.columns);
+                match self.bias {
+                    Bias::Columns(b) => {
+                        for (c, b) in c.iter_mut().zip(std::slice::from_raw_parts(b, self.columns)) {
+                            *c = c.add(*b);
+                        }
+                    }
+                    Bias::Rows(b) => {
+                        let b = *b.add(i);
+                        for c in c {
+                            *c = c.add(b);
+                        }
+                    }
+                    Bias::None => {}
+                }
+            }
+        }
+    }
+}
+
+impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
+    /// Adds the bias to a finished block.
+    unsafe fn finish(&self, i: usize, rows: usize, j: usize, columns: usize) {
+        let bias = match self.bias {
+            Bias::None => return,
+            Bias::Rows(p) => Bias::Rows(p.add(i)),
+            Bias::Columns(p) => Bias::Columns(p.add(j)),
+        };
+        dispatch(AddBias { c: self.c.offset(i as isize * self.ldc).add(j), ldc: self.ldc, rows, columns, bias });
+    }
+
+    /// Computes the product, on the pool's threads when `parallel`.
+    ///
+    /// # Safety
+    /// A and B hold m × k and k × n elements, C is writable for m rows of n at `ldc` and overlaps neither; nobody else
+    /// reads or writes C meanwhile.
+    pub(crate) unsafe fn run(&self, parallel: bool) {
+        let (m, n, k) = (self.m, self.n, self.k);
+        if m == 0 || n == 0 {
+            return;
+        }
+        if k == 0 {
+            for i in 0..m {
+                if !self.accumulate {
+                    std::slice::from_raw_parts_mut(self.c.offset(i as isize * self.ldc), n).fill(S::default());
+                }
+            }
+            return self.finish(0, m, 0, n);
+        }
+        let micro = S::micro();
+        let parallel = parallel && m * n * k >= SERIAL;
+        // Even blocks of rows, so that no thread waits for the last one.
+        let blocks = m.div_ceil(ROWS);
+        let mc = m.div_ceil(blocks).div_ceil(micro.mr) * micro.mr;
+        if m.div_ceil(mc) == 1 {
+            self.one_block(micro, parallel);
+        } else {
+            self.many_blocks(micro, mc, parallel);
+        }
+    }
+
+    /// Few rows: A is packed once, and every panel of B where it is used, or read where it lies.
+    unsafe fn one_block(&self, micro: Micro<S>, parallel: bool) {
+        let (m, n, k) = (self.m, self.n, self.k);
+        let Micro { mr, nr, run } = micro;
+        let kc = depth(k);
+        let tiles = m.div_ceil(mr);
+        let mut packed = Scratch::<S>::new(tiles * mr * kc);
+        let ap = Ptr(packed.ptr());
+        // Packing costs about as much as three rows of tiles gain from it.
+        let direct = if tiles <= 3 { self.b.direct() } else { None };
+        let direct = direct.map(|(p, step)| (Ptr(p as *mut S), step));
+        let c = Ptr(self.c);
+        // Enough panels a task for about 2^18 multiplications.
+        let panels = n.div_ceil(nr);
+        let grain = if parallel { ((1 << 18) / (m * kc * nr)).clamp(1, 64) } else { panels };
+        for pc in (0..k).step_by(kc) {
+            let kb = kc.min(k - pc);
+            let add = self.accumulate || pc > 0;
+            for t in 0..tiles {
+                self.a.pack(ap.get().add(t * mr * kb), mr, t * mr, mr.min(m - t * mr), pc, kb);
+            }
+            let task = |lo: usize, hi: usize| {
+                let mut buffer = Scratch::<S>::new(nr * kb);
+                let bp = buffer.ptr();
+                for j in lo..hi {
+                    let columns = nr.min(n - j * nr);
+                    // SAFETY: `run`'s contract; tasks write disjoint columns of C.
+                    unsafe {
+                        let (b, ldb) = match direct {
+                            Some((b, step)) if columns == nr => (b.at(pc as isize * step).add(j * nr) as *const S, step as usize),
+                            _ => {
+                                self.b.pack(bp, nr, j * nr, columns, pc, kb);
+                                (bp as *const S, nr)
+                            }
+                        };
+                        for t in 0..tiles {
+                            let to = c.at((t * mr) as isize * self.ldc).add(j * nr);
+                            run(kb, ap.get().add(t * mr * kb), b, ldb, to, self.ldc, mr.min(m - t * mr), columns, add);
+                        }
+                    }
+                }
+                if pc + kb == k {
+                    // SAFETY: as above.
+                    unsafe { self.finish(0, m, lo * nr, (hi * nr).min(n) - lo * nr) };
+                }
+            };
+            split(parallel, panels, grain, task);
+        }
+    }
+
+    /// Many rows: a slab of B is packed for all, blocks of A by the tasks that use them.
+    unsafe fn many_blocks(&self, micro: Micro<S>, mc: usize, parallel: bool) {
+        let (m, n, k) = (self.m, self.n, self.k);
+        let Micro { mr, nr, run } = micro;
+        let kc = depth(k);
+        let nc = (PACKED / (kc * std::mem::size_of::<S>()) / nr).max(COLUMNS / nr) * nr;
+        let mut packed = Scratch::<S>::new(kc * nc.min(n.div_ceil(nr) * nr));
+        let bp = Ptr(packed.ptr());
+        let c = Ptr(self.c);
+        let blocks = m.div_ceil(mc);
+        for jc in (0..n).step_by(nc) {
+            let nb = nc.min(n - jc);
+            let panels = nb.div_ceil(nr);
+            // Even groups of panels.
+            let groups = nb.div_ceil(COLUMNS);
+            let per = panels.div_ceil(groups);
+            let groups = panels.div_ceil(per);
+            for pc in (0..k).step_by(kc) {
+                let kb = kc.min(k - pc);
+                let add = self.accumulate || pc > 0;
+                split(parallel, panels, ((1 << 14) / (kb * nr)).max(1), |lo, hi| {
+                    for j in lo..hi {
+                        // SAFETY: `run`'s contract; tasks write disjoint panels.
+                        unsafe { self.b.pack(bp.get().add(j * nr * kb), nr, jc + j * nr, nr.min(nb - j * nr), pc, kb) };
+                    }
+                });
+                // With one thread a block of A is packed once for all groups of columns.
+                let (tasks, groups_a_task) = if parallel { (blocks * groups, 1) } else { (blocks, groups) };
+                split(parallel, tasks, 1, |task, _| {
+                    let (block, first) = if parallel { (task / groups, task % groups) } else { (task, 0) };
+                    let (i0, rows) = (block * mc, mc.min(m - block * mc));
+                    let tiles = rows.div_ceil(mr);
+                    let mut buffer = Scratch::<S>::new(tiles * mr * kb);
+                    let ap = buffer.ptr();
+                    // SAFETY: `run`'s contract; tasks write disjoint blocks of C.
+                    unsafe {
+                        for t in 0..tiles {
+                            self.a.pack(ap.add(t * mr * kb), mr, i0 + t * mr, mr.min(rows - t * mr), pc, kb);
+                        }
+                        let (lo, hi) = (first * per, ((first + groups_a_task) * per).min(panels));
+                        for j in lo..hi {
+                            let columns = nr.min(nb - j * nr);
+                            for t in 0..tiles {
+                                let to = c.at((i0 + t * mr) as isize * self.ldc).add(jc + j * nr);
+                                let b = bp.get().add(j * nr * kb);
+                                run(kb, ap.add(t * mr * kb), b, nr, to, self.ldc, mr.min(rows - t * mr), columns, add);
+                            }
+                        }
+                        if pc + kb == k {
+                            self.finish(i0, rows, jc + lo * nr, (hi * nr).min(nb) - lo * nr);
+                        }
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// `f` over chunks of `0..n`, on the pool's threads or here.
+#[inline]
+pub(crate) fn split(parallel: bool, n: usize, grain: usize, f: impl Fn(usize, usize) + Sync) {
+    if parallel && n > grain {
+        pool::chunks(n, grain, f);
+    } else {
+        let grain = grain.max(1);
+        let mut lo = 0;
+        while lo < n {
+            let hi = (lo + grain).min(n);
+            f(lo, hi);
+            lo = hi;
+        }
+    }
+}
+
+/// A matrix of an operand: address, size and distance of rows and of columns.
+#[derive(Clone, Copy)]
+struct Matrix<E> {
+    ptr: Ptr<E>,
+    rs: isize,
+    cs: isize,
+}
+
+/// The distance between steps when the given dimensions can be walked as one, row-major.
+fn merged(sizes: &[i64], strides: &[i64]) -> Option<i64> {
+    let mut found: Option<(i64, i64)> = None;
+    for d in (0..sizes.len()).rev() {
+        if sizes[d] == 1 {
+            continue;
+        }
+        match found {
+            None => found = Some((strides[d], strides[d] * sizes[d])),
+            Some((_, next)) if strides[d] != next => return None,
+            Some((step, next)) => found = Some((step, next * sizes[d])),
+        }
+    }
+    Some(found.map_or(0, |f| f.0))
+}
+
+/// See [`flambeau_core::Backend::matmul`].
+pub fn matmul(a: &Operand, b: &Operand, out: &Operand, epilogue: Epilogue) -> Result<()> {
+    let r = out.sizes.len();
+    ensure!(
+        r >= 2
+            && a.sizes.len() == r
+            && b.sizes.len() == r
+            && a.sizes[..r - 2] == out.sizes[..r - 2]
+            && b.sizes[..r - 2] == out.sizes[..r - 2]
+            && a.sizes[r - 2] == out.sizes[r - 2]
+            && b.sizes[r - 1] == out.sizes[r - 1]
+            && a.sizes[r - 1] == b.sizes[r - 2],
+        Runtime,
+        "matmul: mat1 and mat2 shapes cannot be multiplied ({} and {} into {})",
+        Shape(a.sizes),
+        Shape(b.sizes),
+        Shape(out.sizes)
+    );
+    ensure!(
+        a.dtype == b.dtype && a.dtype == out.dtype && epilogue.bias.is_none_or(|x| x.dtype == out.dtype),
+        Runtime,
+        "matmul: expected operands of one dtype, but got {}, {} and {}",
+        a.dtype,
+        b.dtype,
+        out.dtype
+    );
+    if let Some(bias) = &epilogue.bias {
+        ensure!(
+            bias.sizes.len() == 1 && bias.sizes[0] == out.sizes[r - 1],
+            Runtime,
+            "matmul: bias of sizes {} does not fit a product of sizes {}",
+            Shape(bias.sizes),
+            Shape(out.sizes)
+        );
+    }
+    if out.numel() == 0 {
+        return Ok(());
+    }
+    match out.dtype.category() {
+        Category::Float => {
+            with_float!(out.dtype, "addmm_impl_cpu_", E => float::<E>(a, b, out, &epilogue));
+        }
+        Category::Integer => with_integer(a, b, out, &epilogue),
+        Category::Complex if out.dtype == DType::C64 => plain::<flambeau_core::Complex32>(a, b, out, &epilogue),
+        Category::Complex => plain::<flambeau_core::Complex64>(a, b, out, &epilogue),
+        Category::Bool => return Err(not_implemented("addmm_impl_cpu_", DType::Bool)),
+    }
+    Ok(())
+}
+
+fn with_integer(a: &Operand, b: &Operand, out: &Operand, epilogue: &Epilogue) {
+    match out.dtype {
+        DType::U8 => plain::<u8>(a, b, out, epilogue),
+        DType::I8 => plain::<i8>(a, b, out, epilogue),
+        DType::I16 => plain::<i16>(a, b, out, epilogue),
+        DType::I32 => plain::<i32>(a, b, out, epilogue),
+        DType::U16 => plain::<u16>(a, b, out, epilogue),
+        DType::U32 => plain::<u32>(a, b, out, epilogue),
+        DType::U64 => plain::<u64>(a, b, out, epilogue),
+        _ => plain::<i64>(a, b, out, epilogue),
+    }
+}
+
+/// The bias as adjacent numbers of the computing type.
+fn bias_values<E: Element>(bias: Option<&Operand>, scratch: &mut Scratch<E::Acc>) -> Option<*const E::Acc> {
+    let bias = bias?;
+    let (p, stride) = (bias.ptr as *const E, bias.strides[0] as isize);
+    for (i, v) in scratch.slice().iter_mut().enumerate() {
+        // SAFETY: the operand describes `sizes[0]` elements, and the scratch has that many.
+        *v = unsafe { (*p.offset(i as isize * stride)).load() };
+    }
+    Some(scratch.ptr())
+}
+
+/// Batches, with leading dimensions folded into rows where B is the same for all of them.
+struct Batched<E> {
+    a: Matrix<E>,
+    b: Matrix<E>,
+    out: Matrix<E>,
+    m: usize,
+    n: usize,
+    k: usize,
+    batches: usize,
+}
+
+fn batched<E: Element>(a: &Operand, b: &Operand, out: &Operand) -> Batched<E> {
+    let r = out.sizes.len();
+    let matrix = |x: &Operand| Matrix {
+        ptr: Ptr(x.ptr as *mut E),
+        rs: x.strides[r - 2] as isize,
+        cs: x.strides[r - 1] as isize,
+    };
+    let mut p = Batched {
+        a: matrix(a),
+        b: matrix(b),
+        out: matrix(out),
+        m: out.sizes[r - 2] as usize,
+        n: out.sizes[r - 1] as usize,
+        k: a.sizes[r - 1] as usize,
+        batches: out.sizes[..r - 2].iter().product::<i64>() as usize,
+    };
+    if p.batches > 1 && (0..r - 2).all(|d| b.sizes[d] == 1 || b.strides[d] == 0) {
+        let rows = |x: &Operand| merged(&x.sizes[..r - 1], &x.strides[..r - 1]);
+        if let (Some(ra), Some(ro)) = (rows(a), rows(out)) {
+            p.a.rs = ra as isize;
+            p.out.rs = ro as isize;
+            p.m *= p.batches;
+            p.batches = 1;
+        }
+    }
+    p
+}
+
+impl<E: Element> Batched<E> {
+    /// The three matrices of batch `i`.
+    unsafe fn at(&self, i: usize, a: &Operand, b: &Operand, out: &Operand) -> (Matrix<E>, Matrix<E>, Matrix<E>) {
+        if self.batches == 1 {
+            return (self.a, self.b, self.out);
+        }
+        let r = out.sizes.len() - 2;
+        let go = |x: &Operand, m: Matrix<E>| Matrix { ptr: Ptr(m.ptr.at(unravel(i, &x.sizes[..r], &x.strides[..r]))), ..m };
+        (go(a, self.a), go(b, self.b), go(out, self.out))
+    }
+}
+
+/// Floats, through register tiles.
+fn float<E: Element>(a: &Operand, b: &Operand, out: &Operand, epilogue: &Epilogue)
+where
+    E::Acc: Scalar,
+{
+    let p = batched::<E>(a, b, out);
+    let mut scratch = Scratch::new(epilogue.bias.map_or(0, |x| x.numel() as usize));
+    let bias = bias_values::<E>(epilogue.bias.as_ref(), &mut scratch).map(|b| Ptr(b as *mut E::Acc));
+    let work = p.m * p.n * p.k.max(1);
+    let one = |i: usize, parallel: bool| {
+        // SAFETY: the operands describe memory of these sizes, and batches of `out` do not overlap.
+        unsafe {
+            let (a, b, out) = p.at(i, a, b, out);
+            matrix(&p, a, b, out, epilogue.accumulate, bias.map(|b| b.get() as *const E::Acc), parallel);
+        }
+    };
+    // Small products go whole to threads, large ones are split themselves.
+    if p.batches > 1 && (work < 1 << 22 || p.batches >= 32) {
+        let parallel = work * p.batches >= SERIAL;
+        split(parallel, p.batches, ((1 << 18) / work).max(1), |lo, hi| (lo..hi).for_each(|i| one(i, false)));
+    } else {
+        (0..p.batches).for_each(|i| one(i, true));
+    }
+}
+
+/// One product of floats into rows, into columns, or through a temporary.
+unsafe fn matrix<E: Element>(
+    p: &Batched<E>,
+    a: Matrix<E>,
+    b: Matrix<E>,
+    out: Matrix<E>,
+    accumulate: bool,
+    bias: Option<*const E::Acc>,
+    parallel: bool,
+) where
+    E::Acc: Scalar,
+{
+    let (m, n, k) = (p.m, p.n, p.k);
+    let rows = Strided { ptr: a.ptr, lane: a.rs, step: a.cs };
+    let columns = Strided { ptr: b.ptr, lane: b.cs, step: b.rs };
+    let own = same::<E, E::Acc>();
+    if own && (out.cs == 1 || n == 1) {
+        let c = out.ptr.get() as *mut E::Acc;
+        let bias = bias.map_or(Bias::None, Bias::Columns);
+        Product { m, n, k, a: &rows, b: &columns, c, ldc: out.rs, accumulate, bias }.run(parallel);
+    } else if own && (out.rs == 1 || m == 1) {
+        let c = out.ptr.get() as *mut E::Acc;
+        let bias = bias.map_or(Bias::None, Bias::Rows);
+        Product { m: n, n: m, k, a: &columns, b: &rows, c, ldc: out.cs, accumulate, bias }.run(parallel);
+    } else {
+        let mut whole = Scratch::<E::Acc>::new(m * n);
+        let c = Ptr(whole.ptr());
+        let bias = bias.map_or(Bias::None, Bias::Columns);
+        Product { m, n, k, a: &rows, b: &columns, c: c.get(), ldc: n as isize, accumulate: false, bias }.run(parallel);
+        split(parallel && m * n >= 1 << 16, m, ((1 << 14) / n).max(1), |lo, hi| {
+            for i in lo..hi {
+                // SAFETY: rows of `out` do not overlap, and the temporary has m rows of n.
+                unsafe {
+                    let (s, d) = (c.get().add(i * n), out.ptr.at(i as isize * out.rs));
+                    if out.cs == 1 {
+                        dispatch(Store::<E>(s, d, n, accumulate));
+                    } else {
+                        for j in 0..n {
+                            let d = d.offset(j as isize * out.cs);
+                            let v = *s.add(j);
+                            *d = E::store(if accumulate { (*d).load().add(v) } else { v });
+                        }
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// `acc[r] += Σ_p a[r][p] b[p]` for up to 4 rows.
+struct PlainRows<'a, T> {
+    rows: usize,
+    a: &'a [T],
+    b: &'a [T],
+    n: usize,
+    from: usize,
+    acc: &'a mut [T],
+}
+impl<T: Number> Kernel for PlainRows<'_, T> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let w = self.acc.len() / self.rows;
+        let k = self.a.len() / self.rows;
+        for p in 0..k {
+            let b = &self.b[p * self.n + self.from..][..w];
+            for r in 0..self.rows {
+                let x = self.a[r * k + p];
+                for (c, y) in self.acc[r * w..(r + 1) * w].iter_mut().zip(b) {
+                    *c = c.add(x.mul(*y));
+                }
+            }
+        }
+    }
+}
+
+/// Integers and complex numbers: four rows at a time over a B of adjacent rows.
+fn plain<E: Element>(a: &Operand, b: &Operand, out: &Operand, epilogue: &Epilogue) {
+    const WIDTH: usize = 256;
+    let p = batched::<E>(a, b, out);
+    let (m, n, k) = (p.m, p.n, p.k);
+    let mut scratch = Scratch::new(epilogue.bias.map_or(0, |x| x.numel() as usize));
+    let bias = bias_values::<E>(epilogue.bias.as_ref(), &mut scratch).map(|b| Ptr(b as *mut E::Acc));
+    let mut copy = Scratch::<E::Acc>::new(k * n);
+    let columns = Ptr(copy.ptr());
+    let parallel = m * n * k >= 1 << 15;
+    for i in 0..p.batches {
+        // SAFETY: the operands describe memory of these sizes; tasks write disjoint rows.
+        unsafe {
+            let (a, b, out) = p.at(i, a, b, out);
+            split(parallel, k, ((1 << 14) / n.max(1)).max(1), |lo, hi| {
+                for q in lo..hi {
+                    for j in 0..n {
+                        *columns.get().add(q * n + j) = (*b.ptr.at(q as isize * b.rs + j as isize * b.cs)).load();
+                    }
+                }
+            });
+            let columns = std::slice::from_raw_parts(columns.get(), k * n);
+            split(parallel, m.div_ceil(4), 1, |block, _| {
+                let (i0, rows) = (block * 4, 4.min(m - block * 4));
+                let (mut x, mut sums) = (Scratch::<E::Acc>::new(rows * k), Scratch::<E::Acc>::new(rows * WIDTH));
+                for r in 0..rows {
+                    for q in 0..k {
+                        *x.ptr().add(r * k + q) = (*a.ptr.at((i0 + r) as isize * a.rs + q as isize * a.cs)).load();
+                    }
+                }
+                for from in (0..n).step_by(WIDTH) {
+                    let w = WIDTH.min(n - from);
+                    let acc = &mut sums.slice()[..rows * w];
+                    acc.fill(E::Acc::default());
+                    if k > 0 {
+                        dispatch(PlainRows { rows, a: x.slice(), b: columns, n, from, acc: &mut *acc });
+                    }
+                    for r in 0..rows {
+                        for j in 0..w {
+                            let d = out.ptr.at((i0 + r) as isize * out.rs + (from + j) as isize * out.cs);
+                            let mut v = acc[r * w + j];
+                            if let Some(bias) = bias {
+                                v = v.add(*bias.get().add(from + j));
+                            }
+                            *d = E::store(if epilogue.accumulate { (*d).load().add(v) } else { v });
+                        }
+                    }
+                }
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{compare, Case};
+
+    #[test]
+    fn products_of_all_dtypes_and_layouts() {
+        let mut seed = 1;
+        for dtype in [DType::F32, DType::F64, DType::BF16, DType::F16, DType::I64, DType::I32, DType::U8, DType::C64, DType::C128] {
+            for &(m, n, k) in &[(1, 1, 1), (3, 5, 7), (32, 64, 64), (1, 100, 70), (50, 1, 33), (200, 70, 600), (15, 33, 0), (29, 47, 16)] {
+                for layout in 0..8 {
+                    seed += 1;
+                    let a = Case::random(dtype, &[m, k], layout & 1 != 0, seed);
+                    let b = Case::random(dtype, &[k, n], layout & 2 != 0, seed + 1000);
+                    let bias = Case::random(dtype, &[n], false, seed + 2000);
+                    let out = Case::random(dtype, &[m, n], layout & 4 != 0, seed + 3000);
+                    let before = out.values();
+                    let epilogue = Epilogue { bias: (seed % 2 == 0).then(|| bias.operand()), accumulate: seed % 3 == 0 };
+                    matmul(&a.operand(), &b.operand(), &out.operand(), epilogue).unwrap();
+                    let (x, y, z) = (a.values(), b.values(), bias.values());
+                    let mut want = Vec::new();
+                    for i in 0..m as usize {
+                        for j in 0..n as usize {
+                            let mut s = Default::default();
+                            for q in 0..k as usize {
+                                s += x[i * k as usize + q] * y[q * n as usize + j];
+                            }
+                            if epilogue.bias.is_some() {
+                                s += z[j];
+                            }
+                            if epilogue.accumulate {
+                                s += before[i * n as usize + j];
+                            }
+                            want.push(s);
+                        }
+                    }
+                    compare(&out, &want, (k as f64).sqrt() * 4.0 + 1.0, &format!("{dtype} {m} {n} {k} layout {layout}"));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn batches_and_threads() {
+        for (ba, bb) in [(vec![6, 40, 50], vec![6, 50, 30]), (vec![2, 3, 40, 50], vec![2, 3, 50, 30])] {
+            let r = ba.len();
+            let mut want: Option<Vec<u8>> = None;
+            for broadcast in [false, true] {
+                want = None.filter(|_| broadcast).or(want.filter(|_| !broadcast));
+                for threads in [1, 2, 8] {
+                    pool::set_threads(threads);
+                    let a = Case::random(DType::F32, &ba, false, 1);
+                    let mut b = Case::random(DType::F32, &bb, false, 2);
+                    if broadcast {
+                        b.strides[..r - 2].fill(0);
+                    }
+                    let mut so = ba.clone();
+                    so[r - 1] = 30;
+                    let out = Case::random(DType::F32, &so, false, 3);
+                    matmul(&a.operand(), &b.operand(), &out.operand(), Epilogue::default()).unwrap();
+                    let (x, y) = (a.values(), b.values());
+                    let mut reference = Vec::new();
+                    for i in 0..6 * 40 * 30usize {
+                        let (g, row, col) = (i / 1200, i / 30 % 40, i % 30);
+                        let mut s = Default::default();
+                        for q in 0..50 {
+                            s += x[(g * 40 + row) * 50 + q] * y[(g * 50 + q) * 30 + col];
+                        }
+                        reference.push(s);
+                    }
+                    compare(&out, &reference, 20.0, "batched");
+                    let bytes = out.bytes.clone();
+                    assert_eq!(*want.get_or_insert(bytes.clone()), bytes);
+                }
+            }
+        }
+        let mut want: Option<Vec<u8>> = None;
+        for threads in [1, 2, 8] {
+            pool::set_threads(threads);
+            let a = Case::random(DType::F32, &[400, 700], false, 1);
+            let b = Case::random(DType::F32, &[700, 600], true, 2);
+            let out = Case::random(DType::F32, &[400, 600], false, 3);
+            matmul(&a.operand(), &b.operand(), &out.operand(), Epilogue::default()).unwrap();
+            assert_eq!(*want.get_or_insert(out.bytes.clone()), out.bytes);
+        }
+    }
+}
