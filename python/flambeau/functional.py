@@ -1,0 +1,93 @@
+"""Top-level operators that are composites; one the extension registers itself takes the place of its namesake here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import _flambeau
+from ._flambeau import Tensor
+
+
+def broadcast_shapes(*shapes: Any) -> Any:
+    """The shape that tensors of these shapes broadcast to."""
+    rank = 0
+    sizes = [(s,) if isinstance(s, int) else tuple(s) for s in shapes]
+    for s in sizes:
+        rank = max(rank, len(s))
+    result = [1] * rank
+    for s in sizes:
+        for i in range(-1, -len(s) - 1, -1):
+            if s[i] < 0:
+                raise RuntimeError(f"Trying to create tensor with negative dimension ({s[i]}): ({s[i]})")
+            if s[i] not in (1, result[i]):
+                if result[i] != 1:
+                    raise RuntimeError("Shape mismatch: objects cannot be broadcast to a single shape")
+                result[i] = s[i]
+    return _flambeau.Size(result)
+
+
+def broadcast_tensors(*tensors: Any) -> tuple[Tensor, ...]:
+    """The tensors, each expanded to their common shape."""
+    if len(tensors) == 1 and isinstance(tensors[0], (list, tuple)):
+        tensors = tuple(tensors[0])
+    shape = broadcast_shapes(*(t.shape for t in tensors))
+    return tuple(t.expand(shape) for t in tensors)
+
+
+def cartesian_prod(*tensors: Tensor) -> Tensor:
+    """All combinations of one element of each 1-d tensor, a row each."""
+    if len(tensors) == 1:
+        return tensors[0]
+    grids = _flambeau.operators["meshgrid"](list(tensors), indexing="ij")
+    return _flambeau.operators["stack"]([g.reshape(-1) for g in grids], 1)
+
+
+def block_diag(*tensors: Tensor) -> Tensor:
+    """A matrix with the given ones (at most 2-d) along its diagonal."""
+    ops = _flambeau.operators
+    blocks = [t.reshape(1, -1) if t.dim() < 2 else t for t in tensors]
+    width = sum(b.shape[1] for b in blocks)
+    rows, left = [], 0
+    for b in blocks:
+        right = width - left - b.shape[1]
+        rows.append(ops["nn.functional.pad"](b, (left, right)))
+        left += b.shape[1]
+    return ops["cat"](rows, 0)  # type: ignore[no-any-return]
+
+
+def atleast_1d(*tensors: Any) -> Any:
+    """Tensors with at least one dimension."""
+    return _atleast(tensors, lambda t: t.reshape(1) if t.dim() == 0 else t)
+
+
+def atleast_2d(*tensors: Any) -> Any:
+    """Tensors with at least two dimensions."""
+    return _atleast(tensors, lambda t: t.reshape(1, -1) if t.dim() < 2 else t)
+
+
+def atleast_3d(*tensors: Any) -> Any:
+    """Tensors with at least three dimensions."""
+
+    def grow(t: Tensor) -> Tensor:
+        if t.dim() == 2:
+            return t.unsqueeze(-1)
+        return t.reshape(1, -1, 1) if t.dim() < 2 else t
+
+    return _atleast(tensors, grow)
+
+
+def _atleast(tensors: Any, grow: Any) -> Any:
+    if len(tensors) == 1:
+        return tuple(map(grow, tensors[0])) if isinstance(tensors[0], (list, tuple)) else grow(tensors[0])
+    return tuple(map(grow, tensors))
+
+
+__all__ = [
+    "atleast_1d",
+    "atleast_2d",
+    "atleast_3d",
+    "block_diag",
+    "broadcast_shapes",
+    "broadcast_tensors",
+    "cartesian_prod",
+]
