@@ -5,6 +5,19 @@ use crate::{bail, DType, Device, Result, SmallVec};
 /// Sizes or strides; five dimensions without a heap allocation.
 pub type Dims = SmallVec<[i64; 5]>;
 
+/// The order of a tensor's dimensions in memory, as a user asks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MemoryFormat {
+    /// Row-major.
+    Contiguous,
+    /// As the input.
+    Preserve,
+    /// N, H, W, C.
+    ChannelsLast,
+    /// N, D, H, W, C.
+    ChannelsLast3d,
+}
+
 /// The product of the sizes (1 for a 0-dim tensor).
 pub fn numel(sizes: &[i64]) -> i64 {
     sizes.iter().product()
