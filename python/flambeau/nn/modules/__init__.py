@@ -1,0 +1,22 @@
+"""Every layer."""
+
+from __future__ import annotations
+
+from .activation import *  # noqa: F403
+from .adaptive import *  # noqa: F403
+from .attention import *  # noqa: F403
+from .batchnorm import *  # noqa: F403
+from .container import *  # noqa: F403
+from .conv import *  # noqa: F403
+from .distance import *  # noqa: F403
+from .dropout import *  # noqa: F403
+from .linear import *  # noqa: F403
+from .loss import *  # noqa: F403
+from .module import Module
+from .normalization import *  # noqa: F403
+from .padding import *  # noqa: F403
+from .pooling import *  # noqa: F403
+from .rnn import *  # noqa: F403
+from .sparse import *  # noqa: F403
+
+__all__ = [name for name in dict(globals()) if name[:1].isupper()]  # type: ignore[assignment]  # noqa: PLE0605
