@@ -725,7 +725,7 @@ mod tests {
             for broadcast in [false, true] {
                 want = None.filter(|_| broadcast).or(want.filter(|_| !broadcast));
                 for threads in [1, 2, 8] {
-                    pool::set_threads(threads);
+                    pool::set_num_threads(threads);
                     let a = Case::random(DType::F32, &ba, false, 1);
                     let mut b = Case::random(DType::F32, &bb, false, 2);
                     if broadcast {
@@ -753,7 +753,7 @@ mod tests {
         }
         let mut want: Option<Vec<u8>> = None;
         for threads in [1, 2, 8] {
-            pool::set_threads(threads);
+            pool::set_num_threads(threads);
             let a = Case::random(DType::F32, &[400, 700], false, 1);
             let b = Case::random(DType::F32, &[700, 600], true, 2);
             let out = Case::random(DType::F32, &[400, 600], false, 3);

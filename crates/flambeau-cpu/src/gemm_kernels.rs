@@ -207,17 +207,6 @@ mod x86 {
         }
         super::transpose_plain(dst, width, src, stride, lanes, p, k);
     }
-
-    /// 2: AVX-512, 1: AVX2 and FMA, 0: neither.
-    pub(super) fn level() -> u8 {
-        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx2") {
-            2
-        } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            1
-        } else {
-            0
-        }
-    }
 }
 
 macro_rules! scalar {
@@ -228,9 +217,9 @@ macro_rules! scalar {
                 static MICRO: OnceLock<Micro<$S>> = OnceLock::new();
                 *MICRO.get_or_init(|| {
                     #[cfg(target_arch = "x86_64")]
-                    match x86::level() {
-                        2 => return Micro { mr: 14, nr: 2 * $w512, run: x86::$run512 },
-                        1 => return Micro { mr: 6, nr: 2 * $w256, run: x86::$run256 },
+                    match crate::isa::level() {
+                        3 => return Micro { mr: 14, nr: 2 * $w512, run: x86::$run512 },
+                        2 => return Micro { mr: 6, nr: 2 * $w256, run: x86::$run256 },
                         _ => {}
                     }
                     Micro { mr: 4, nr: $plain, run: plain::<$S, $plain> }
@@ -239,7 +228,7 @@ macro_rules! scalar {
             #[inline]
             unsafe fn transpose(dst: *mut $S, width: usize, src: *const $S, stride: isize, lanes: usize, k: usize) {
                 #[cfg(target_arch = "x86_64")]
-                if lanes >= $group && is_x86_feature_detected!("avx2") {
+                if lanes >= $group && crate::isa::level() >= 2 {
                     return x86::$transpose(dst, width, src, stride, lanes, k);
                 }
                 transpose_plain(dst, width, src, stride, lanes, 0, k);

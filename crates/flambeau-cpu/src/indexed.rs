@@ -712,7 +712,7 @@ mod tests {
                 }
                 let mut bits: Option<Vec<u8>> = None;
                 for threads in [1, 2, 8] {
-                    pool::set_threads(threads);
+                    pool::set_num_threads(threads);
                     let x = Case::random(dtype, &[size, w], false, 1);
                     index_write(&view(&x, &sizes, &along), &i, &values.operand(), Write::Add).unwrap();
                     assert_eq!(*bits.get_or_insert(x.bytes.clone()), x.bytes);

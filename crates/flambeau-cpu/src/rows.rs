@@ -858,7 +858,7 @@ mod tests {
                     layer_norm(&x.operand(), Some(&w.operand()), Some(&b.operand()), 1e-5, &y.operand(), &mean.operand(), &rstd.operand()).unwrap();
                     let mut bits: Option<Vec<u8>> = None;
                     for threads in [1, 2, 8] {
-                        pool::set_threads(threads);
+                        pool::set_num_threads(threads);
                         layer_norm_grad(
                             &g.operand(),
                             &x.operand(),

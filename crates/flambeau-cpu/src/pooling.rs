@@ -1,0 +1,604 @@
+//! Maximum and average over windows. One to three spatial dimensions are computed as three, the missing ones of size 1.
+
+use crate::element::{with_float, with_real, Element, Float, Number, Ptr, Scratch};
+use crate::isa::{dispatch, Isa, Kernel};
+use crate::pool;
+use flambeau_core::{ensure, DType, Operand, Pool, Result, Shape};
+
+/// A tensor (n, c, d, h, w).
+#[derive(Clone, Copy)]
+struct Volume<E> {
+    ptr: Ptr<E>,
+    sizes: [usize; 5],
+    strides: [isize; 5],
+}
+
+impl<E> Volume<E> {
+    fn new(x: &Operand) -> Self {
+        let r = x.sizes.len();
+        let (mut sizes, mut strides) = ([1; 5], [0; 5]);
+        for d in 0..r {
+            let to = if d < 2 { d } else { d + 5 - r };
+            sizes[to] = x.sizes[d] as usize;
+            strides[to] = x.strides[d] as isize;
+        }
+        Volume { ptr: Ptr(x.ptr as *mut E), sizes, strides }
+    }
+    /// Address of channel `c` of sample `n`.
+    unsafe fn plane(&self, n: usize, c: usize) -> *mut E {
+        self.ptr.at(n as isize * self.strides[0] + c as isize * self.strides[1])
+    }
+}
+
+/// A window in three dimensions.
+struct Window {
+    kernel: [usize; 3],
+    stride: [usize; 3],
+    padding: [usize; 3],
+    dilation: [usize; 3],
+}
+
+impl Window {
+    fn new(name: &str, x: &Operand, geometry: &Pool, out: &Operand) -> Result<Window> {
+        let s = geometry.kernel.len();
+        let lists = [&geometry.kernel, &geometry.stride, &geometry.padding, &geometry.dilation];
+        ensure!(
+            (1..=3).contains(&s) && lists.iter().all(|l| l.len() == s) && x.sizes.len() == s + 2 && out.sizes.len() == s + 2,
+            Runtime,
+            "{name}: a window over {s} dimensions does not fit sizes {} and {}",
+            Shape(x.sizes),
+            Shape(out.sizes)
+        );
+        ensure!(
+            x.sizes[..2] == out.sizes[..2]
+                && geometry.kernel.iter().chain(&geometry.stride).chain(&geometry.dilation).all(|&v| v > 0)
+                && geometry.padding.iter().all(|&v| v >= 0),
+            Runtime,
+            "{name}: kernel, stride and dilation must be positive, and sizes {} and {} agree in samples and channels",
+            Shape(x.sizes),
+            Shape(out.sizes)
+        );
+        let three = |v: &[i64], missing: usize| {
+            let mut r = [missing; 3];
+            for (d, &v) in v.iter().enumerate() {
+                r[d + 3 - s] = v as usize;
+            }
+            r
+        };
+        Ok(Window {
+            kernel: three(&geometry.kernel, 1),
+            stride: three(&geometry.stride, 1),
+            padding: three(&geometry.padding, 0),
+            dilation: three(&geometry.dilation, 1),
+        })
+    }
+    /// First and last-plus-one tap that lies inside `size` for output position `o` along `d`, and tap 0's position.
+    #[inline(always)]
+    fn taps(&self, d: usize, o: usize, size: usize) -> (usize, usize, isize) {
+        let start = (o * self.stride[d]) as isize - self.padding[d] as isize;
+        let step = self.dilation[d] as isize;
+        let lo = if start < 0 { ((-start + step - 1) / step) as usize } else { 0 };
+        let room = size as isize - start;
+        let hi = if room <= 0 { 0 } else { ((room + step - 1) / step) as usize };
+        (lo.min(self.kernel[d]), hi.min(self.kernel[d]).max(lo.min(self.kernel[d])), start)
+    }
+}
+
+/// Numbers that a maximum is taken of.
+trait Maximum: Number {
+    const LOWEST: Self;
+    /// Whether `self` replaces `best` when it comes later in the window.
+    fn beats(self, best: Self) -> bool;
+    fn is_nan(self) -> bool;
+}
+impl Maximum for f32 {
+    const LOWEST: f32 = f32::NEG_INFINITY;
+    #[inline(always)]
+    fn beats(self, best: f32) -> bool {
+        self > best || f32::is_nan(self)
+    }
+    #[inline(always)]
+    fn is_nan(self) -> bool {
+        f32::is_nan(self)
+    }
+}
+impl Maximum for f64 {
+    const LOWEST: f64 = f64::NEG_INFINITY;
+    #[inline(always)]
+    fn beats(self, best: f64) -> bool {
+        self > best || f64::is_nan(self)
+    }
+    #[inline(always)]
+    fn is_nan(self) -> bool {
+        f64::is_nan(self)
+    }
+}
+impl Maximum for i64 {
+    const LOWEST: i64 = i64::MIN;
+    #[inline(always)]
+    fn beats(self, best: i64) -> bool {
+        self > best
+    }
+    #[inline(always)]
+    fn is_nan(self) -> bool {
+        false
+    }
+}
+
+/// One plane whose rows are adjacent elements: first the maximum down the window's columns, then along its rows.
+struct MaxRows<'a, E: Element> {
+    x: *const E,
+    y: *mut E,
+    index: *mut i64,
+    window: &'a Window,
+    size: (usize, usize),
+    out: (usize, usize),
+    /// Elements between rows of x, of the output and of the indices.
+    rows: (isize, isize, isize),
+    /// Columns and their maxima with `padding` on both sides.
+    best: &'a mut [E::Acc],
+    at: &'a mut [i32],
+}
+impl<E: Element> Kernel for MaxRows<'_, E>
+where
+    E::Acc: Maximum,
+{
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let MaxRows { x, y, index, window, size: (h, w), out: (oh, ow), rows, best, at } = self;
+        let (pad, step, dilation, kw) = (window.padding[2], window.stride[2], window.dilation[2], window.kernel[2]);
+        best.fill(E::Acc::LOWEST);
+        at.fill(i32::MAX);
+        for o in 0..oh {
+            let (lo, hi, start) = window.taps(1, o, h);
+            {
+                let (best, at) = (&mut best[pad..pad + w], &mut at[pad..pad + w]);
+                for (n, k) in (lo..hi).enumerate() {
+                    let r = start + (k * window.dilation[1]) as isize;
+                    // SAFETY: row `r` lies in the plane, by `taps`.
+                    let row = unsafe { std::slice::from_raw_parts(x.offset(r * rows.0), w) };
+                    let base = r as i32 * w as i32;
+                    if n == 0 {
+                        for i in 0..w {
+                            best[i] = row[i].load();
+                            at[i] = base + i as i32;
+                        }
+                    } else {
+                        for i in 0..w {
+                            let v = row[i].load();
+                            let g = v.beats(best[i]);
+                            best[i] = if g { v } else { best[i] };
+                            at[i] = if g { base + i as i32 } else { at[i] };
+                        }
+                    }
+                }
+            }
+            // SAFETY: rows of the outputs.
+            let (y, index) = unsafe {
+                (
+                    std::slice::from_raw_parts_mut(y.offset(o as isize * rows.1), ow),
+                    std::slice::from_raw_parts_mut(index.offset(o as isize * rows.2), ow),
+                )
+            };
+            // Among equals the lowest position is the first; among NaN the last one wins, as when walked in order.
+            let pick = |(v, t): (E::Acc, i32), (c, d): (E::Acc, i32)| {
+                let later = c.beats(v) && !(c.is_nan() && v.is_nan() && d < t);
+                let take = (later || (c == v && d < t)) && d != i32::MAX;
+                if take || t == i32::MAX {
+                    (c, d)
+                } else {
+                    (v, t)
+                }
+            };
+            for j in 0..ow {
+                let from = j * step;
+                let mut b = (best[from], at[from]);
+                for k in 1..kw {
+                    b = pick(b, (best[from + k * dilation], at[from + k * dilation]));
+                }
+                y[j] = E::store(b.0);
+                index[j] = b.1 as i64;
+            }
+        }
+    }
+}
+
+/// All channels of one position: the windows of channels_last tensors.
+struct MaxChannels<'a, E: Element> {
+    x: *const E,
+    y: *mut E,
+    index: *mut i64,
+    taps: &'a [(isize, i64)],
+    best: &'a mut [E::Acc],
+    at: &'a mut [i64],
+}
+impl<E: Element> Kernel for MaxChannels<'_, E>
+where
+    E::Acc: Maximum,
+{
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let n = self.best.len();
+        let (best, at) = (self.best, &mut self.at[..n]);
+        for (t, &(offset, position)) in self.taps.iter().enumerate() {
+            // SAFETY: taps lie in the sample; its channels are adjacent.
+            let x = unsafe { std::slice::from_raw_parts(self.x.offset(offset), n) };
+            if t == 0 {
+                for i in 0..n {
+                    best[i] = x[i].load();
+                    at[i] = position;
+                }
+            } else {
+                for i in 0..n {
+                    let v = x[i].load();
+                    let g = v.beats(best[i]);
+                    best[i] = if g { v } else { best[i] };
+                    at[i] = if g { position } else { at[i] };
+                }
+            }
+        }
+        // SAFETY: the outputs' channels are adjacent too.
+        unsafe {
+            for i in 0..n {
+                *self.y.add(i) = E::store(best[i]);
+                *self.index.add(i) = at[i];
+            }
+        }
+    }
+}
+
+/// See [`flambeau_core::Backend::max_pool`].
+pub fn max_pool(x: &Operand, geometry: &Pool, out: &Operand, indices: &Operand) -> Result<()> {
+    let window = Window::new("max_pool", x, geometry, out)?;
+    ensure!(
+        x.dtype == out.dtype && indices.dtype == DType::I64 && indices.sizes == out.sizes,
+        Runtime,
+        "max_pool: operand {}, output {} {} and indices {} {} do not match",
+        x.dtype,
+        out.dtype,
+        Shape(out.sizes),
+        indices.dtype,
+        Shape(indices.sizes)
+    );
+    if out.numel() == 0 {
+        return Ok(());
+    }
+    with_real!(x.dtype, "max_pool", E => max::<E>(x, &window, out, indices));
+    Ok(())
+}
+
+/// The taps of one window that lie inside, in order: offset in the plane and flattened position.
+fn taps_of<E>(window: &Window, x: &Volume<E>, o: [usize; 3], taps: &mut Vec<(isize, i64)>) {
+    taps.clear();
+    let [_, _, d, h, w] = x.sizes;
+    let (a, b, c) = (window.taps(0, o[0], d), window.taps(1, o[1], h), window.taps(2, o[2], w));
+    for i in a.0..a.1 {
+        let z = a.2 + (i * window.dilation[0]) as isize;
+        for j in b.0..b.1 {
+            let y = b.2 + (j * window.dilation[1]) as isize;
+            for k in c.0..c.1 {
+                let v = c.2 + (k * window.dilation[2]) as isize;
+                let offset = z * x.strides[2] + y * x.strides[3] + v * x.strides[4];
+                taps.push((offset, ((z as i64 * h as i64) + y as i64) * w as i64 + v as i64));
+            }
+        }
+    }
+}
+
+fn max<E: Element>(x: &Operand, window: &Window, out: &Operand, indices: &Operand)
+where
+    E::Acc: Maximum,
+{
+    let (x, y, ix) = (Volume::<E>::new(x), Volume::<E>::new(out), Volume::<i64>::new(indices));
+    let [n, c, d, h, w] = x.sizes;
+    let [_, _, od, oh, ow] = y.sizes;
+    let area = od * oh * ow;
+    // SAFETY (all three walks): windows are clipped to the input, and each output is written by one task.
+    if c > 1 && x.strides[1] == 1 && y.strides[1] == 1 && ix.strides[1] == 1 {
+        let rows = n * od * oh;
+        pool::chunks(rows, (8192 / (ow * c)).max(1), |lo, hi| {
+            let (mut best, mut at) = (Scratch::<E::Acc>::new(c), Scratch::<i64>::new(c));
+            let mut taps = Vec::new();
+            for row in lo..hi {
+                let (s, z, r) = (row / (od * oh), row / oh % od, row % oh);
+                for v in 0..ow {
+                    taps_of(window, &x, [z, r, v], &mut taps);
+                    unsafe {
+                        let go = |t: &[isize; 5]| z as isize * t[2] + r as isize * t[3] + v as isize * t[4];
+                        dispatch(MaxChannels {
+                            x: x.plane(s, 0) as *const E,
+                            y: y.plane(s, 0).offset(go(&y.strides)),
+                            index: ix.plane(s, 0).offset(go(&ix.strides)),
+                            taps: &taps,
+                            best: best.slice(),
+                            at: at.slice(),
+                        });
+                    }
+                }
+            }
+        });
+        return;
+    }
+    let fast = d == 1
+        && od == 1
+        && window.kernel[0] == 1
+        && x.strides[4] == 1
+        && y.strides[4] == 1
+        && ix.strides[4] == 1
+        && h * w < i32::MAX as usize
+        // Every window reads columns that exist or are padding on either side.
+        && (ow - 1) * window.stride[2] + (window.kernel[2] - 1) * window.dilation[2] < w + 2 * window.padding[2] + window.stride[2] + window.kernel[2] * window.dilation[2];
+    pool::chunks(n * c, (8192 / (area * window.kernel.iter().product::<usize>())).max(1), |lo, hi| {
+        let reach = (ow - 1) * window.stride[2] + (window.kernel[2] - 1) * window.dilation[2] + 1;
+        let width = reach.max(w + window.padding[2]);
+        let (mut best, mut at) = (Scratch::<E::Acc>::new(width), Scratch::<i32>::new(width));
+        let mut taps = Vec::new();
+        for p in lo..hi {
+            let (s, ch) = (p / c, p % c);
+            unsafe {
+                let (px, py, pi) = (x.plane(s, ch) as *const E, y.plane(s, ch), ix.plane(s, ch));
+                if fast {
+                    dispatch(MaxRows {
+                        x: px,
+                        y: py,
+                        index: pi,
+                        window,
+                        size: (h, w),
+                        out: (oh, ow),
+                        rows: (x.strides[3], y.strides[3], ix.strides[3]),
+                        best: best.slice(),
+                        at: at.slice(),
+                    });
+                    continue;
+                }
+                for o in 0..area {
+                    let at = [o / (oh * ow), o / ow % oh, o % ow];
+                    taps_of(window, &x, at, &mut taps);
+                    let mut best = (E::Acc::LOWEST, 0);
+                    for (t, &(offset, position)) in taps.iter().enumerate() {
+                        let v = (*px.offset(offset)).load();
+                        if t == 0 || v.beats(best.0) {
+                            best = (v, position);
+                        }
+                    }
+                    let go = |t: &[isize; 5]| (0..3).map(|d| at[d] as isize * t[d + 2]).sum::<isize>();
+                    *py.offset(go(&y.strides)) = E::store(best.0);
+                    *pi.offset(go(&ix.strides)) = best.1;
+                }
+            }
+        }
+    });
+}
+
+/// The divisor of the window at `o`: a fixed one, or the taps that count.
+fn divisor(window: &Window, geometry: &Pool, sizes: &[usize; 5], o: [usize; 3]) -> f64 {
+    if let Some(d) = geometry.divisor {
+        return d as f64;
+    }
+    (0..3)
+        .map(|d| {
+            let start = (o[d] * window.stride[d]) as i64 - window.padding[d] as i64;
+            // With padding counted, a window that hangs over even the padding is cut there.
+            let (lo, hi) = if geometry.count_include_pad {
+                (start, (start + window.kernel[d] as i64).min((sizes[d + 2] + window.padding[d]) as i64))
+            } else {
+                (start.max(0), (start + window.kernel[d] as i64).min(sizes[d + 2] as i64))
+            };
+            (hi - lo).max(0) as f64
+        })
+        .product()
+}
+
+fn check_average(name: &str, geometry: &Pool, small: &Operand, large: &Operand) -> Result<()> {
+    ensure!(
+        geometry.dilation.iter().all(|&d| d == 1) && small.dtype == large.dtype && geometry.divisor != Some(0),
+        Runtime,
+        "{name}: expected no dilation, a divisor other than 0 and one dtype, but got {} and {}",
+        small.dtype,
+        large.dtype
+    );
+    Ok(())
+}
+
+/// See [`flambeau_core::Backend::avg_pool`].
+pub fn avg_pool(x: &Operand, geometry: &Pool, out: &Operand) -> Result<()> {
+    let window = Window::new("avg_pool", x, geometry, out)?;
+    check_average("avg_pool", geometry, x, out)?;
+    if out.numel() == 0 {
+        return Ok(());
+    }
+    with_float!(x.dtype, "avg_pool", E => {
+        type S = <E as Element>::Acc;
+        let (x, y) = (Volume::<E>::new(x), Volume::<E>::new(out));
+        let [_, c, _, oh, ow] = y.sizes;
+        let area = y.sizes[2] * oh * ow;
+        let taps = window.kernel.iter().product::<usize>();
+        pool::chunks(x.sizes[0] * c, (16_384 / (area * taps)).max(1), |lo, hi| {
+            for p in lo..hi {
+                // SAFETY: windows are clipped to the input; each task writes its own planes.
+                unsafe {
+                    let (px, py) = (x.plane(p / c, p % c), y.plane(p / c, p % c));
+                    for o in 0..area {
+                        let o = [o / (oh * ow), o / ow % oh, o % ow];
+                        let t: [_; 3] = std::array::from_fn(|d| window.taps(d, o[d], x.sizes[d + 2]));
+                        let mut sum = S::default();
+                        for i in t[0].0..t[0].1 {
+                            for j in t[1].0..t[1].1 {
+                                let row = px.offset((t[0].2 + i as isize) * x.strides[2] + (t[1].2 + j as isize) * x.strides[3]);
+                                for k in t[2].0..t[2].1 {
+                                    sum += (*row.offset((t[2].2 + k as isize) * x.strides[4])).load();
+                                }
+                            }
+                        }
+                        let at = (0..3).map(|d| o[d] as isize * y.strides[d + 2]).sum::<isize>();
+                        *py.offset(at) = E::store(sum / <S as Float>::of(divisor(&window, geometry, &x.sizes, o)));
+                    }
+                }
+            }
+        });
+    });
+    Ok(())
+}
+
+/// See [`flambeau_core::Backend::avg_pool_grad`].
+pub fn avg_pool_grad(g: &Operand, geometry: &Pool, gx: &Operand) -> Result<()> {
+    let window = Window::new("avg_pool_backward", gx, geometry, g)?;
+    check_average("avg_pool_backward", geometry, g, gx)?;
+    if gx.numel() == 0 {
+        return Ok(());
+    }
+    with_float!(g.dtype, "avg_pool_backward", E => {
+        type S = <E as Element>::Acc;
+        let (g, x) = (Volume::<E>::new(g), Volume::<E>::new(gx));
+        let [_, c, d, h, w] = x.sizes;
+        let [_, _, od, oh, ow] = g.sizes;
+        let area = od * oh * ow;
+        pool::chunks(x.sizes[0] * c, (16_384 / (d * h * w)).max(1), |lo, hi| {
+            let mut plane = Scratch::<S>::new(d * h * w);
+            for p in lo..hi {
+                let sums = plane.slice();
+                sums.fill(0.0);
+                // SAFETY: windows are clipped to the input; each task writes its own planes.
+                unsafe {
+                    let (pg, px) = (g.plane(p / c, p % c), x.plane(p / c, p % c));
+                    for o in 0..area {
+                        let o = [o / (oh * ow), o / ow % oh, o % ow];
+                        let at = (0..3).map(|d| o[d] as isize * g.strides[d + 2]).sum::<isize>();
+                        let v = (*pg.offset(at)).load() / <S as Float>::of(divisor(&window, geometry, &x.sizes, o));
+                        let t: [_; 3] = std::array::from_fn(|d| window.taps(d, o[d], x.sizes[d + 2]));
+                        for i in t[0].0..t[0].1 {
+                            for j in t[1].0..t[1].1 {
+                                let row = ((t[0].2 as usize).wrapping_add(i) * h + (t[1].2 as usize).wrapping_add(j)) * w;
+                                let from = (row as isize + t[2].2 + t[2].0 as isize) as usize;
+                                for s in &mut sums[from..from + (t[2].1 - t[2].0)] {
+                                    *s += v;
+                                }
+                            }
+                        }
+                    }
+                    for (i, &v) in sums.iter().enumerate() {
+                        let at = (i / (h * w)) as isize * x.strides[2] + (i / w % h) as isize * x.strides[3] + (i % w) as isize * x.strides[4];
+                        *px.offset(at) = E::store(v);
+                    }
+                }
+            }
+        });
+    });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{compare, Case};
+    use flambeau_core::channels_last_strides;
+
+    fn output(x: &[i64], g: &Pool) -> Vec<i64> {
+        let mut s = x.to_vec();
+        for d in 0..g.kernel.len() {
+            s[d + 2] = (x[d + 2] + 2 * g.padding[d] - g.dilation[d] * (g.kernel[d] - 1) - 1) / g.stride[d] + 1;
+        }
+        s
+    }
+
+    #[test]
+    fn windows_against_naive_loops() {
+        let pool = |k: &[i64], s: &[i64], p: &[i64], d: &[i64]| Pool {
+            kernel: k.to_vec(),
+            stride: s.to_vec(),
+            padding: p.to_vec(),
+            dilation: d.to_vec(),
+            count_include_pad: k[0] == 3,
+            divisor: (k[0] == 4).then_some(5),
+        };
+        let cases = [
+            (vec![2, 3, 9, 11], pool(&[3, 3], &[2, 2], &[1, 1], &[1, 1])),
+            (vec![2, 3, 9, 11], pool(&[2, 3], &[1, 2], &[1, 0], &[1, 1])),
+            (vec![1, 2, 12, 12], pool(&[3, 2], &[2, 3], &[1, 1], &[2, 3])),
+            (vec![2, 2, 20], pool(&[4], &[3], &[2], &[1])),
+            (vec![2, 2, 5, 6, 7], pool(&[2, 3, 2], &[2, 1, 2], &[1, 1, 0], &[1, 1, 1])),
+        ];
+        for dtype in [DType::F32, DType::F64, DType::BF16, DType::I64] {
+            for (sizes, g) in &cases {
+                for layout in 0..2 {
+                    let mut x = Case::random(dtype, sizes, false, 3);
+                    if layout == 1 && sizes.len() > 3 {
+                        x.strides = channels_last_strides(sizes).to_vec();
+                    }
+                    let so = output(sizes, g);
+                    let (mut y, mut ix) = (Case::random(dtype, &so, false, 1), Case::random(DType::I64, &so, false, 1));
+                    if layout == 1 && sizes.len() > 3 {
+                        y.strides = channels_last_strides(&so).to_vec();
+                        ix.strides = y.strides.clone();
+                    }
+                    max_pool(&x.operand(), g, &y.operand(), &ix.operand()).unwrap();
+                    let r = sizes.len() - 2;
+                    let plane: usize = sizes[2..].iter().product::<i64>() as usize;
+                    let area: usize = so[2..].iter().product::<i64>() as usize;
+                    let xv = x.values();
+                    let (mut want, mut at, mut mean) = (vec![], vec![], vec![]);
+                    let mut scatter = vec![0.0; xv.len()];
+                    let gv = Case::random(dtype, &so, false, 1).values();
+                    for p in 0..xv.len() / plane {
+                        for o in 0..area {
+                            let taps: i64 = g.kernel.iter().product();
+                            let (mut best, mut total, mut count) = (None::<(f64, usize)>, 0.0, 0);
+                            let mut inside = vec![];
+                            let mut padded = 0;
+                            for t in 0..taps {
+                                let (mut t, mut o, mut flat, mut ok, mut scale, mut near) = (t, o as i64, 0, true, 1, true);
+                                for d in (0..r).rev() {
+                                    let i = o % so[d + 2] * g.stride[d] - g.padding[d] + t % g.kernel[d] * g.dilation[d];
+                                    o /= so[d + 2];
+                                    t /= g.kernel[d];
+                                    ok &= i >= 0 && i < sizes[d + 2];
+                                    near &= i < sizes[d + 2] + g.padding[d];
+                                    flat += i * scale;
+                                    scale *= sizes[d + 2];
+                                }
+                                padded += near as i64;
+                                if ok {
+                                    let v = xv[p * plane + flat as usize].re;
+                                    inside.push(p * plane + flat as usize);
+                                    total += v;
+                                    count += 1;
+                                    if best.is_none_or(|b| v > b.0) {
+                                        best = Some((v, flat as usize));
+                                    }
+                                }
+                            }
+                            let best = best.unwrap();
+                            want.push(best.0.into());
+                            at.push(best.1 as f64);
+                            let div = g.divisor.unwrap_or(if g.count_include_pad { padded } else { count }) as f64;
+                            mean.push((total / div).into());
+                            inside.iter().for_each(|&i| scatter[i] += gv[p * area + o].re / div);
+                        }
+                    }
+                    compare(&y, &want, 0.01, "max_pool");
+                    assert_eq!(ix.reals(), at, "{sizes:?} {dtype} {layout}");
+                    if dtype.is_float() && g.dilation.iter().all(|&d| d == 1) {
+                        avg_pool(&x.operand(), g, &y.operand()).unwrap();
+                        compare(&y, &mean, 8.0, "avg_pool");
+                        let gr = Case::random(dtype, &so, false, 1);
+                        avg_pool_grad(&gr.operand(), g, &x.operand()).unwrap();
+                        compare(&x, &scatter.iter().map(|&v| v.into()).collect::<Vec<_>>(), 8.0, "avg_pool_grad");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nan_and_infinities() {
+        let n = f64::NEG_INFINITY;
+        let x = Case::real(DType::F32, &[1, 1, 3, 4], &[n, n, 1.0, 1.0, n, n, 1.0, f64::NAN, n, n, 0.0, 2.0]);
+        let g = Pool { kernel: vec![3, 2], stride: vec![3, 2], padding: vec![0, 0], dilation: vec![1, 1], count_include_pad: true, divisor: None };
+        let (y, ix) = (Case::random(DType::F32, &[1, 1, 1, 2], false, 1), Case::random(DType::I64, &[1, 1, 1, 2], false, 1));
+        max_pool(&x.operand(), &g, &y.operand(), &ix.operand()).unwrap();
+        assert!(y.reals()[0] == n && y.reals()[1].is_nan());
+        assert_eq!(ix.reals(), [0.0, 7.0]);
+    }
+}

@@ -1,0 +1,408 @@
+//! Sorting and selection. Each value becomes an unsigned key whose order is the wanted one (NaN largest, both zeros
+//! equal), with its position in the low bits: distinct words, so any sort of them is stable.
+
+use crate::element::{extent_of, not_implemented, unravel, without, Element, Ptr, Scratch};
+use crate::pool;
+use flambeau_core::{ensure, DType, Operand, Result, Shape};
+use half::{bf16, f16};
+
+/// A dtype with an order.
+trait Key: Copy + Send + Sync + 'static {
+    /// Whether the key fits 32 bits.
+    const NARROW: bool;
+    fn key(self) -> u64;
+}
+macro_rules! keys {
+    ($($T:ty, $narrow:literal, $x:ident => $key:expr;)*) => { $(
+        impl Key for $T {
+            const NARROW: bool = $narrow;
+            #[inline(always)]
+            fn key(self) -> u64 { let $x = self; $key }
+        }
+    )* };
+}
+/// Bits of an f32 in order: negative numbers reversed, NaN last, -0 as 0.
+#[inline(always)]
+fn key32(x: f32) -> u64 {
+    let b = (x + 0.0).to_bits();
+    let ordered = b ^ (((b as i32 >> 31) as u32) | 0x8000_0000);
+    (if x.is_nan() { u32::MAX } else { ordered }) as u64
+}
+#[inline(always)]
+fn key64(x: f64) -> u64 {
+    let b = (x + 0.0).to_bits();
+    let ordered = b ^ (((b as i64 >> 63) as u64) | 1 << 63);
+    if x.is_nan() {
+        u64::MAX
+    } else {
+        ordered
+    }
+}
+keys! {
+    u8, true, x => x as u64;
+    u16, true, x => x as u64;
+    u32, true, x => x as u64;
+    u64, false, x => x;
+    i8, true, x => (x as i32 ^ i32::MIN) as u32 as u64;
+    i16, true, x => (x as i32 ^ i32::MIN) as u32 as u64;
+    i32, true, x => (x ^ i32::MIN) as u32 as u64;
+    i64, false, x => (x ^ i64::MIN) as u64;
+    f16, true, x => key32(x.load());
+    bf16, true, x => key32(x.load());
+    f32, true, x => key32(x);
+    f64, false, x => key64(x);
+}
+
+macro_rules! with_key {
+    ($dtype:expr, $name:expr, $T:ident => $body:expr) => {
+        match $dtype {
+            DType::Bool | DType::U8 => { type $T = u8; $body }
+            DType::I8 => { type $T = i8; $body }
+            DType::I16 => { type $T = i16; $body }
+            DType::I32 => { type $T = i32; $body }
+            DType::I64 => { type $T = i64; $body }
+            DType::U16 => { type $T = u16; $body }
+            DType::U32 => { type $T = u32; $body }
+            DType::U64 => { type $T = u64; $body }
+            DType::F16 => { type $T = f16; $body }
+            DType::BF16 => { type $T = bf16; $body }
+            DType::F32 => { type $T = f32; $body }
+            DType::F64 => { type $T = f64; $body }
+            other => return Err(not_implemented($name, other)),
+        }
+    };
+}
+
+/// A key above a position.
+trait Word: Copy + Ord + Default + Send + Sync + 'static {
+    /// Bytes of the key.
+    const BYTES: u32;
+    fn join(key: u64, position: usize) -> Self;
+    fn position(self) -> usize;
+    /// Byte `i` of the key, lowest first.
+    fn digit(self, i: u32) -> usize;
+}
+impl Word for u64 {
+    const BYTES: u32 = 4;
+    #[inline(always)]
+    fn join(key: u64, position: usize) -> u64 {
+        key << 32 | position as u64
+    }
+    #[inline(always)]
+    fn position(self) -> usize {
+        self as u32 as usize
+    }
+    #[inline(always)]
+    fn digit(self, i: u32) -> usize {
+        (self >> (32 + 8 * i)) as u8 as usize
+    }
+}
+impl Word for u128 {
+    const BYTES: u32 = 8;
+    #[inline(always)]
+    fn join(key: u64, position: usize) -> u128 {
+        (key as u128) << 64 | position as u128
+    }
+    #[inline(always)]
+    fn position(self) -> usize {
+        self as usize
+    }
+    #[inline(always)]
+    fn digit(self, i: u32) -> usize {
+        (self >> (64 + 8 * i)) as u8 as usize
+    }
+}
+
+/// Below this, comparisons are quicker than counting bytes.
+const RADIX: usize = 2048;
+/// Above this, pieces of this many words are sorted on their own, in parallel, and merged.
+const PIECE: usize = 1 << 17;
+
+/// Sorts words that are in order of position: by bytes of the key from the lowest, each pass stable. `other` has the
+/// same length and is overwritten.
+fn radix<W: Word>(words: &mut [W], other: &mut [W]) {
+    let mut counts = vec![[0usize; 256]; W::BYTES as usize];
+    for w in words.iter() {
+        for (i, c) in counts.iter_mut().enumerate() {
+            c[w.digit(i as u32)] += 1;
+        }
+    }
+    let (mut from, mut to, mut moved) = (words, other, false);
+    for (i, c) in counts.iter_mut().enumerate() {
+        // A byte that all keys share sorts nothing.
+        if c.contains(&from.len()) {
+            continue;
+        }
+        let mut start = 0;
+        for c in c.iter_mut() {
+            start += std::mem::replace(c, start);
+        }
+        for &w in from.iter() {
+            let at = &mut c[w.digit(i as u32)];
+            to[*at] = w;
+            *at += 1;
+        }
+        std::mem::swap(&mut from, &mut to);
+        moved = !moved;
+    }
+    if moved {
+        // The result lies in the caller's second buffer.
+        to.copy_from_slice(from);
+    }
+}
+
+fn sort_piece<W: Word>(words: &mut [W], other: &mut [W]) {
+    if words.len() < RADIX {
+        words.sort_unstable();
+    } else {
+        radix(words, other);
+    }
+}
+
+/// How many of the first `k` words of the merge of two sorted slices come from `a`.
+fn merge_split<W: Word>(a: &[W], b: &[W], k: usize) -> usize {
+    let (mut lo, mut hi) = (k.saturating_sub(b.len()), k.min(a.len()));
+    while lo < hi {
+        let mid = (lo + hi) / 2;
+        if a[mid] < b[k - mid - 1] {
+            lo = mid + 1;
+        } else {
+            hi = mid;
+        }
+    }
+    lo
+}
+
+fn merge<W: Word>(a: &[W], b: &[W], out: &mut [W]) {
+    let (mut i, mut j) = (0, 0);
+    for o in out {
+        if j == b.len() || (i < a.len() && a[i] < b[j]) {
+            *o = a[i];
+            i += 1;
+        } else {
+            *o = b[j];
+            j += 1;
+        }
+    }
+}
+
+/// Sorts a long row: pieces, then merges of doubling length, whose outputs are cut where both sides are known.
+fn sort_long<W: Word>(words: &mut [W], other: &mut [W]) {
+    let n = words.len();
+    let (p, q) = (Ptr(words.as_mut_ptr()), Ptr(other.as_mut_ptr()));
+    pool::parallel(n.div_ceil(PIECE), |i| {
+        let (at, len) = (i * PIECE, PIECE.min(n - i * PIECE));
+        // SAFETY: pieces are disjoint parts of both slices.
+        unsafe {
+            sort_piece(
+                std::slice::from_raw_parts_mut(p.get().add(at), len),
+                std::slice::from_raw_parts_mut(q.get().add(at), len),
+            )
+        }
+    });
+    let (mut from, mut to, mut width) = (p, q, PIECE);
+    while width < n {
+        pool::parallel(n.div_ceil(PIECE), |i| {
+            let (lo, hi) = (i * PIECE, ((i + 1) * PIECE).min(n));
+            let pair = lo / (2 * width) * (2 * width);
+            let (mid, end) = ((pair + width).min(n), (pair + 2 * width).min(n));
+            // SAFETY: tasks read `from` and write disjoint parts of `to`.
+            unsafe {
+                let a = std::slice::from_raw_parts(from.get().add(pair) as *const W, mid - pair);
+                let b = std::slice::from_raw_parts(from.get().add(mid) as *const W, end - mid);
+                let (x, y) = (merge_split(a, b, lo - pair), merge_split(a, b, hi - pair));
+                let out = std::slice::from_raw_parts_mut(to.get().add(lo), hi - lo);
+                merge(&a[x..y], &b[lo - pair - x..hi - pair - y], out);
+            }
+        });
+        std::mem::swap(&mut from, &mut to);
+        width *= 2;
+    }
+    if from.get() == q.get() {
+        words.copy_from_slice(other);
+    }
+}
+
+/// The rows of the three operands along the sorted dimension.
+struct Task<'a, T> {
+    x: Ptr<T>,
+    values: Ptr<T>,
+    indices: Ptr<i64>,
+    dim: usize,
+    operands: [&'a Operand<'a>; 3],
+    /// Sorts keys downwards.
+    reverse: bool,
+    n: usize,
+    k: usize,
+}
+
+impl<T: Key> Task<'_, T> {
+    fn run(&self) {
+        // The position takes 32 bits beside a narrow key.
+        if T::NARROW && self.n <= u32::MAX as usize {
+            self.rows::<u64>();
+        } else {
+            self.rows::<u128>();
+        }
+    }
+    fn rows<W: Word>(&self) {
+        let sizes = without(self.operands[0].sizes, self.dim);
+        let rows = sizes.iter().product::<i64>() as usize;
+        let strides = self.operands.map(|o| without(o.strides, self.dim));
+        let [sx, sv, si] = self.operands.map(|o| extent_of(o, self.dim).1);
+        let (n, k) = (self.n, self.k);
+        let one = |row: usize, alone: bool| {
+            let [ox, ov, oi] = [0, 1, 2].map(|i| unravel(row, &sizes, &strides[i]));
+            let (mut a, mut b) = (Scratch::<W>::new(n), Scratch::<W>::new(if n < RADIX || k < n { 0 } else { n }));
+            let words = a.slice();
+            // SAFETY: rows of the operands; each row's outputs are written by one task.
+            unsafe {
+                for (j, w) in words.iter_mut().enumerate() {
+                    let key = (*self.x.at(ox + j as isize * sx)).key();
+                    let key = if !self.reverse {
+                        key
+                    } else if T::NARROW {
+                        !(key as u32) as u64
+                    } else {
+                        !key
+                    };
+                    *w = W::join(key, j);
+                }
+                if k < n {
+                    if k > 0 {
+                        words.select_nth_unstable(k - 1);
+                    }
+                    words[..k].sort_unstable();
+                } else if alone && n > 2 * PIECE {
+                    sort_long(words, b.slice());
+                } else {
+                    sort_piece(words, b.slice());
+                }
+                for (j, w) in words[..k].iter().enumerate() {
+                    let p = w.position();
+                    *self.values.at(ov + j as isize * sv) = *self.x.at(ox + p as isize * sx);
+                    *self.indices.at(oi + j as isize * si) = p as i64;
+                }
+            }
+        };
+        let grain = (2048 / n.max(1)).max(1);
+        if rows <= grain || n > 2 * PIECE {
+            (0..rows).for_each(|row| one(row, true));
+        } else {
+            pool::chunks(rows, grain, |lo, hi| (lo..hi).for_each(|row| one(row, false)));
+        }
+    }
+}
+
+fn run(name: &str, x: &Operand, dim: usize, reverse: bool, values: &Operand, indices: &Operand) -> Result<()> {
+    let rank = x.sizes.len();
+    ensure!(
+        values.sizes == indices.sizes
+            && values.sizes.len() == rank
+            && (0..rank).all(|d| d == dim || values.sizes[d] == x.sizes[d])
+            && values.dtype == x.dtype
+            && indices.dtype == DType::I64,
+        Runtime,
+        "{name}: operand {} {}, values {} {} and indices {} {} do not match",
+        x.dtype,
+        Shape(x.sizes),
+        values.dtype,
+        Shape(values.sizes),
+        indices.dtype,
+        Shape(indices.sizes)
+    );
+    let (n, k) = (extent_of(x, dim).0, extent_of(values, dim).0);
+    ensure!(k <= n, Runtime, "selected index k out of range");
+    if values.numel() == 0 {
+        return Ok(());
+    }
+    with_key!(x.dtype, name, T => Task::<T> {
+        x: Ptr(x.ptr as *mut T),
+        values: Ptr(values.ptr as *mut T),
+        indices: Ptr(indices.ptr as *mut i64),
+        dim,
+        operands: [x, values, indices],
+        reverse,
+        n,
+        k,
+    }
+    .run());
+    Ok(())
+}
+
+/// See [`flambeau_core::Backend::sort`].
+pub fn sort(x: &Operand, dim: usize, descending: bool, values: &Operand, indices: &Operand) -> Result<()> {
+    run("sort", x, dim, descending, values, indices)
+}
+
+/// See [`flambeau_core::Backend::topk`].
+pub fn topk(x: &Operand, dim: usize, largest: bool, values: &Operand, indices: &Operand) -> Result<()> {
+    run("topk", x, dim, largest, values, indices)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Case;
+    use std::cmp::Ordering;
+
+    fn order(a: f64, b: f64) -> Ordering {
+        match (a.is_nan(), b.is_nan()) {
+            (false, false) => a.partial_cmp(&b).unwrap(),
+            (x, y) => x.cmp(&y),
+        }
+    }
+
+    #[test]
+    fn stable_with_nan_last() {
+        for dtype in [DType::F32, DType::F64, DType::F16, DType::I64, DType::I8, DType::U8, DType::Bool] {
+            for (sizes, dim) in [(vec![3i64, 50], 1), (vec![50, 3], 0), (vec![2, 5000], 1), (vec![], 0), (vec![300_000], 0)] {
+                let n: usize = sizes.iter().product::<i64>() as usize;
+                let mut values: Vec<f64> = (0..n).map(|i| ((i * 7919 % 1013) as f64 - 500.0) * 0.25).collect();
+                if dtype.is_integral(true) {
+                    values.iter_mut().for_each(|v| *v = v.trunc().clamp(if dtype.is_signed() { -100.0 } else { 0.0 }, 100.0));
+                } else if n > 10 {
+                    (values[3], values[7], values[8], values[9]) = (f64::NAN, -0.0, 0.0, f64::NEG_INFINITY);
+                    values[n - 2] = f64::NAN;
+                }
+                let x = Case::real(dtype, &sizes, &values);
+                let xv = x.reals();
+                let m = if sizes.is_empty() { 1 } else { sizes[dim] as usize };
+                for descending in [false, true] {
+                    for k in [m, 7.min(m)] {
+                        let mut s = sizes.clone();
+                        if !s.is_empty() {
+                            s[dim] = k as i64;
+                        }
+                        let (v, i) = (Case::random(dtype, &s, true, 1), Case::random(DType::I64, &s, false, 1));
+                        let mut bits: Option<Vec<u8>> = None;
+                        for threads in [1, 2, 8] {
+                            pool::set_num_threads(threads);
+                            if k == m {
+                                sort(&x.operand(), dim, descending, &v.operand(), &i.operand()).unwrap();
+                            } else {
+                                topk(&x.operand(), dim, descending, &v.operand(), &i.operand()).unwrap();
+                            }
+                            assert_eq!(*bits.get_or_insert(i.bytes.clone()), i.bytes);
+                        }
+                        let (vv, iv) = (v.reals(), i.reals());
+                        let (inner, rows) = (if dim == 0 { n / m } else { 1 }, n / m);
+                        for row in 0..rows {
+                            let at = |j: usize, m: usize| if dim == 0 { j * inner + row } else { row * m + j };
+                            let mut want: Vec<usize> = (0..m).collect();
+                            want.sort_by(|&a, &b| {
+                                let c = order(xv[at(a, m)], xv[at(b, m)]);
+                                if descending { c.reverse() } else { c }
+                            });
+                            for j in 0..k {
+                                assert_eq!(iv[at(j, k)] as usize, want[j], "{dtype} {sizes:?} {j}");
+                                let (a, b) = (vv[at(j, k)], xv[at(want[j], m)]);
+                                assert!(a == b || a.is_nan() && b.is_nan());
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
