@@ -94,7 +94,7 @@ impl<E: Element> Kernel for Store<E> {
 }
 
 #[inline(always)]
-fn same<A: 'static, B: 'static>() -> bool {
+pub(crate) fn same<A: 'static, B: 'static>() -> bool {
     TypeId::of::<A>() == TypeId::of::<B>()
 }
 

@@ -1,0 +1,330 @@
+//! How convolutions read images: windows as the panels of a matrix product, and the direct loops of depthwise ones.
+
+use crate::conv::Geometry;
+use crate::element::{Element, Number, Ptr, Scratch};
+use crate::gemm::{Panels, Store};
+use crate::gemm_kernels::Scalar;
+use crate::isa::{dispatch, Isa, Kernel};
+use crate::pool;
+use flambeau_core::Operand;
+
+/// A tensor (n, c, spatial…) with three spatial dimensions, the missing ones of size 1 in front.
+pub(crate) struct Images<E> {
+    pub ptr: Ptr<E>,
+    pub samples: usize,
+    pub channels: usize,
+    pub size: [usize; 3],
+    /// Elements between samples, channels, and positions.
+    pub sample: isize,
+    pub channel: isize,
+    pub stride: [isize; 3],
+}
+
+impl<E> Images<E> {
+    pub(crate) fn new(x: &Operand) -> Self {
+        let r = x.sizes.len();
+        let (mut size, mut stride) = ([1; 3], [0; 3]);
+        for d in 2..r {
+            size[d + 3 - r] = x.sizes[d] as usize;
+            stride[d + 3 - r] = x.strides[d] as isize;
+        }
+        Images {
+            ptr: Ptr(x.ptr as *mut E),
+            samples: x.sizes[0] as usize,
+            channels: x.sizes[1] as usize,
+            size,
+            sample: x.strides[0] as isize,
+            channel: x.strides[1] as isize,
+            stride,
+        }
+    }
+    pub(crate) fn area(&self) -> usize {
+        self.size.iter().product()
+    }
+    /// Address of one element.
+    ///
+    /// # Safety
+    /// The indices lie within the sizes.
+    pub(crate) unsafe fn at(&self, n: usize, c: usize, v: [usize; 3]) -> *mut E {
+        let spatial: isize = (0..3).map(|d| v[d] as isize * self.stride[d]).sum();
+        self.ptr.at(n as isize * self.sample + c as isize * self.channel + spatial)
+    }
+}
+
+/// One step of K: a channel (as an offset) and where its window reads, relative to a position's start.
+#[derive(Clone, Copy)]
+pub(crate) struct Tap {
+    pub offset: isize,
+    pub shift: [isize; 3],
+}
+
+/// A matrix whose lanes are positions (of all samples, row-major) and whose steps are taps: the value is the image at
+/// `position · step + shift`, 0 outside.
+#[derive(Clone, Copy)]
+pub(crate) struct Windows<'a, E> {
+    pub image: Ptr<E>,
+    pub samples: usize,
+    pub sample: isize,
+    /// Elements between channels.
+    pub channel: isize,
+    /// The image's size and strides.
+    pub size: [usize; 3],
+    pub stride: [isize; 3],
+    /// Positions in each dimension, and image elements between them.
+    pub extent: [usize; 3],
+    pub step: [usize; 3],
+    pub taps: &'a [Tap],
+    /// The position that lane 0 is.
+    pub first: usize,
+    /// One tap that reads every position once, without padding.
+    pub plain: bool,
+}
+
+impl<'a, E> Windows<'a, E> {
+    pub(crate) fn area(&self) -> usize {
+        self.extent.iter().product()
+    }
+    /// The same windows from another position on.
+    pub(crate) fn from(&self, first: usize) -> Windows<'a, E> {
+        Windows { first, ..*self }
+    }
+    /// Calls `f(index of the first, length, sample, position)` for the runs along the last dimension that make up the
+    /// positions `lo..hi`.
+    #[inline(always)]
+    pub(crate) fn segments(&self, lo: usize, hi: usize, mut f: impl FnMut(usize, usize, usize, [usize; 3])) {
+        let [_, e1, e2] = self.extent;
+        let area = self.area();
+        let mut i = lo;
+        while i < hi {
+            let (s, p) = (i / area, i % area);
+            let t = [p / (e1 * e2), p / e2 % e1, p % e2];
+            let len = (e2 - t[2]).min(hi - i);
+            f(i - lo, len, s, t);
+            i += len;
+        }
+    }
+}
+
+/// A run of positions in one row of one sample.
+#[derive(Clone, Copy, Default)]
+struct Run {
+    at: usize,
+    len: usize,
+    sample: usize,
+    t: [usize; 3],
+}
+
+impl<E: Element> Windows<'_, E> {
+    /// The values of one tap at consecutive positions.
+    #[inline(always)]
+    unsafe fn fill(&self, dst: *mut E::Acc, tap: &Tap, runs: &[Run]) {
+        for run in runs {
+            let d = std::slice::from_raw_parts_mut(dst.add(run.at), run.len);
+            let y = (run.t[0] * self.step[0]) as isize + tap.shift[0];
+            let z = (run.t[1] * self.step[1]) as isize + tap.shift[1];
+            if y as usize >= self.size[0] || z as usize >= self.size[1] {
+                d.fill(E::Acc::default());
+                continue;
+            }
+            let step = self.step[2] as isize;
+            let start = run.t[2] as isize * step + tap.shift[2];
+            let width = self.size[2] as isize;
+            // Positions lo..hi of the run lie in the row.
+            let (lo, hi) = if step == 1 {
+                ((-start).max(0), (width - start).min(run.len as isize))
+            } else {
+                (((step - 1 - start) / step).max(0), ((width - start + step - 1) / step).min(run.len as isize))
+            };
+            let (lo, hi) = (lo.min(run.len as isize) as usize, hi.max(lo.min(run.len as isize)) as usize);
+            d[..lo].fill(E::Acc::default());
+            d[hi..].fill(E::Acc::default());
+            let row = run.sample as isize * self.sample + tap.offset + y * self.stride[0] + z * self.stride[1];
+            let by = step * self.stride[2];
+            let src = self.image.at(row + start * self.stride[2]) as *const E;
+            if by == 1 {
+                for i in lo..hi {
+                    *d.get_unchecked_mut(i) = (*src.add(i)).load();
+                }
+            } else {
+                for i in lo..hi {
+                    *d.get_unchecked_mut(i) = (*src.offset(i as isize * by)).load();
+                }
+            }
+        }
+    }
+
+    /// The runs of positions `lo..hi`, at most 64 of them at a time in `runs`.
+    fn runs(&self, lo: usize, hi: usize, runs: &mut Vec<Run>) {
+        runs.clear();
+        self.segments(lo, hi, |at, len, sample, t| runs.push(Run { at, len, sample, t }));
+    }
+}
+
+thread_local! { static RUNS: std::cell::RefCell<Vec<Run>> = const { std::cell::RefCell::new(Vec::new()) }; }
+
+struct PackWindows<'a, 'b, E: Element> {
+    windows: &'a Windows<'b, E>,
+    dst: *mut E::Acc,
+    width: usize,
+    taps: &'a [Tap],
+    runs: &'a [Run],
+}
+impl<E: Element> Kernel for PackWindows<'_, '_, E> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        for (p, tap) in self.taps.iter().enumerate() {
+            // SAFETY: `Panels::pack`'s contract.
+            unsafe { self.windows.fill(self.dst.add(p * self.width), tap, self.runs) };
+        }
+    }
+}
+
+impl<S: Scalar, E: Element<Acc = S>> Panels<S> for Windows<'_, E> {
+    unsafe fn pack(&self, dst: *mut S, width: usize, lane: usize, lanes: usize, k: usize, kb: usize) {
+        RUNS.with_borrow_mut(|runs| {
+            self.runs(self.first + lane, self.first + lane + lanes, runs);
+            dispatch(PackWindows { windows: self, dst, width, taps: &self.taps[k..k + kb], runs });
+        });
+    }
+}
+
+/// The same matrix with taps as lanes and positions as steps.
+#[derive(Clone, Copy)]
+pub(crate) struct Transposed<'a, E>(pub Windows<'a, E>);
+
+impl<S: Scalar, E: Element<Acc = S>> Panels<S> for Transposed<'_, E> {
+    unsafe fn pack(&self, dst: *mut S, width: usize, lane: usize, lanes: usize, k: usize, kb: usize) {
+        const BLOCK: usize = 128;
+        let mut rows = Scratch::<S>::new(lanes * BLOCK);
+        let buffer = rows.ptr();
+        RUNS.with_borrow_mut(|runs| {
+            for p in (0..kb).step_by(BLOCK) {
+                let n = BLOCK.min(kb - p);
+                self.0.runs(self.0.first + k + p, self.0.first + k + p + n, runs);
+                dispatch(PackWindows { windows: &self.0, dst: buffer, width: BLOCK, taps: &self.0.taps[lane..lane + lanes], runs });
+                S::transpose(dst.add(p * width), width, buffer, BLOCK as isize, lanes, n);
+            }
+        });
+    }
+}
+
+/// A matrix whose steps lie at any offsets.
+pub(crate) struct Rows<'a, E> {
+    pub ptr: Ptr<E>,
+    pub lane: isize,
+    pub steps: &'a [isize],
+}
+
+impl<S: Scalar, E: Element<Acc = S>> Panels<S> for Rows<'_, E> {
+    unsafe fn pack(&self, dst: *mut S, width: usize, lane: usize, lanes: usize, k: usize, kb: usize) {
+        let src = self.ptr.at(lane as isize * self.lane);
+        for (p, &at) in self.steps[k..k + kb].iter().enumerate() {
+            for l in 0..lanes {
+                *dst.add(p * width + l) = (*src.offset(l as isize * self.lane + at)).load();
+            }
+        }
+    }
+}
+
+/// Adds one tap of one row: `acc[t] += w · x[t · step + start]` where that lies in the row.
+struct AddTap<'a, E: Element> {
+    acc: &'a mut [E::Acc],
+    row: *const E,
+    start: isize,
+    step: isize,
+    stride: isize,
+    width: isize,
+    w: E::Acc,
+}
+impl<E: Element> Kernel for AddTap<'_, E> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let n = self.acc.len() as isize;
+        let lo = ((self.step - 1 - self.start) / self.step).max(0).min(n);
+        let hi = ((self.width - self.start + self.step - 1) / self.step).min(n).max(lo);
+        let by = self.step * self.stride;
+        // SAFETY: positions lo..hi lie in the row.
+        unsafe {
+            let src = self.row.offset(self.start * self.stride);
+            if by == 1 {
+                for i in lo..hi {
+                    let a = self.acc.get_unchecked_mut(i as usize);
+                    *a = a.add((*src.offset(i)).load().mul(self.w));
+                }
+            } else {
+                for i in lo..hi {
+                    let a = self.acc.get_unchecked_mut(i as usize);
+                    *a = a.add((*src.offset(i * by)).load().mul(self.w));
+                }
+            }
+        }
+    }
+}
+
+/// A convolution with few weights a window, such as a depthwise one: rows of the output are summed tap by tap.
+/// `weight`: address, strides of outputs, of channels, and of taps.
+#[allow(clippy::type_complexity)]
+pub(crate) fn direct<E: Element>(
+    x: &Images<E>,
+    y: &Images<E>,
+    g: &Geometry,
+    rows: usize,
+    channels: usize,
+    weight: (Ptr<E>, isize, isize, [isize; 3]),
+    bias: Option<Ptr<E::Acc>>,
+) {
+    let (w, so, sc, st) = weight;
+    let [d, h, width] = y.size;
+    let taps: usize = g.kernel.iter().product();
+    pool::chunks(y.samples * y.channels, (32_768 / (y.area() * channels * taps).max(1)).max(1), |lo, hi| {
+        let mut buffer = Scratch::<E::Acc>::new(width);
+        for i in lo..hi {
+            let (s, o) = (i / y.channels, i % y.channels);
+            for r in 0..d * h {
+                let (a, b) = (r / h, r % h);
+                let acc = buffer.slice();
+                // SAFETY: taps outside the image are left out; tasks write disjoint planes.
+                unsafe {
+                    acc.fill(bias.map_or(E::Acc::default(), |b| *b.get().add(o)));
+                    for c in 0..channels {
+                        for i in 0..g.kernel[0] {
+                            let u = (a * g.stride[0] + i * g.dilation[0]) as isize - g.padding[0];
+                            if u as usize >= x.size[0] {
+                                continue;
+                            }
+                            for j in 0..g.kernel[1] {
+                                let v = (b * g.stride[1] + j * g.dilation[1]) as isize - g.padding[1];
+                                if v as usize >= x.size[1] {
+                                    continue;
+                                }
+                                let row = x.at(s, o / rows * channels + c, [u as usize, v as usize, 0]);
+                                for k in 0..g.kernel[2] {
+                                    let at = o as isize * so + c as isize * sc + i as isize * st[0] + j as isize * st[1];
+                                    dispatch(AddTap {
+                                        acc: &mut *acc,
+                                        row: row as *const E,
+                                        start: (k * g.dilation[2]) as isize - g.padding[2],
+                                        step: g.stride[2] as isize,
+                                        stride: x.stride[2],
+                                        width: x.size[2] as isize,
+                                        w: (*w.at(at + k as isize * st[2])).load(),
+                                    });
+                                }
+                            }
+                        }
+                    }
+                    let to = y.at(s, o, [a, b, 0]);
+                    if y.stride[2] == 1 {
+                        dispatch(Store::<E>(acc.as_ptr(), to, width, false));
+                    } else {
+                        for (j, v) in acc.iter().enumerate() {
+                            *to.offset(j as isize * y.stride[2]) = E::store(*v);
+                        }
+                    }
+                }
+            }
+        }
+    });
+}
