@@ -1,0 +1,215 @@
+//! Caching allocator: freed blocks are kept by size class, small ones per thread, so that a temporary costs neither a
+//! system call nor fresh pages.
+
+use flambeau_core::storage::{Memory, Release};
+use flambeau_core::{err, Result};
+use parking_lot::Mutex;
+use std::alloc::Layout;
+use std::cell::UnsafeCell;
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+const ALIGN: usize = 64;
+/// Blocks up to this size are cached per thread.
+const SMALL: usize = 16 << 10;
+const SMALL_CLASSES: usize = 9; // 64 … 16384, powers of two
+const PER_CLASS: usize = 32;
+/// Huge pages are asked for from here on.
+const HUGE: usize = 4 << 20;
+/// Bytes that the shared cache keeps at most.
+const CAP: usize = 1 << 30;
+
+static IN_USE: AtomicUsize = AtomicUsize::new(0);
+static CACHED: AtomicUsize = AtomicUsize::new(0);
+
+struct Small {
+    count: [usize; SMALL_CLASSES],
+    blocks: [[*mut u8; PER_CLASS]; SMALL_CLASSES],
+}
+struct SmallCache(UnsafeCell<Small>);
+impl Drop for SmallCache {
+    fn drop(&mut self) {
+        let small = self.0.get_mut();
+        for class in 0..SMALL_CLASSES {
+            for i in 0..small.count[class] {
+                // SAFETY: cached blocks were allocated with exactly this layout and belong to the cache alone.
+                unsafe { std::alloc::dealloc(small.blocks[class][i], layout(64 << class)) };
+            }
+        }
+    }
+}
+thread_local! {
+    static SMALL_CACHE: SmallCache = const {
+        SmallCache(UnsafeCell::new(Small { count: [0; SMALL_CLASSES], blocks: [[null_mut(); PER_CLASS]; SMALL_CLASSES] }))
+    };
+}
+
+/// Large free blocks: (class size, address).
+static LARGE: Mutex<Vec<(usize, usize)>> = Mutex::new(Vec::new());
+
+fn layout(size: usize) -> Layout {
+    // SAFETY: ALIGN is a power of two, and sizes were bounded by `alloc`.
+    unsafe { Layout::from_size_align_unchecked(size, ALIGN) }
+}
+/// The size class that holds `n` bytes: powers of two to 16 KiB, then four an octave.
+#[inline]
+fn class_size(n: usize) -> usize {
+    if n <= SMALL {
+        return n.max(64).next_power_of_two();
+    }
+    let step = 1usize << (usize::BITS - 1 - (n - 1).leading_zeros()).saturating_sub(2);
+    n.div_ceil(step) * step
+}
+
+/// Memory for `n` bytes, aligned to 64.
+///
+/// # Errors
+/// `OutOfMemory` that names the size.
+#[inline]
+pub fn alloc(n: usize) -> Result<Memory> {
+    if n > isize::MAX as usize / 2 {
+        return Err(out_of_memory(n));
+    }
+    let size = class_size(n);
+    let ptr = if size <= SMALL {
+        let class = size.trailing_zeros() as usize - 6;
+        let cached = SMALL_CACHE
+            .try_with(|c| {
+                // SAFETY: the cache is this thread's, and no reference to it outlives this closure.
+                let c = unsafe { &mut *c.0.get() };
+                if c.count[class] == 0 {
+                    return null_mut();
+                }
+                c.count[class] -= 1;
+                c.blocks[class][c.count[class]]
+            })
+            .unwrap_or(null_mut());
+        if cached.is_null() {
+            // SAFETY: the layout's size is not zero.
+            unsafe { std::alloc::alloc(layout(size)) }
+        } else {
+            cached
+        }
+    } else {
+        large(size)
+    };
+    if ptr.is_null() {
+        return Err(out_of_memory(n));
+    }
+    IN_USE.fetch_add(size, Ordering::Relaxed);
+    // SAFETY: the block is ours until `free` gets it back; `n` fits in its class.
+    Ok(unsafe { Memory::new(ptr, n, Release::Allocator(free, size as u64)) })
+}
+
+#[cold]
+fn out_of_memory(n: usize) -> flambeau_core::Error {
+    err!(OutOfMemory, "DefaultCPUAllocator: can't allocate memory: you tried to allocate {n} bytes.")
+}
+
+fn large(size: usize) -> *mut u8 {
+    {
+        let mut list = LARGE.lock();
+        if let Some(i) = list.iter().rposition(|(s, _)| *s == size) {
+            let (_, ptr) = list.swap_remove(i);
+            CACHED.fetch_sub(size, Ordering::Relaxed);
+            return ptr as *mut u8;
+        }
+    }
+    // SAFETY: the layout's size is not zero.
+    let mut ptr = unsafe { fresh(size) };
+    if ptr.is_null() {
+        trim();
+        // SAFETY: as above.
+        ptr = unsafe { fresh(size) };
+    }
+    ptr
+}
+
+/// # Safety
+/// `size` is not zero.
+unsafe fn fresh(size: usize) -> *mut u8 {
+    if size < HUGE {
+        return std::alloc::alloc(layout(size));
+    }
+    // Straight from the system: aligned to huge pages, and a size beyond memory is refused rather than promised.
+    let ptr = libc::mmap(null_mut(), size, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0);
+    if ptr == libc::MAP_FAILED {
+        return null_mut();
+    }
+    #[cfg(target_os = "linux")]
+    libc::madvise(ptr, size, libc::MADV_HUGEPAGE);
+    ptr as *mut u8
+}
+
+/// # Safety
+/// `ptr` came from `fresh(size)` (or the small path) and nobody uses it any more.
+unsafe fn release(ptr: *mut u8, size: usize) {
+    if size < HUGE {
+        std::alloc::dealloc(ptr, layout(size));
+    } else {
+        libc::munmap(ptr as *mut libc::c_void, size);
+    }
+}
+
+/// # Safety
+/// Called once by `Memory`, with the block of class size `tag`.
+unsafe fn free(ptr: *mut u8, _nbytes: usize, tag: u64) {
+    let size = tag as usize;
+    IN_USE.fetch_sub(size, Ordering::Relaxed);
+    if size <= SMALL {
+        let class = size.trailing_zeros() as usize - 6;
+        let kept = SMALL_CACHE
+            .try_with(|c| {
+                let c = &mut *c.0.get();
+                if c.count[class] == PER_CLASS {
+                    return false;
+                }
+                c.blocks[class][c.count[class]] = ptr;
+                c.count[class] += 1;
+                true
+            })
+            .unwrap_or(false);
+        if !kept {
+            std::alloc::dealloc(ptr, layout(size));
+        }
+        return;
+    }
+    if CACHED.load(Ordering::Relaxed) + size > CAP {
+        return release(ptr, size);
+    }
+    CACHED.fetch_add(size, Ordering::Relaxed);
+    LARGE.lock().push((size, ptr as usize));
+}
+
+/// Gives cached blocks back to the system.
+pub fn trim() {
+    let list = std::mem::take(&mut *LARGE.lock());
+    for (size, ptr) in list {
+        CACHED.fetch_sub(size, Ordering::Relaxed);
+        // SAFETY: blocks in the list belong to the cache alone.
+        unsafe { release(ptr as *mut u8, size) };
+    }
+}
+/// Bytes in use, and bytes held (in use or cached).
+pub fn stats() -> (usize, usize) {
+    let used = IN_USE.load(Ordering::Relaxed);
+    (used, used + CACHED.load(Ordering::Relaxed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_hold_their_sizes() {
+        for n in [0, 1, 64, 65, 16384, 16385, 20000, 1 << 20, (1 << 20) + 1, 123_456_789] {
+            let size = class_size(n);
+            assert!(size >= n && (n < 64 || size <= n * 2), "{n} {size}");
+        }
+    }
+    #[test]
+    fn too_large_is_an_error() {
+        assert!(alloc(1 << 60).is_err());
+        assert!(alloc(usize::MAX).is_err());
+    }
+}

@@ -1,0 +1,304 @@
+//! Loading any dtype into the class that computes it, and storing it back: per dtype one loop into its own class, per
+//! pair of classes one loop between them.
+
+use flambeau_core::{f16, Class, Complex32, Complex64, DType, Number};
+
+/// Rounds through an 8-bit float with `M` mantissa bits. `E4M3` saturates to NaN, `E5M2` has infinities (the OCP
+/// 8-bit formats).
+fn to_float8<const EBITS: u32, const M: u32>(x: f32) -> u8 {
+    let ieee = EBITS == 5;
+    let sign = ((x.to_bits() >> 24) & 0x80) as u8;
+    if x.is_nan() {
+        return sign | 0x7f;
+    }
+    let a = x.abs() as f64;
+    let bias = (1i32 << (EBITS - 1)) - 1;
+    let max_bits: u8 = if ieee { 0x7b } else { 0x7e };
+    let overflow: u8 = if ieee { 0x7c } else { 0x7f };
+    if a == 0.0 {
+        return sign;
+    }
+    let e = (a.log2().floor() as i32).max(1 - bias);
+    // Exact powers of two can be misjudged by log2; the scaled mantissa tells.
+    let mut e = e;
+    if a >= 2f64.powi(e + 1) {
+        e += 1;
+    }
+    if e > 1 - bias && a < 2f64.powi(e) {
+        e -= 1;
+    }
+    let step = 2f64.powi(e - M as i32);
+    let m = (a / step).round_ties_even() as i64;
+    let mut code = if m >= 1 << M { ((e + bias) as i64) << M | (m - (1 << M)) } else { m };
+    if m >= 2 << M {
+        code = ((e + 1 + bias) as i64) << M;
+    }
+    if code > max_bits as i64 || code < 0 {
+        return sign | overflow;
+    }
+    sign | code as u8
+}
+fn from_float8<const EBITS: u32, const M: u32>(x: u8) -> f32 {
+    let ieee = EBITS == 5;
+    let bias = (1i32 << (EBITS - 1)) - 1;
+    let sign = if x & 0x80 != 0 { -1.0f32 } else { 1.0 };
+    let e = (x >> M) as i32 & ((1 << EBITS) - 1);
+    let m = (x & ((1 << M) - 1)) as f32 / (1 << M) as f32;
+    if ieee && e == (1 << EBITS) - 1 {
+        return if m == 0.0 { sign * f32::INFINITY } else { f32::NAN };
+    }
+    if !ieee && x & 0x7f == 0x7f {
+        return f32::NAN;
+    }
+    if e == 0 {
+        sign * m * 2f32.powi(1 - bias)
+    } else {
+        sign * (1.0 + m) * 2f32.powi(e - bias)
+    }
+}
+
+/// binary16 to f32 by shifting and one multiplication, which vectorises and handles denormals.
+#[inline(always)]
+fn half_to_single(h: u16) -> f32 {
+    let shifted = (h as u32 & 0x7fff) << 13;
+    let scaled = f32::from_bits(shifted) * f32::from_bits(0x7780_0000); // 2^112
+    let special = if h & 0x7c00 == 0x7c00 { 0x7f80_0000 | shifted } else { scaled.to_bits() };
+    f32::from_bits(special | (h as u32 & 0x8000) << 16)
+}
+
+#[inline(always)]
+fn bf16_from_single(x: f32) -> u16 {
+    let b = x.to_bits();
+    if x.is_nan() {
+        return (b >> 16) as u16 | 0x40;
+    }
+    (b.wrapping_add(0x7fff + ((b >> 16) & 1)) >> 16) as u16
+}
+
+/// # Safety
+/// `src` has `n` elements `stride` apart, `dst` has `n`.
+#[inline(always)]
+unsafe fn each<S: Copy, D>(src: *const u8, stride: isize, n: usize, dst: *mut u8, f: impl Fn(S) -> D) {
+    let (src, dst) = (src as *const S, dst as *mut D);
+    if stride == 1 {
+        for i in 0..n {
+            dst.add(i).write(f(src.add(i).read()));
+        }
+    } else {
+        for i in 0..n {
+            dst.add(i).write(f(src.offset(i as isize * stride).read()));
+        }
+    }
+}
+/// # Safety
+/// `src` has `n` elements, `dst` has `n` places `stride` apart.
+#[inline(always)]
+unsafe fn scatter<S: Copy, D>(src: *const u8, n: usize, dst: *mut u8, stride: isize, f: impl Fn(S) -> D) {
+    let (src, dst) = (src as *const S, dst as *mut D);
+    if stride == 1 {
+        for i in 0..n {
+            dst.add(i).write(f(src.add(i).read()));
+        }
+    } else {
+        for i in 0..n {
+            dst.offset(i as isize * stride).write(f(src.add(i).read()));
+        }
+    }
+}
+
+/// Loads `n` elements of `dtype`, `stride` apart, into `dst` in the dtype's own class.
+///
+/// # Safety
+/// `src` has `n` elements `stride` apart, `dst` room for `n` of the class.
+unsafe fn load_own(dtype: DType, src: *const u8, stride: isize, n: usize, dst: *mut u8) {
+    match dtype {
+        DType::Bool => each(src, stride, n, dst, |x: u8| (x != 0) as i64),
+        DType::U8 => each(src, stride, n, dst, |x: u8| x as i64),
+        DType::I8 => each(src, stride, n, dst, |x: i8| x as i64),
+        DType::I16 => each(src, stride, n, dst, |x: i16| x as i64),
+        DType::I32 => each(src, stride, n, dst, |x: i32| x as i64),
+        DType::I64 | DType::U64 => each(src, stride, n, dst, |x: i64| x),
+        DType::U16 => each(src, stride, n, dst, |x: u16| x as i64),
+        DType::U32 => each(src, stride, n, dst, |x: u32| x as i64),
+        DType::F16 => each(src, stride, n, dst, half_to_single),
+        DType::BF16 => each(src, stride, n, dst, |x: u16| f32::from_bits((x as u32) << 16)),
+        DType::F32 => each(src, stride, n, dst, |x: u32| x),
+        DType::F64 => each(src, stride, n, dst, |x: u64| x),
+        DType::C64 => each(src, stride, n, dst, |x: Complex32| x),
+        DType::C128 => each(src, stride, n, dst, |x: Complex64| x),
+        DType::F8E4M3 => each(src, stride, n, dst, from_float8::<4, 3>),
+        DType::F8E5M2 => each(src, stride, n, dst, from_float8::<5, 2>),
+    }
+}
+
+/// Converts `n` numbers from one class to another.
+///
+/// # Safety
+/// `src` and `dst` hold `n` numbers of their classes and do not overlap.
+pub unsafe fn between(from: Class, to: Class, n: usize, src: *const u8, dst: *mut u8) {
+    use Class::*;
+    match (from, to) {
+        (F32, F64) => each(src, 1, n, dst, |x: f32| x as f64),
+        (F32, I64) => each(src, 1, n, dst, |x: f32| x as i64),
+        (F32, C32) => each(src, 1, n, dst, |x: f32| Complex32::new(x, 0.0)),
+        (F32, C64) => each(src, 1, n, dst, |x: f32| Complex64::new(x as f64, 0.0)),
+        (F64, F32) => each(src, 1, n, dst, |x: f64| x as f32),
+        (F64, I64) => each(src, 1, n, dst, |x: f64| x as i64),
+        (F64, C32) => each(src, 1, n, dst, |x: f64| Complex32::new(x as f32, 0.0)),
+        (F64, C64) => each(src, 1, n, dst, |x: f64| Complex64::new(x, 0.0)),
+        (I64, F32) => each(src, 1, n, dst, |x: i64| x as f32),
+        (I64, F64) => each(src, 1, n, dst, |x: i64| x as f64),
+        (I64, C32) => each(src, 1, n, dst, |x: i64| Complex32::new(x as f32, 0.0)),
+        (I64, C64) => each(src, 1, n, dst, |x: i64| Complex64::new(x as f64, 0.0)),
+        (C32, F32) => each(src, 1, n, dst, |x: Complex32| x.re),
+        (C32, F64) => each(src, 1, n, dst, |x: Complex32| x.re as f64),
+        (C32, I64) => each(src, 1, n, dst, |x: Complex32| x.re as i64),
+        (C32, C64) => each(src, 1, n, dst, |x: Complex32| Complex64::new(x.re as f64, x.im as f64)),
+        (C64, F32) => each(src, 1, n, dst, |x: Complex64| x.re as f32),
+        (C64, F64) => each(src, 1, n, dst, |x: Complex64| x.re),
+        (C64, I64) => each(src, 1, n, dst, |x: Complex64| x.re as i64),
+        (C64, C32) => each(src, 1, n, dst, |x: Complex64| Complex32::new(x.re as f32, x.im as f32)),
+        (F32, F32) | (F64, F64) | (I64, I64) | (C32, C32) | (C64, C64) => {
+            std::ptr::copy_nonoverlapping(src, dst, n * from.size());
+        }
+    }
+}
+
+/// Numbers that one call converts at most, so that a second step fits in a buffer on the stack.
+pub const CHUNK: usize = 256;
+
+#[repr(align(64))]
+struct Buffer([u8; CHUNK * 16]);
+
+/// Loads elements of any dtype as numbers of `class`.
+///
+/// # Safety
+/// `src` has `n` elements `stride` apart, `dst` room for `n` of the class; they do not overlap.
+pub unsafe fn load(dtype: DType, class: Class, src: *const u8, stride: isize, n: usize, dst: *mut u8) {
+    if dtype.class() == class {
+        return load_own(dtype, src, stride, n, dst);
+    }
+    let own = dtype.class();
+    let mut buffer = std::mem::MaybeUninit::<Buffer>::uninit();
+    let buffer = buffer.as_mut_ptr() as *mut u8;
+    let mut done = 0;
+    while done < n {
+        let k = (n - done).min(CHUNK);
+        load_own(dtype, src.offset(done as isize * stride * dtype.size() as isize), stride, k, buffer);
+        between(own, class, k, buffer, dst.add(done * class.size()));
+        done += k;
+    }
+}
+
+/// # Safety
+/// `src` has `n` numbers of the dtype's own class, `dst` room for `n` elements `stride` apart.
+unsafe fn store_own(dtype: DType, src: *const u8, n: usize, dst: *mut u8, stride: isize) {
+    match dtype {
+        DType::Bool => scatter(src, n, dst, stride, |x: i64| (x != 0) as u8),
+        DType::U8 => scatter(src, n, dst, stride, |x: i64| x as u8),
+        DType::I8 => scatter(src, n, dst, stride, |x: i64| x as i8),
+        DType::I16 => scatter(src, n, dst, stride, |x: i64| x as i16),
+        DType::I32 => scatter(src, n, dst, stride, |x: i64| x as i32),
+        DType::I64 | DType::U64 => scatter(src, n, dst, stride, |x: i64| x),
+        DType::U16 => scatter(src, n, dst, stride, |x: i64| x as u16),
+        DType::U32 => scatter(src, n, dst, stride, |x: i64| x as u32),
+        DType::F16 => scatter(src, n, dst, stride, |x: f32| f16::from_f32(x).to_bits()),
+        DType::BF16 => scatter(src, n, dst, stride, bf16_from_single),
+        DType::F32 => scatter(src, n, dst, stride, |x: u32| x),
+        DType::F64 => scatter(src, n, dst, stride, |x: u64| x),
+        DType::C64 => scatter(src, n, dst, stride, |x: Complex32| x),
+        DType::C128 => scatter(src, n, dst, stride, |x: Complex64| x),
+        DType::F8E4M3 => scatter(src, n, dst, stride, to_float8::<4, 3>),
+        DType::F8E5M2 => scatter(src, n, dst, stride, to_float8::<5, 2>),
+    }
+}
+
+/// Stores numbers of `class` as elements of any dtype.
+///
+/// # Safety
+/// `src` has `n` numbers, `dst` room for `n` elements `stride` apart; they do not overlap.
+pub unsafe fn store(dtype: DType, class: Class, src: *const u8, n: usize, dst: *mut u8, stride: isize) {
+    let own = dtype.class();
+    if own == class {
+        return store_own(dtype, src, n, dst, stride);
+    }
+    if dtype == DType::Bool {
+        // Anything but zero is true; converting to an integer first would lose 0.5.
+        return match class {
+            Class::F32 => scatter(src, n, dst, stride, |x: f32| (x != 0.0) as u8),
+            Class::F64 => scatter(src, n, dst, stride, |x: f64| (x != 0.0) as u8),
+            Class::I64 => scatter(src, n, dst, stride, |x: i64| (x != 0) as u8),
+            Class::C32 => scatter(src, n, dst, stride, |x: Complex32| (x.re != 0.0 || x.im != 0.0) as u8),
+            Class::C64 => scatter(src, n, dst, stride, |x: Complex64| (x.re != 0.0 || x.im != 0.0) as u8),
+        };
+    }
+    let mut buffer = std::mem::MaybeUninit::<Buffer>::uninit();
+    let buffer = buffer.as_mut_ptr() as *mut u8;
+    let mut done = 0;
+    while done < n {
+        let k = (n - done).min(CHUNK);
+        between(class, own, k, src.add(done * class.size()), buffer);
+        store_own(dtype, buffer, k, dst.offset(done as isize * stride * dtype.size() as isize), stride);
+        done += k;
+    }
+}
+
+/// Rounds numbers of `from` to `dtype` and brings them into class `to`: what storing and loading would do.
+///
+/// # Safety
+/// `src` has `n` numbers of `from`, `dst` room for `n` of `to`; they do not overlap.
+pub unsafe fn round_trip(dtype: DType, from: Class, to: Class, n: usize, src: *const u8, dst: *mut u8) {
+    let mut buffer = std::mem::MaybeUninit::<Buffer>::uninit();
+    let buffer = buffer.as_mut_ptr() as *mut u8;
+    let mut done = 0;
+    while done < n {
+        let k = (n - done).min(CHUNK);
+        store(dtype, from, src.add(done * from.size()), k, buffer, 1);
+        load(dtype, to, buffer, 1, k, dst.add(done * to.size()));
+        done += k;
+    }
+}
+
+/// Writes `n` copies of a number in a class.
+///
+/// # Safety
+/// `dst` has room for `n` numbers of the class.
+pub unsafe fn fill(class: Class, value: Number, n: usize, dst: *mut u8) {
+    match class {
+        Class::F32 => std::slice::from_raw_parts_mut(dst as *mut f32, n).fill(value.to_f64() as f32),
+        Class::F64 => std::slice::from_raw_parts_mut(dst as *mut f64, n).fill(value.to_f64()),
+        Class::I64 => std::slice::from_raw_parts_mut(dst as *mut i64, n).fill(value.to_i64()),
+        Class::C32 => {
+            let c = value.to_complex();
+            std::slice::from_raw_parts_mut(dst as *mut Complex32, n).fill(Complex32::new(c.re as f32, c.im as f32));
+        }
+        Class::C64 => std::slice::from_raw_parts_mut(dst as *mut Complex64, n).fill(value.to_complex()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flambeau_core::bf16;
+
+    #[test]
+    fn halves_match_the_library() {
+        for h in 0..=u16::MAX {
+            let (a, b) = (half_to_single(h), f16::from_bits(h).to_f32());
+            assert!(a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()), "{h:#x}: {a} {b}");
+        }
+        for x in [0.1f32, -3.0e38, f32::NAN, f32::INFINITY, 1.00390625] {
+            let (a, b) = (bf16::from_bits(bf16_from_single(x)), bf16::from_f32(x));
+            assert!(a == b || (a.is_nan() && b.is_nan()));
+        }
+    }
+    #[test]
+    fn float8_round_trips() {
+        for x in 0..=u8::MAX {
+            let y = from_float8::<4, 3>(x);
+            assert!(y.is_nan() || to_float8::<4, 3>(y) == x, "{x:#x} {y}");
+            let y = from_float8::<5, 2>(x);
+            assert!(y.is_nan() || to_float8::<5, 2>(y) == x, "{x:#x} {y}");
+        }
+    }
+}

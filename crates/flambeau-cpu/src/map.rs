@@ -1,0 +1,208 @@
+//! Element by element: one driver for eager operators and fused groups.
+
+use crate::convert;
+use crate::pool;
+use crate::tile::{Evaluator, Prepared, Space, TILE};
+use flambeau_core::*;
+
+/// Elements a parallel piece has at least.
+const GRAIN: usize = 16 * 1024;
+
+/// See [`Backend::map`].
+///
+/// # Errors
+/// `NotImplemented` for a row without a formula in its class.
+pub fn map(program: &Program, x: &[Operand], out: &[Operand]) -> Result<()> {
+    let total = out[0].numel() as usize;
+    if total == 0 {
+        return Ok(());
+    }
+    let sizes = out[0].sizes;
+    // Iterate in the order of the first output's memory.
+    let mut order: SmallVec<[usize; 6]> = (0..sizes.len()).collect();
+    let strides = out[0].strides;
+    order.sort_by(|&a, &b| strides[b].cmp(&strides[a]).then(a.cmp(&b)));
+    let all: SmallVec<[&[i64]; 12]> = x.iter().chain(out).map(|o| o.strides).collect();
+    let space = Space::new(sizes, &all, &order, &[]);
+    let outs = x.len();
+    if program.steps.is_empty() && x.len() == 1 && out.len() == 1 && x[0].dtype == out[0].dtype {
+        copy(&space, &x[0], &out[0], total);
+        return Ok(());
+    }
+    let prepared = Prepared::new(program, x)?;
+    // A result may go straight to its memory when that has the right form and no operand is there too.
+    let apart = |o: &Operand| {
+        x.iter().all(|i| {
+            let (a, b) = (o.ptr as usize, i.ptr as usize);
+            let (na, nb) = (extent(o.sizes, o.strides) as usize * o.dtype.size(), extent(i.sizes, i.strides) as usize * i.dtype.size());
+            a + na <= b || b + nb <= a
+        })
+    };
+    let direct = out.iter().zip(program.results).position(|(o, &v)| {
+        v as usize >= program.inputs.len() && o.dtype == prepared.class(v).dtype() && apart(o)
+    });
+    let inner = space.inner();
+    let work = |lo: usize, hi: usize| {
+        let mut e = Evaluator::new(&prepared, &space);
+        let mut i = lo;
+        while i < hi {
+            // A tile within one row where rows are long; short rows share one.
+            let n = (hi - i).min(TILE);
+            let n = if inner >= TILE { n.min(inner - i % inner) } else { n };
+            let single = i % inner + n <= inner;
+            let target = direct.filter(|&d| single && space.inner_stride(outs + d) == 1).map(|d| {
+                let at = space.offset(outs + d, i);
+                (program.results[d], out[d].ptr.wrapping_offset(at * out[d].dtype.size() as isize))
+            });
+            e.tile(i, n, target);
+            for (r, (o, &v)) in out.iter().zip(program.results).enumerate() {
+                if target.is_some() && direct == Some(r) {
+                    continue;
+                }
+                let (size, stride) = (o.dtype.size() as isize, space.inner_stride(outs + r));
+                let class = prepared.class(v);
+                let (mut done, mut at) = (0, i);
+                while done < n {
+                    let len = (inner - at % inner).min(n - done);
+                    let dst = o.ptr.wrapping_offset(space.offset(outs + r, at) * size);
+                    let src = e.value(v).wrapping_add(done * class.size());
+                    // SAFETY: `dst` walks the output's own memory; `src` has the tile's values, in a slot or in an operand that
+                    // is exactly this memory (then the bytes are the same and `store_over` handles it).
+                    unsafe { store_over(o.dtype, class, src, len, dst, stride) };
+                    done += len;
+                    at += len;
+                }
+            }
+            i += n;
+        }
+    };
+    if total < 2 * GRAIN {
+        work(0, total);
+    } else {
+        pool::chunks(total, GRAIN, work);
+    }
+    Ok(())
+}
+
+/// Stores numbers; nothing to do when they are already there.
+///
+/// # Safety
+/// As `convert::store`, or `src == dst` with the same form.
+unsafe fn store_over(dtype: DType, class: Class, src: *const u8, n: usize, dst: *mut u8, stride: isize) {
+    if dtype == class.dtype() && stride == 1 {
+        std::ptr::copy(src, dst, n * dtype.size());
+    } else {
+        convert::store(dtype, class, src, n, dst, stride);
+    }
+}
+
+/// Copies elements of one dtype between layouts.
+fn copy(space: &Space, x: &Operand, out: &Operand, total: usize) {
+    if x.ptr == out.ptr && space.strides[0] == space.strides[1] {
+        return;
+    }
+    let size = x.dtype.size();
+    match size {
+        1 => copy_as::<u8>(space, x, out, total),
+        2 => copy_as::<u16>(space, x, out, total),
+        4 => copy_as::<u32>(space, x, out, total),
+        8 => copy_as::<u64>(space, x, out, total),
+        _ => copy_as::<u128>(space, x, out, total),
+    }
+}
+
+fn copy_as<T: Copy + Send + Sync>(space: &Space, x: &Operand, out: &Operand, total: usize) {
+    let inner = space.inner();
+    let (sx, so) = (space.inner_stride(0), space.inner_stride(1));
+    let rows = total / inner;
+    let (src, dst) = (Ptr(x.ptr as *mut T), Ptr(out.ptr as *mut T));
+    // A transposed source: its unit stride is in an outer dimension. Walk both in blocks that fit the cache.
+    let dims = space.sizes.len();
+    if sx != 1 && so == 1 && dims >= 2 && inner >= 8 {
+        if let Some(d) = (0..dims - 1).rev().find(|&d| space.strides[0][d] == 1 && space.sizes[d] >= 8) {
+            return transpose(space, d, src, dst, total);
+        }
+    }
+    let work = |lo: usize, hi: usize| {
+        let (src, dst) = (src, dst);
+        let mut i = lo;
+        while i < hi {
+            let column = i % inner;
+            let len = (inner - column).min(hi - i);
+            // SAFETY: offsets stay inside the two operands by the space's construction; unaligned and overlapping accesses
+            // do not occur (the caller forbids overlap).
+            unsafe {
+                let s = src.0.offset(space.offset(0, i));
+                let t = dst.0.offset(space.offset(1, i));
+                if sx == 1 && so == 1 {
+                    std::ptr::copy_nonoverlapping(s, t, len);
+                } else {
+                    for k in 0..len as isize {
+                        t.offset(k * so).write(s.offset(k * sx).read());
+                    }
+                }
+            }
+            i += len;
+        }
+    };
+    let _ = rows;
+    if total < 2 * GRAIN {
+        work(0, total);
+    } else {
+        pool::chunks(total, GRAIN * 2, work);
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Ptr<T>(*mut T);
+// SAFETY: pieces of work write disjoint parts of the output.
+unsafe impl<T> Send for Ptr<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for Ptr<T> {}
+
+/// Copies with the source's unit stride in dimension `d` and the destination's in the innermost one.
+fn transpose<T: Copy + Send + Sync>(space: &Space, d: usize, src: Ptr<T>, dst: Ptr<T>, total: usize) {
+    const B: usize = 16;
+    let last = space.sizes.len() - 1;
+    let (n, m) = (space.sizes[d], space.sizes[last]);
+    let sx = space.strides[0][last];
+    let so = space.strides[1][d];
+    let planes = total / (n * m);
+    let bands = n.div_ceil(B);
+    let plane_offset = |k: usize, mut p: usize| {
+        let mut at = 0isize;
+        for e in (0..last).rev() {
+            if e == d {
+                continue;
+            }
+            at += (p % space.sizes[e]) as isize * space.strides[k][e];
+            p /= space.sizes[e];
+        }
+        at
+    };
+    pool::chunks(planes * bands, (GRAIN / (B * m)).max(1), |lo, hi| {
+        let (src, dst) = (src, dst);
+        for band in lo..hi {
+            let (plane, i0) = (band / bands, band % bands * B);
+            let (ps, pd) = (plane_offset(0, plane), plane_offset(1, plane));
+            let h = B.min(n - i0);
+            for j0 in (0..m).step_by(B) {
+                let w = B.min(m - j0);
+                // SAFETY: block (i0.., j0..) of a plane lies inside both operands.
+                unsafe {
+                    let mut block = [[std::mem::MaybeUninit::<T>::uninit(); B]; B];
+                    for j in 0..w {
+                        let s = src.0.offset(ps + i0 as isize + (j0 + j) as isize * sx);
+                        for (i, row) in block.iter_mut().enumerate().take(h) {
+                            row[j].write(s.add(i).read());
+                        }
+                    }
+                    for (i, row) in block.iter().enumerate().take(h) {
+                        let t = dst.0.offset(pd + (i0 + i) as isize * so + j0 as isize);
+                        std::ptr::copy_nonoverlapping(row.as_ptr() as *const T, t, w);
+                    }
+                }
+            }
+        }
+    });
+}

@@ -1,0 +1,135 @@
+//! Running combinations along one dimension.
+
+use crate::convert;
+use crate::pool;
+use crate::tile::Space;
+use flambeau_core::*;
+
+/// See [`Backend::scan`]. Sums run in the dtype's class, in order, so each prefix is the rounded sum of what precedes it.
+///
+/// # Errors
+/// `NotImplemented` for an order on complex numbers.
+pub fn scan(how: Scan, x: &Operand, dim: usize, out: &[Operand]) -> Result<()> {
+    let total = x.numel() as usize;
+    if total == 0 {
+        return Ok(());
+    }
+    let class = x.dtype.class();
+    if matches!(class, Class::C32 | Class::C64) && matches!(how, Scan::Max | Scan::Min | Scan::LogSumExp) {
+        bail!(NotImplemented, "\"{how:?} scan\" not implemented for '{}'", x.dtype.title());
+    }
+    if matches!(how, Scan::LogSumExp) && class == Class::I64 {
+        bail!(NotImplemented, "\"logcumsumexp\" not implemented for '{}'", x.dtype.title());
+    }
+    let (n, sx) = if x.sizes.is_empty() { (1, 1) } else { (x.sizes[dim] as usize, x.strides[dim] as isize) };
+    let others: SmallVec<[usize; 6]> = (0..x.sizes.len()).filter(|&d| d != dim).collect();
+    let mut strides: SmallVec<[&[i64]; 3]> = SmallVec::from_iter([x.strides]);
+    strides.extend(out.iter().map(|o| o.strides));
+    let space = Space::new(x.sizes, &strides, &others, &[]);
+    let along: SmallVec<[isize; 2]> = out.iter().map(|o| if o.sizes.is_empty() { 1 } else { o.strides[dim] as isize }).collect();
+    let rows = total / n;
+    let out_dtype = out[0].dtype;
+    let compute = if out_dtype.category() > x.dtype.category() { out_dtype.class() } else { class };
+
+    pool::chunks(rows, (16 * 1024 / n).max(1), |lo, hi| {
+        let mut values = vec![0u64; n * compute.size() / 8 + 2];
+        let mut indices = vec![0i64; if out.len() > 1 { n } else { 0 }];
+        let buffer = values.as_mut_ptr() as *mut u8;
+        for row in lo..hi {
+            let src = x.ptr.wrapping_offset(space.offset(0, row) * x.dtype.size() as isize);
+            // SAFETY: the row has `n` elements `sx` apart in x; the buffer holds `n` numbers of the class and is aligned to 8,
+            // which is what every class's parts need; outputs are walked by their own strides.
+            unsafe {
+                convert::load(x.dtype, compute, src, sx, n, buffer);
+                macro_rules! slice {
+                    ($t:ty) => {
+                        std::slice::from_raw_parts_mut(buffer as *mut $t, n)
+                    };
+                }
+                match compute {
+                    Class::F32 => real(how, slice!(f32), &mut indices, |a, b| a + b, |a, b| a * b, |x| x.is_nan(), log_add_f32),
+                    Class::F64 => real(how, slice!(f64), &mut indices, |a, b| a + b, |a, b| a * b, |x| x.is_nan(), log_add_f64),
+                    Class::I64 => real(how, slice!(i64), &mut indices, i64::wrapping_add, i64::wrapping_mul, |_| false, |a, _| a),
+                    Class::C32 => plain(how, slice!(Complex32)),
+                    Class::C64 => plain(how, slice!(Complex64)),
+                }
+                let dst = out[0].ptr.wrapping_offset(space.offset(1, row) * out_dtype.size() as isize);
+                convert::store(out_dtype, compute, buffer, n, dst, along[0]);
+                if let Some(o) = out.get(1) {
+                    let dst = o.ptr.wrapping_offset(space.offset(2, row) * o.dtype.size() as isize);
+                    convert::store(o.dtype, Class::I64, indices.as_ptr() as *const u8, n, dst, along[1]);
+                }
+            }
+        }
+    });
+    Ok(())
+}
+
+fn log_add_f64(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b.is_nan() {
+        return f64::NAN;
+    }
+    let (hi, lo) = if a > b { (a, b) } else { (b, a) };
+    if hi.is_infinite() {
+        return hi;
+    }
+    hi + (lo - hi).exp().ln_1p()
+}
+fn log_add_f32(a: f32, b: f32) -> f32 {
+    if a.is_nan() || b.is_nan() {
+        return f32::NAN;
+    }
+    let (hi, lo) = if a > b { (a, b) } else { (b, a) };
+    if hi.is_infinite() {
+        return hi;
+    }
+    hi + (lo - hi).exp().ln_1p()
+}
+
+fn real<T: Copy + PartialOrd>(
+    how: Scan,
+    x: &mut [T],
+    indices: &mut [i64],
+    add: impl Fn(T, T) -> T,
+    mul: impl Fn(T, T) -> T,
+    nan: impl Fn(T) -> bool,
+    log_add: impl Fn(T, T) -> T,
+) {
+    let mut s = x[0];
+    match how {
+        Scan::Sum => x[1..].iter_mut().for_each(|v| {
+            s = add(s, *v);
+            *v = s;
+        }),
+        Scan::Prod => x[1..].iter_mut().for_each(|v| {
+            s = mul(s, *v);
+            *v = s;
+        }),
+        Scan::LogSumExp => x[1..].iter_mut().for_each(|v| {
+            s = log_add(s, *v);
+            *v = s;
+        }),
+        Scan::Max | Scan::Min => {
+            // The last of equals; NaN, once met, stays.
+            let mut at = 0;
+            for (i, v) in x.iter_mut().enumerate() {
+                let takes = if how == Scan::Max { *v >= s } else { *v <= s };
+                if nan(*v) || (!nan(s) && takes) {
+                    s = *v;
+                    at = i as i64;
+                }
+                *v = s;
+                if let Some(k) = indices.get_mut(i) {
+                    *k = at;
+                }
+            }
+        }
+    }
+}
+fn plain<T: Copy + std::ops::Add<Output = T> + std::ops::Mul<Output = T>>(how: Scan, x: &mut [T]) {
+    let mut s = x[0];
+    for v in &mut x[1..] {
+        s = if how == Scan::Prod { s * *v } else { s + *v };
+        *v = s;
+    }
+}

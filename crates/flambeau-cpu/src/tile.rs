@@ -1,0 +1,236 @@
+//! The tile interpreter: evaluates a scalar program over any stretch of an iteration space, a tile at a time, for `map`
+//! and for the reductions that end a fused group. Eager execution is a program of one step.
+
+use crate::convert;
+use crate::kernels::kernel;
+use flambeau_core::*;
+use std::cell::RefCell;
+
+/// Elements of a tile.
+pub const TILE: usize = 256;
+
+/// An iteration space: sizes, and each operand's strides in elements.
+pub struct Space {
+    pub sizes: SmallVec<[usize; 6]>,
+    pub strides: SmallVec<[SmallVec<[isize; 6]>; 8]>,
+}
+
+impl Space {
+    /// The operands' dimensions in the given order, with neighbours merged where every operand allows it.
+    /// `barriers` are positions in `order` that may not merge with what comes before them.
+    pub fn new(sizes: &[i64], operands: &[&[i64]], order: &[usize], barriers: &[usize]) -> Space {
+        let mut space = Space { sizes: SmallVec::new(), strides: operands.iter().map(|_| SmallVec::new()).collect() };
+        let mut fresh = true;
+        for (at, &d) in order.iter().enumerate() {
+            fresh |= barriers.contains(&at);
+            if sizes[d] == 1 {
+                continue;
+            }
+            let n = sizes[d] as usize;
+            let last = space.sizes.len();
+            if !fresh && last > 0 && operands.iter().zip(&space.strides).all(|(o, s)| s[last - 1] == o[d] as isize * n as isize) {
+                space.sizes[last - 1] *= n;
+                for (o, s) in operands.iter().zip(&mut space.strides) {
+                    s[last - 1] = o[d] as isize;
+                }
+            } else {
+                space.sizes.push(n);
+                for (o, s) in operands.iter().zip(&mut space.strides) {
+                    s.push(o[d] as isize);
+                }
+            }
+            fresh = false;
+        }
+        if space.sizes.is_empty() {
+            space.sizes.push(1);
+            space.strides.iter_mut().for_each(|s| s.push(1));
+        }
+        space
+    }
+    /// Size of the innermost dimension.
+    pub fn inner(&self) -> usize {
+        self.sizes[self.sizes.len() - 1]
+    }
+    /// Innermost stride of an operand.
+    pub fn inner_stride(&self, k: usize) -> isize {
+        self.strides[k][self.sizes.len() - 1]
+    }
+    /// Element offset of operand `k` at a linear index.
+    pub fn offset(&self, k: usize, mut i: usize) -> isize {
+        let mut at = 0;
+        for d in (0..self.sizes.len()).rev() {
+            at += (i % self.sizes[d]) as isize * self.strides[k][d];
+            i /= self.sizes[d];
+        }
+        at
+    }
+}
+
+/// A program made ready: its kernels looked up, its values given room.
+pub struct Prepared<'a> {
+    pub program: &'a Program<'a>,
+    pub x: &'a [Operand<'a>],
+    kernels: SmallVec<[Option<DirectKernel>; 8]>,
+    /// Byte offset of each value's tile, and its class.
+    slots: SmallVec<[(usize, Class); 16]>,
+    bytes: usize,
+}
+
+impl<'a> Prepared<'a> {
+    /// # Errors
+    /// `NotImplemented` for a row without a formula in its class.
+    pub fn new(program: &'a Program<'a>, x: &'a [Operand<'a>]) -> Result<Self> {
+        let mut slots = SmallVec::new();
+        let mut bytes = 0;
+        for v in 0..program.inputs.len() + program.steps.len() {
+            let class = program.class_of(v as u16);
+            slots.push((bytes, class));
+            bytes += TILE * class.size();
+        }
+        let mut kernels = SmallVec::new();
+        for s in program.steps {
+            kernels.push(match s.op {
+                StepOp::Apply(f) => Some(
+                    kernel(f, s.class).ok_or_else(|| err!(NotImplemented, "\"{}\" not implemented for {:?}", f.name(), s.class))?,
+                ),
+                StepOp::Convert(..) => None,
+            });
+        }
+        Ok(Prepared { program, x, kernels, slots, bytes })
+    }
+    /// The class of a value.
+    pub fn class(&self, v: u16) -> Class {
+        self.slots[v as usize].1
+    }
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Evaluates a prepared program over a space. One for each thread that works.
+pub struct Evaluator<'a, 'p> {
+    p: &'p Prepared<'a>,
+    space: &'p Space,
+    scratch: Vec<u64>,
+    base: *mut u8,
+    /// Where each value is, for the current tile.
+    at: SmallVec<[*const u8; 16]>,
+    /// Values that never change: numbers, and operands that are the same everywhere.
+    fixed: SmallVec<[bool; 8]>,
+}
+
+impl<'a, 'p> Evaluator<'a, 'p> {
+    pub fn new(p: &'p Prepared<'a>, space: &'p Space) -> Self {
+        let mut scratch = SCRATCH.with(|s| std::mem::take(&mut *s.borrow_mut()));
+        let words = p.bytes / 8 + 8;
+        if scratch.len() < words {
+            scratch.resize(words, 0);
+        }
+        // Tiles aligned to a cache line.
+        let base = ((scratch.as_mut_ptr() as usize + 63) & !63) as *mut u8;
+        let mut at: SmallVec<[*const u8; 16]> = SmallVec::new();
+        for (offset, _) in &p.slots {
+            at.push(base.wrapping_add(*offset) as *const u8);
+        }
+        let mut fixed = SmallVec::new();
+        let mut k = 0;
+        let total: usize = space.sizes.iter().product();
+        let n = TILE.min(total);
+        for (v, input) in p.program.inputs.iter().enumerate() {
+            match *input {
+                Input::Number(number, class) => {
+                    // SAFETY: the value's slot has room for a tile.
+                    unsafe { convert::fill(class, number, n, at[v] as *mut u8) };
+                    fixed.push(true);
+                }
+                Input::Operand(class) => {
+                    let everywhere = space.strides[k].iter().zip(&space.sizes).all(|(s, n)| *s == 0 || *n == 1);
+                    if everywhere {
+                        // SAFETY: one element is read again and again; the slot has room for a tile.
+                        unsafe { convert::load(p.x[k].dtype, class, p.x[k].ptr, 0, n, at[v] as *mut u8) };
+                    }
+                    fixed.push(everywhere);
+                    k += 1;
+                }
+            }
+        }
+        Evaluator { p, space, scratch, base, at, fixed }
+    }
+
+    /// Evaluates elements `start .. start + n` of the space (n ≤ TILE). `target`, if given, is memory in which value
+    /// `.0` is to end up: it has the value's class, `n` elements, and does not overlap any operand.
+    pub fn tile(&mut self, start: usize, n: usize, target: Option<(u16, *mut u8)>) {
+        debug_assert!(n <= TILE);
+        let inner = self.space.inner();
+        let (row, column) = (start / inner, start % inner);
+        let single = column + n <= inner;
+        let mut k = 0;
+        for (v, input) in self.p.program.inputs.iter().enumerate() {
+            let Input::Operand(class) = *input else { continue };
+            let (operand, k_now) = (&self.p.x[k], k);
+            k += 1;
+            if self.fixed[v] {
+                continue;
+            }
+            let size = operand.dtype.size() as isize;
+            let stride = self.space.inner_stride(k_now);
+            let first = self.space.offset(k_now, row * inner) + column as isize * stride;
+            let slot = self.base.wrapping_add(self.p.slots[v].0);
+            if single {
+                let src = operand.ptr.wrapping_offset(first * size);
+                if stride == 1 && operand.dtype == class.dtype() {
+                    self.at[v] = src;
+                } else {
+                    // SAFETY: the elements lie in the operand's memory by the space's construction; the slot holds a tile.
+                    unsafe { convert::load(operand.dtype, class, src, stride, n, slot) };
+                    self.at[v] = slot;
+                }
+                continue;
+            }
+            let (mut done, mut row, mut column) = (0, row, column);
+            while done < n {
+                let len = (inner - column).min(n - done);
+                let at = self.space.offset(k_now, row * inner) + column as isize * stride;
+                // SAFETY: as above, for a part of the tile.
+                unsafe {
+                    convert::load(operand.dtype, class, operand.ptr.wrapping_offset(at * size), stride, len, slot.add(done * class.size()))
+                };
+                done += len;
+                row += 1;
+                column = 0;
+            }
+            self.at[v] = slot;
+        }
+        let inputs = self.p.program.inputs.len();
+        for (i, step) in self.p.program.steps.iter().enumerate() {
+            let v = inputs + i;
+            let slot = match target {
+                Some((t, memory)) if t as usize == v => memory,
+                _ => self.base.wrapping_add(self.p.slots[v].0),
+            };
+            let a = |i: usize| self.at[step.args[i] as usize];
+            // SAFETY: every argument is an earlier value with `n` numbers of the step's class; the slot is this value's own, or
+            // memory that overlaps no operand. Unused arguments are valid pointers that are not read.
+            unsafe {
+                match (step.op, self.p.kernels[i]) {
+                    (StepOp::Convert(dtype, to), _) => convert::round_trip(dtype, step.class, to, n, a(0), slot),
+                    (_, Some(kernel)) => kernel(n, a(0), a(1), a(2), a(3), slot),
+                    _ => {}
+                }
+            }
+            self.at[v] = slot;
+        }
+    }
+    /// Where value `v` of the last tile is.
+    pub fn value(&self, v: u16) -> *const u8 {
+        self.at[v as usize]
+    }
+}
+
+impl Drop for Evaluator<'_, '_> {
+    fn drop(&mut self) {
+        let scratch = std::mem::take(&mut self.scratch);
+        let _ = SCRATCH.try_with(|s| *s.borrow_mut() = scratch);
+    }
+}
