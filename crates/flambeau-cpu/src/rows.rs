@@ -16,7 +16,7 @@ const BLOCK: usize = 4096;
 
 /// Sum of `f(i)` in a fixed tree: 32 lanes over blocks of 4,096, blocks one after another.
 #[inline(always)]
-fn sum<S: Float>(n: usize, f: impl Fn(usize) -> S) -> S {
+pub(crate) fn sum<S: Float>(n: usize, f: impl Fn(usize) -> S) -> S {
     let mut total = S::default();
     let mut from = 0;
     while from < n {
@@ -47,7 +47,7 @@ fn sum<S: Float>(n: usize, f: impl Fn(usize) -> S) -> S {
 
 /// The largest value, -∞ for nothing. NaN may be passed over: callers' results become NaN through the sums.
 #[inline(always)]
-fn largest<S: Float>(x: &[S]) -> S {
+pub(crate) fn largest<S: Float>(x: &[S]) -> S {
     let mut acc = [S::NEG_INFINITY; LANES];
     let mut chunks = x.chunks_exact(LANES);
     for c in &mut chunks {
