@@ -1,0 +1,837 @@
+//! The binder: one function, generic in nothing, walks a parsed signature and fills in arguments. Trampolines with a
+//! constant index lead CPython's calls here.
+
+use crate::call::{Arg, Arguments};
+use crate::convert;
+use crate::error::*;
+use crate::overrides;
+use crate::raw::*;
+use crate::signature::{Default, Param, Signature, Type};
+use crate::signatures::{Form, Row};
+use crate::tensor::{is_exact, is_tensor, tensor_of};
+use crate::types;
+use flambeau::core::Number;
+use flambeau::{Dest, Error, ErrorKind, Tensor};
+use pyo3::ffi::*;
+use pyo3::prelude::*;
+use smallvec::SmallVec;
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+/// A row as one overload of an operator.
+pub struct Overload {
+    pub row: &'static Row,
+    pub signature: Signature,
+    /// The named tuple that its results become; null for none.
+    pub named: *mut PyTypeObject,
+    /// Index of the `out` parameter, if it takes one.
+    pub out: Option<usize>,
+    /// Index of `requires_grad`, for factories.
+    pub requires_grad: Option<usize>,
+}
+
+/// Everything that is called by one name.
+pub struct Operator {
+    /// The last part: `"relu"` of `nn.functional.relu`, with its `_` for in-place forms.
+    pub name: &'static str,
+    /// The dotted name.
+    pub path: &'static str,
+    pub inplace: bool,
+    pub overloads: Vec<Overload>,
+    /// The callables that users see, given to `__torch_function__`: function, method.
+    pub function: Global,
+    pub method: Global,
+}
+
+/// How many operators (names, in-place forms counted apart) there can be.
+pub const CAPACITY: usize = 2048;
+static OPERATORS: [AtomicPtr<Operator>; CAPACITY] = [const { AtomicPtr::new(null_mut()) }; CAPACITY];
+
+unsafe extern "C" fn function<const I: usize>(_: Obj, args: *const Obj, n: Py_ssize_t, kw: Obj) -> Obj {
+    dispatch(&*OPERATORS[I].load(Ordering::Relaxed), null_mut(), args, n as usize & !(1 << 63), kw)
+}
+unsafe extern "C" fn method<const I: usize>(this: Obj, args: *const Obj, n: Py_ssize_t, kw: Obj) -> Obj {
+    dispatch(&*OPERATORS[I].load(Ordering::Relaxed), this, args, n as usize & !(1 << 63), kw)
+}
+
+type Trampoline = PyCFunctionFastWithKeywords;
+macro_rules! trampolines {
+    ($kind:ident) => { trampolines!(@a $kind 0 256 512 768 1024 1280 1536 1792) };
+    (@a $kind:ident $($i:literal)*) => { [$( trampolines!(@b $kind, $i) ),*] };
+    (@b $kind:ident, $i:expr) => { trampolines!(@c $kind, $i, 0 16 32 48 64 80 96 112 128 144 160 176 192 208 224 240) };
+    (@c $kind:ident, $i:expr, $($j:literal)*) => { [$( trampolines!(@d $kind, $i + $j) ),*] };
+    (@d $kind:ident, $i:expr) => { trampolines!(@e $kind, $i, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15) };
+    (@e $kind:ident, $i:expr, $($j:literal)*) => { [$( $kind::<{ $i + $j }> as Trampoline ),*] };
+}
+static FUNCTIONS: [[[Trampoline; 16]; 16]; 8] = trampolines!(function);
+static METHODS: [[[Trampoline; 16]; 16]; 8] = trampolines!(method);
+
+/// Registers an operator under an index; gives back its function and method trampolines.
+pub fn install(index: usize, operator: Box<Operator>) -> (&'static Operator, Trampoline, Trampoline) {
+    let operator: &'static mut Operator = Box::leak(operator);
+    OPERATORS[index].store(operator, Ordering::Relaxed);
+    let (a, b, c) = (index >> 8, index >> 4 & 15, index & 15);
+    (operator, FUNCTIONS[a][b][c], METHODS[a][b][c])
+}
+
+/// Why an overload does not fit.
+pub enum Fail {
+    TooMany,
+    Unknown(Obj),
+    Duplicate(usize),
+    Missing(usize),
+    /// Parameter and what was given.
+    Bad(usize, Obj),
+    /// An exception is set.
+    Raised,
+}
+
+/// The number behind a Python object that is exactly a number or an index.
+#[inline(always)]
+pub unsafe fn number(o: Obj) -> Option<Number> {
+    let ty = Py_TYPE(o);
+    if ty == &raw mut PyFloat_Type {
+        Some(Number::Float(PyFloat_AsDouble(o)))
+    } else if ty == &raw mut PyLong_Type {
+        let i = PyLong_AsLongLong(o);
+        if i == -1 && !PyErr_Occurred().is_null() {
+            return None;
+        }
+        Some(Number::Int(i))
+    } else {
+        number_slow(o)
+    }
+}
+#[cold]
+#[inline(never)]
+unsafe fn number_slow(o: Obj) -> Option<Number> {
+    if o == Py_True() || o == Py_False() {
+        return Some(Number::Bool(o == Py_True()));
+    }
+    if PyFloat_Check(o) != 0 {
+        return Some(Number::Float(PyFloat_AsDouble(o)));
+    }
+    if PyComplex_Check(o) != 0 {
+        let (re, im) = (PyComplex_RealAsDouble(o), PyComplex_ImagAsDouble(o));
+        return Some(Number::Complex(flambeau::core::Complex64::new(re, im)));
+    }
+    if PyLong_Check(o) != 0 {
+        let i = PyLong_AsLongLong(o);
+        return if i == -1 && !PyErr_Occurred().is_null() { None } else { Some(Number::Int(i)) };
+    }
+    if is_tensor(o) {
+        return None;
+    }
+    // NumPy's scalars: anything with a dtype and an item() that gives a plain number.
+    convert::numpy_scalar(o)
+}
+
+/// An int, from an int or index that is no bool, or a 0-dim integer tensor.
+#[inline(always)]
+unsafe fn int(o: Obj) -> Option<i64> {
+    if Py_TYPE(o) == &raw mut PyLong_Type {
+        let i = PyLong_AsLongLong(o);
+        return if i == -1 && !PyErr_Occurred().is_null() { None } else { Some(i) };
+    }
+    int_slow(o)
+}
+#[inline(never)]
+unsafe fn int_slow(o: Obj) -> Option<i64> {
+    if PyBool_Check(o) != 0 {
+        return None;
+    }
+    if is_tensor(o) {
+        let t = tensor_of(o);
+        if t.dim() != 0 || !t.dtype().is_integral(false) {
+            return None;
+        }
+    } else if PyIndex_Check(o) == 0 {
+        return None;
+    }
+    let i = PyNumber_AsSsize_t(o, PyExc_OverflowError);
+    if i == -1 && !PyErr_Occurred().is_null() {
+        return None;
+    }
+    Some(i as i64)
+}
+
+/// The scalar of a 0-dim tensor that needs no gradient.
+unsafe fn tensor_number(o: Obj) -> Option<Number> {
+    if !is_tensor(o) {
+        return None;
+    }
+    let t = tensor_of(o);
+    if t.dim() != 0 || t.requires_grad() {
+        return None;
+    }
+    t.item().ok()
+}
+
+struct Binding<'b, 'a> {
+    args: &'b mut Arguments<'a>,
+    /// The first argument whose type overrides `__torch_function__`.
+    overrides: SmallVec<[Obj; 2]>,
+    /// The subclass whose type results take.
+    subclass: *mut PyTypeObject,
+}
+
+impl<'a> Binding<'_, 'a> {
+    #[inline(always)]
+    unsafe fn tensor(&mut self, o: Obj) -> Option<&'a Tensor> {
+        if is_exact(o) {
+            return Some(tensor_of(o));
+        }
+        self.tensor_slow(o)
+    }
+    #[inline(never)]
+    unsafe fn tensor_slow(&mut self, o: Obj) -> Option<&'a Tensor> {
+        match overrides::of_type(Py_TYPE(o)) {
+            overrides::Kind::Custom => self.overrides.push(o),
+            overrides::Kind::Inherit => {
+                if self.subclass.is_null() || PyType_IsSubtype(Py_TYPE(o), self.subclass) != 0 {
+                    self.subclass = Py_TYPE(o);
+                }
+            }
+            overrides::Kind::Disabled | overrides::Kind::None => {}
+        }
+        if is_tensor(o) {
+            return Some(tensor_of(o));
+        }
+        None
+    }
+    unsafe fn custom(&self, o: Obj) -> bool {
+        self.overrides.last() == Some(&o)
+    }
+
+    #[inline(always)]
+    unsafe fn convert(&mut self, p: &Param, o: Obj) -> Option<Arg<'a>> {
+        match p.ty {
+            Type::Tensor => match self.tensor(o) {
+                Some(t) => Some(Arg::Tensor(t)),
+                None if self.custom(o) => Some(Arg::None),
+                None => self.fallback(p, o),
+            },
+            Type::TensorOrNumber => {
+                if is_exact(o) {
+                    return Some(Arg::Tensor(tensor_of(o)));
+                }
+                if let Some(n) = number(o) {
+                    return Some(Arg::Number(n));
+                }
+                match self.tensor_slow(o) {
+                    Some(t) => Some(Arg::Tensor(t)),
+                    None if self.custom(o) => Some(Arg::None),
+                    None => self.fallback(p, o),
+                }
+            }
+            Type::Bool if o == Py_True() => Some(Arg::Bool(true)),
+            Type::Bool if o == Py_False() => Some(Arg::Bool(false)),
+            Type::Int => match int(o) {
+                Some(i) => Some(Arg::Int(i)),
+                None => self.fallback(p, o),
+            },
+            Type::Ints => {
+                if let Some(r) = self.ints(p, o) {
+                    return Some(r);
+                }
+                self.fallback(p, o)
+            }
+            _ => self.convert_slow(p, o),
+        }
+    }
+    #[inline(always)]
+    unsafe fn ints(&mut self, p: &Param, o: Obj) -> Option<Arg<'a>> {
+        let from = self.args.ints.len();
+        let ty = Py_TYPE(o);
+        if ty == &raw mut PyTuple_Type || ty == &raw mut PyList_Type || is_sequence(o) {
+            let n = sequence_len(o);
+            for i in 0..n {
+                match int(sequence_item(o, i)) {
+                    Some(x) => self.args.ints.push(x),
+                    None => {
+                        self.args.ints.truncate(from);
+                        return None;
+                    }
+                }
+            }
+            // A list of one stands for all, like a single int.
+            if p.length > 1 && n == 1 {
+                let x = self.args.ints[from];
+                for _ in 1..p.length {
+                    self.args.ints.push(x);
+                }
+            }
+        } else {
+            let x = int(o)?;
+            for _ in 0..p.length.max(1) {
+                self.args.ints.push(x);
+            }
+        }
+        Some(Arg::Ints(from as u16, (self.args.ints.len() - from) as u16))
+    }
+    unsafe fn fallback(&mut self, p: &Param, o: Obj) -> Option<Arg<'a>> {
+        (p.optional && o == Py_None()).then_some(Arg::None)
+    }
+    #[inline(never)]
+    unsafe fn convert_slow(&mut self, p: &Param, o: Obj) -> Option<Arg<'a>> {
+        if p.optional && o == Py_None() {
+            return Some(Arg::None);
+        }
+        match p.ty {
+            Type::Number => number(o).or_else(|| tensor_number(o)).map(Arg::Number),
+            Type::Float => {
+                let n = if PyComplex_Check(o) != 0 { None } else { number(o).or_else(|| tensor_number(o)) }?;
+                Some(Arg::Float(n.to_f64()))
+            }
+            Type::Bool => match convert::numpy_scalar(o) {
+                Some(Number::Bool(b)) => Some(Arg::Bool(b)),
+                _ => None,
+            },
+            Type::Floats => {
+                let from = self.args.floats.len();
+                if is_sequence(o) {
+                    for i in 0..sequence_len(o) {
+                        let item = sequence_item(o, i);
+                        self.args.floats.push(number(item).or_else(|| tensor_number(item))?.to_f64());
+                    }
+                } else {
+                    let x = number(o)?.to_f64();
+                    for _ in 0..p.length.max(1) {
+                        self.args.floats.push(x);
+                    }
+                }
+                Some(Arg::Floats(from as u16, (self.args.floats.len() - from) as u16))
+            }
+            Type::Bools => {
+                let from = self.args.ints.len();
+                if !is_sequence(o) {
+                    return None;
+                }
+                for i in 0..sequence_len(o) {
+                    self.args.ints.push((sequence_item(o, i) == Py_True()) as i64);
+                }
+                Some(Arg::Ints(from as u16, (self.args.ints.len() - from) as u16))
+            }
+            Type::Tensors => {
+                if !is_sequence(o) {
+                    return None;
+                }
+                let from = self.args.tensors.len();
+                for i in 0..sequence_len(o) {
+                    let item = sequence_item(o, i);
+                    match self.tensor(item) {
+                        Some(t) => self.args.tensors.push(t.clone()),
+                        None if self.custom(item) => {}
+                        None => return None,
+                    }
+                }
+                Some(Arg::Tensors(from as u32, (self.args.tensors.len() - from) as u32))
+            }
+            Type::OptionalTensors => {
+                if !is_sequence(o) {
+                    return None;
+                }
+                let from = self.args.optional.len();
+                for i in 0..sequence_len(o) {
+                    let item = sequence_item(o, i);
+                    let t = if item == Py_None() { None } else { Some(self.tensor(item)?.clone()) };
+                    self.args.optional.push(t);
+                }
+                Some(Arg::Tensors(from as u32, (self.args.optional.len() - from) as u32))
+            }
+            Type::Str => (PyUnicode_Check(o) != 0).then(|| Arg::Str(str_of(o))),
+            Type::DType => types::dtype_of(o).map(Arg::DType),
+            Type::Device => types::device_of(o).map(Arg::Device),
+            Type::MemoryFormat => types::memory_format_of(o).map(Arg::MemoryFormat),
+            Type::Layout => types::is_layout(o).then_some(Arg::None),
+            Type::Generator => types::generator_of(o).map(Arg::Generator),
+            Type::Object => {
+                // Containers and strangers alike may override.
+                if Py_TYPE(o) != &raw mut PyTuple_Type && Py_TYPE(o) != &raw mut PyList_Type {
+                    self.tensor(o);
+                }
+                Some(Arg::Object(o))
+            }
+            _ => None,
+        }
+    }
+}
+
+unsafe fn default_arg<'a>(p: &'a Param, args: &mut Arguments<'a>) -> Arg<'a> {
+    match &p.default {
+        Default::Required | Default::None => Arg::None,
+        Default::Bool(b) => match p.ty {
+            Type::Number | Type::TensorOrNumber => Arg::Number(Number::Bool(*b)),
+            Type::Object => Arg::Object(if *b { Py_True() } else { Py_False() }),
+            _ => Arg::Bool(*b),
+        },
+        Default::Int(i) => match p.ty {
+            Type::Int => Arg::Int(*i),
+            Type::Float => Arg::Float(*i as f64),
+            Type::Ints => {
+                let from = args.ints.len();
+                for _ in 0..p.length.max(1) {
+                    args.ints.push(*i);
+                }
+                Arg::Ints(from as u16, (args.ints.len() - from) as u16)
+            }
+            Type::Floats => {
+                let from = args.floats.len();
+                for _ in 0..p.length.max(1) {
+                    args.floats.push(*i as f64);
+                }
+                Arg::Floats(from as u16, (args.floats.len() - from) as u16)
+            }
+            _ => Arg::Number(Number::Int(*i)),
+        },
+        Default::Float(f) => match p.ty {
+            Type::Float => Arg::Float(*f),
+            _ => Arg::Number(Number::Float(*f)),
+        },
+        Default::Str(s) => Arg::Str(s),
+        Default::Ints(list) => {
+            let from = args.ints.len();
+            args.ints.extend_from_slice(list);
+            Arg::Ints(from as u16, list.len() as u16)
+        }
+    }
+}
+
+/// NumPy's names for two parameters that every operator with a `dim` or `keepdim` also takes.
+unsafe fn alias(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "axis" => "dim",
+        "axes" => "dims",
+        "keepdims" => "keepdim",
+        "x" | "a" | "x1" | "self" => "input",
+        "x2" => "other",
+        _ => return None,
+    })
+}
+
+/// Binds one overload. `this` is the first argument of a method, null for a function.
+#[inline(always)]
+unsafe fn bind<'a>(s: &'a Signature, this: Obj, given: *const Obj, n: usize, kw: Obj, b: &mut Binding<'_, 'a>) -> Result<(), Fail> {
+    let params = &s.params[..];
+    let bad = |j: usize, o: Obj| if PyErr_Occurred().is_null() { Fail::Bad(j, o) } else { Fail::Raised };
+    let mut seen = 0u64;
+    let mut next = 0;
+    if !this.is_null() {
+        let Some(p) = params.first() else { return Err(Fail::TooMany) };
+        let Some(v) = b.convert(p, this) else { return Err(bad(0, this)) };
+        b.args.slots[0].write(v);
+        seen = 1;
+        next = 1;
+    }
+    let mut i = 0;
+    while i < n {
+        let o = *given.add(i);
+        if next >= s.positional {
+            return Err(Fail::TooMany);
+        }
+        let p = &params[next];
+        if p.variadic && (n - i > 1 || !is_sequence(o)) && !(n - i == 1 && o == Py_None() && p.optional) {
+            // The rest of the positional arguments are the list.
+            let from = b.args.ints.len();
+            let mut rest = 0;
+            while i < n {
+                let o = *given.add(i);
+                if rest > 0 && next + 1 < s.positional && int(o).is_none() {
+                    PyErr_Clear();
+                    break;
+                }
+                let Some(x) = int(o) else { return Err(bad(next, o)) };
+                b.args.ints.push(x);
+                rest += 1;
+                i += 1;
+            }
+            b.args.slots[next].write(Arg::Ints(from as u16, rest));
+        } else {
+            let Some(v) = b.convert(p, o) else { return Err(bad(next, o)) };
+            b.args.slots[next].write(v);
+            i += 1;
+        }
+        seen |= 1 << next;
+        next += 1;
+    }
+    if !kw.is_null() {
+        for k in 0..PyTuple_Size(kw) {
+            let name = PyTuple_GetItem(kw, k);
+            let o = *given.add(n + k as usize);
+            let j = match params.iter().position(|p| p.key == name) {
+                Some(j) => j,
+                None => {
+                    let text = str_of(name);
+                    let found = params.iter().position(|p| p.name == text);
+                    match found.or_else(|| alias(text).and_then(|a| params.iter().position(|p| p.name == a))) {
+                        Some(j) => j,
+                        None => return Err(Fail::Unknown(name)),
+                    }
+                }
+            };
+            if seen & (1 << j) != 0 {
+                return Err(Fail::Duplicate(j));
+            }
+            let Some(v) = b.convert(&params[j], o) else { return Err(bad(j, o)) };
+            b.args.slots[j].write(v);
+            seen |= 1 << j;
+        }
+    }
+    let missing = s.required & !seen;
+    if missing != 0 {
+        return Err(Fail::Missing(missing.trailing_zeros() as usize));
+    }
+    let mut rest = !seen & ((1u64 << params.len()) - 1);
+    while rest != 0 {
+        let j = rest.trailing_zeros() as usize;
+        rest &= rest - 1;
+        let mut v = default_arg(&params[j], b.args);
+        if s.is_factory && params[j].ty == Type::Device {
+            if let Some(d) = types::default_device_if_set() {
+                v = Arg::Device(d);
+            }
+        }
+        b.args.slots[j].write(v);
+    }
+    Ok(())
+}
+
+/// Runs an operator: binds the first overload that fits and calls its function.
+pub unsafe fn dispatch(op: &'static Operator, this: Obj, given: *const Obj, n: usize, kw: Obj) -> Obj {
+    let mut failures: SmallVec<[Fail; 1]> = SmallVec::new();
+    for overload in &op.overloads {
+        let mut args = Arguments::new();
+        let mut binding = Binding { args: &mut args, overrides: SmallVec::new(), subclass: null_mut() };
+        match bind(&overload.signature, this, given, n, kw, &mut binding) {
+            Ok(()) => {
+                let (overriders, subclass) = (binding.overrides, binding.subclass);
+                if (!overriders.is_empty() || !subclass.is_null()) && overrides::enabled() {
+                    if !overriders.is_empty() {
+                        return overrides::call(op, &overriders, this, given, n, kw);
+                    }
+                    return overrides::convert(run(op, overload, &mut args), subclass);
+                }
+                return run(op, overload, &mut args);
+            }
+            Err(Fail::Raised) => {
+                // An int that does not fit, or an __index__ that failed.
+                if PyErr_ExceptionMatches(PyExc_OverflowError) != 0 {
+                    PyErr_Clear();
+                    return raise(Error::new(
+                        ErrorKind::Runtime,
+                        format!("{}(): Overflow when unpacking long: an integer argument is beyond 64 bits", op.name),
+                    ));
+                }
+                return null_mut();
+            }
+            Err(f) => failures.push(f),
+        }
+    }
+    explain(op, this, given, n, kw, &failures)
+}
+
+/// From this many elements on, other Python threads may run meanwhile.
+const DETACH_ABOVE: i64 = 1 << 15;
+
+/// Calls an overload's function in the form that the call asks for.
+#[inline]
+unsafe fn run(op: &Operator, overload: &Overload, args: &mut Arguments<'_>) -> Obj {
+    // The arguments outlive the call: destinations borrow from them.
+    let out: SmallVec<[&Tensor; 2]> = match overload.out.map(|i| args.get(i)) {
+        None | Some(Arg::None) => SmallVec::new(),
+        Some(Arg::Tensor(t)) => SmallVec::from_iter([t]),
+        Some(Arg::Object(o)) => match out_tensors(op, o) {
+            Ok(list) => list,
+            Err(e) => return raise(e),
+        },
+        Some(_) => SmallVec::new(),
+    };
+    let target = if op.inplace {
+        match args.get(0) {
+            Arg::Tensor(t) => Some(t),
+            _ => None,
+        }
+    } else {
+        None
+    };
+    // SAFETY (lifetime): `out` and `target` outlive the call below, which is the only use of `dest`.
+    let row = overload.row;
+    if row.takes_dest {
+        args.dest = match target {
+            Some(t) => Dest::Inplace(t),
+            None if !out.is_empty() => Dest::Out(std::mem::transmute::<&[&Tensor], &[&Tensor]>(&out)),
+            None => Dest::New,
+        };
+    }
+    let large = row.detachable
+        && (0..overload.signature.params.len().min(3)).any(|i| match args.get(i) {
+            Arg::Tensor(t) => t.numel() >= DETACH_ABOVE,
+            Arg::Tensors(..) => args.tensors.iter().any(|t| t.numel() >= DETACH_ABOVE),
+            _ => false,
+        });
+    let call = row.call;
+    let args: &Arguments<'_> = args;
+    // SAFETY: the binder filled `args` by the row's own signature.
+    let result = guard(None, || {
+        Some(if large {
+            let sendable = Detached(args, call);
+            Python::assume_attached().detach(move || {
+                let d = sendable;
+                d.run()
+            })
+        } else {
+            call(args)
+        })
+    });
+    let Some(result) = result else { return null_mut() };
+    let result = result.and_then(|r| finish(op, overload, r, target, &out, args));
+    match result {
+        Ok(r) => r.into_object(if out.is_empty() { overload.named } else { overload.named }),
+        Err(e) => raise(e),
+    }
+}
+
+struct Detached<'a, 'b>(&'b Arguments<'a>, crate::signatures::RowFn);
+// SAFETY: the closure runs on this very thread; `detachable` rows hold no Python objects.
+unsafe impl Send for Detached<'_, '_> {}
+impl Detached<'_, '_> {
+    fn run(self) -> flambeau::Result<crate::call::Returned> {
+        // SAFETY: as in `run`.
+        unsafe { (self.1)(self.0) }
+    }
+}
+
+/// Forms that the function itself does not know: in place and `out=` of composites, `requires_grad=` of factories.
+#[inline(always)]
+unsafe fn finish(
+    op: &Operator,
+    overload: &Overload,
+    r: crate::call::Returned,
+    target: Option<&Tensor>,
+    out: &[&Tensor],
+    args: &Arguments<'_>,
+) -> flambeau::Result<crate::call::Returned> {
+    if overload.row.takes_dest && overload.requires_grad.is_none() {
+        return Ok(r);
+    }
+    if target.is_none() && out.is_empty() && overload.requires_grad.is_none() {
+        return Ok(r);
+    }
+    finish_slow(op, overload, r, target, out, args)
+}
+#[inline(never)]
+unsafe fn finish_slow(
+    op: &Operator,
+    overload: &Overload,
+    r: crate::call::Returned,
+    target: Option<&Tensor>,
+    out: &[&Tensor],
+    args: &Arguments<'_>,
+) -> flambeau::Result<crate::call::Returned> {
+    use crate::call::Returned;
+    if !overload.row.takes_dest {
+        if let (Some(t), Returned::Tensor(y)) = (target, &r) {
+            if !y.is_same(t) {
+                if t.sizes() != y.sizes() {
+                    return Err(Error::new(
+                        ErrorKind::Runtime,
+                        format!(
+                            "{}: output with shape {} doesn't match the broadcast shape {}",
+                            op.name,
+                            flambeau::core::Shape(&t.sizes()),
+                            flambeau::core::Shape(&y.sizes())
+                        ),
+                    ));
+                }
+                if t.dtype().category() < y.dtype().category() {
+                    return Err(Error::new(
+                        ErrorKind::Runtime,
+                        format!("result type {} can't be cast to the desired output type {}", y.dtype().title(), t.dtype().title()),
+                    ));
+                }
+                flambeau::ops::elementwise::copy_(t, y)?;
+            }
+            return Ok(Returned::Tensor(t.clone()));
+        }
+        if !out.is_empty() {
+            return write_outs(op, r, out);
+        }
+    }
+    if let Some(i) = overload.requires_grad {
+        if let (Arg::Bool(true), Returned::Tensor(t)) = (args.get(i), &r) {
+            t.set_requires_grad(true)?;
+        }
+    }
+    Ok(r)
+}
+
+/// Stores a composite's results in `out=`.
+unsafe fn write_outs(op: &Operator, r: crate::call::Returned, out: &[&Tensor]) -> flambeau::Result<crate::call::Returned> {
+    use crate::call::Returned;
+    let results: SmallVec<[Tensor; 3]> = match r {
+        Returned::Tensor(t) => SmallVec::from_iter([t]),
+        Returned::Tensors(ts) => ts,
+        other => return Ok(other),
+    };
+    if results.len() != out.len() {
+        return Err(Error::new(
+            ErrorKind::Type,
+            format!("{}(): out= takes {} tensors, got {}", op.name, results.len(), out.len()),
+        ));
+    }
+    for (t, r) in out.iter().zip(&results) {
+        if r.requires_grad() || (t.requires_grad() && flambeau::mode::grad_enabled()) {
+            return Err(Error::new(
+                ErrorKind::Runtime,
+                format!(
+                    "{}(): functions with out=... arguments don't support automatic differentiation, but one of the arguments \
+                     requires grad.",
+                    op.name
+                ),
+            ));
+        }
+        flambeau::apply::write_out(t, r)?;
+    }
+    let outs: SmallVec<[Tensor; 3]> = out.iter().map(|t| (*t).clone()).collect();
+    Ok(if outs.len() == 1 { Returned::Tensor(outs[0].clone()) } else { Returned::Tensors(outs) })
+}
+
+unsafe fn out_tensors<'a>(op: &Operator, o: Obj) -> flambeau::Result<SmallVec<[&'a Tensor; 2]>> {
+    if o == Py_None() {
+        return Ok(SmallVec::new());
+    }
+    if is_tensor(o) {
+        return Ok(SmallVec::from_iter([tensor_of(o)]));
+    }
+    if is_sequence(o) {
+        let items: SmallVec<[Obj; 2]> = (0..sequence_len(o)).map(|i| sequence_item(o, i)).collect();
+        if items.iter().all(|&t| is_tensor(t)) {
+            return Ok(items.iter().map(|&t| tensor_of(t)).collect());
+        }
+    }
+    Err(Error::new(
+        ErrorKind::Type,
+        format!("{}(): argument 'out' must be Tensor or a tuple of Tensors, not {}", op.name, type_name(o)),
+    ))
+}
+
+/// The `TypeError` of a call that no overload takes.
+#[cold]
+#[inline(never)]
+unsafe fn explain(op: &Operator, this: Obj, given: *const Obj, n: usize, kw: Obj, failures: &[Fail]) -> Obj {
+    let is_method = !this.is_null();
+    let shown = |s: &Signature| -> String {
+        let parts: Vec<String> = s
+            .params
+            .iter()
+            .enumerate()
+            .skip(is_method as usize)
+            .map(|(i, p)| {
+                let star = if i == s.positional { "*, " } else { "" };
+                let ty = p.spelling.trim_end_matches('?').replace("int[*]", "tuple of ints").replace("Tensor[]", "tuple of Tensors");
+                let ty = if ty.starts_with("int[") { "tuple of ints".into() } else { ty };
+                match &p.default {
+                    Default::Required => format!("{star}{ty} {}", p.name),
+                    Default::None => format!("{star}{ty} {} = None", p.name),
+                    Default::Bool(b) => format!("{star}{ty} {} = {}", p.name, if *b { "True" } else { "False" }),
+                    Default::Int(i) => format!("{star}{ty} {} = {i}", p.name),
+                    Default::Float(f) => format!("{star}{ty} {} = {f}", p.name),
+                    Default::Str(t) => format!("{star}{ty} {} = '{t}'", p.name),
+                    Default::Ints(l) => format!("{star}{ty} {} = {l:?}", p.name),
+                }
+            })
+            .collect();
+        format!("({})", parts.join(", "))
+    };
+    let describe = |o: Obj| -> String {
+        if is_sequence(o) && sequence_len(o) > 0 {
+            let first = type_name(sequence_item(o, 0));
+            format!("{} of ({first}{})", type_name(o), if sequence_len(o) > 1 { ", ..." } else { "" })
+        } else {
+            type_name(o)
+        }
+    };
+    let message = if let [overload] = &op.overloads[..] {
+        let s = &overload.signature;
+        match &failures[0] {
+            Fail::TooMany => format!(
+                "{}() takes {} positional argument{} but {} were given",
+                op.name,
+                s.positional - is_method as usize,
+                if s.positional - is_method as usize == 1 { "" } else { "s" },
+                n
+            ),
+            Fail::Unknown(k) => format!("{}() got an unexpected keyword argument '{}'", op.name, str_of(*k)),
+            Fail::Duplicate(j) => format!("{}() got multiple values for argument '{}'", op.name, s.params[*j].name),
+            Fail::Missing(j) => format!(
+                "{}() missing 1 required positional arguments: \"{}\"",
+                op.name, s.params[*j].name
+            ),
+            Fail::Bad(j, o) => format!(
+                "{}(): argument '{}' (position {}) must be {}, not {}",
+                op.name,
+                s.params[*j].name,
+                j + 1 - (is_method as usize).min(*j),
+                s.params[*j].spelling.trim_end_matches('?').replace("int[*]", "tuple of ints").replace("Tensor[]", "tuple of Tensors"),
+                describe(*o)
+            ),
+            Fail::Raised => String::new(),
+        }
+    } else {
+        let mut given_text: Vec<String> = (0..n).map(|i| describe(*given.add(i))).collect();
+        if !kw.is_null() {
+            for k in 0..PyTuple_Size(kw) {
+                given_text.push(format!("{}={}", str_of(PyTuple_GetItem(kw, k)), describe(*given.add(n + k as usize))));
+            }
+        }
+        let mut text = format!(
+            "{}() received an invalid combination of arguments - got ({}), but expected one of:",
+            op.name,
+            given_text.join(", ")
+        );
+        for (overload, failure) in op.overloads.iter().zip(failures) {
+            text.push_str("\n * ");
+            text.push_str(&shown(&overload.signature));
+            let s = &overload.signature;
+            match failure {
+                Fail::Bad(j, o) => {
+                    text.push_str(&format!("\n      (argument '{}' cannot be {})", s.params[*j].name, describe(*o)));
+                }
+                Fail::Unknown(k) => text.push_str(&format!("\n      (unexpected keyword argument '{}')", str_of(*k))),
+                Fail::Missing(j) => text.push_str(&format!("\n      (argument '{}' is missing)", s.params[*j].name)),
+                _ => {}
+            }
+        }
+        text
+    };
+    raise(Error::new(ErrorKind::Type, message))
+}
+
+/// Which forms an overload contributes to; see [`Form`].
+pub fn has(row: &Row, form: Form) -> bool {
+    row.forms & form as u16 != 0
+}
+
+static NAMES: std::sync::OnceLock<std::collections::HashMap<&'static str, (&'static Operator, &'static Operator)>> =
+    std::sync::OnceLock::new();
+
+/// The operators (function, method) of a top-level name, for slots that fall back on rows.
+pub fn named(name: &str) -> Option<(&'static Operator, &'static Operator)> {
+    let map = NAMES.get_or_init(|| {
+        let mut map = std::collections::HashMap::new();
+        for p in &OPERATORS {
+            // SAFETY: entries are leaked boxes, written once while the module is made.
+            let Some(op) = (unsafe { p.load(Ordering::Relaxed).as_ref() }) else { break };
+            let op: &'static Operator = op;
+            let entry = map.entry(op.path).or_insert((op, op));
+            if !op.function.get().is_null() {
+                entry.0 = op;
+            }
+            if !op.method.get().is_null() {
+                entry.1 = op;
+            }
+        }
+        map
+    });
+    map.get(name).copied()
+}

@@ -1,0 +1,4 @@
+//! Signatures of the room "factory".
+
+operators! { FACTORY;
+}

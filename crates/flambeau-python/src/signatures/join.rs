@@ -1,0 +1,4 @@
+//! Signatures of the room "join".
+
+operators! { JOIN;
+}

@@ -1,0 +1,4 @@
+//! Signatures of the room "nn".
+
+operators! { NN;
+}

@@ -1,0 +1,4 @@
+//! Signatures of the room "sorting".
+
+operators! { SORTING;
+}
