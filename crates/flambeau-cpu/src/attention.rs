@@ -70,7 +70,15 @@ struct Problem<'a> {
 }
 
 impl Problem<'_> {
-    fn new<'a>(name: &str, q: &Operand, k: &Operand, v: &Operand, out: &Operand, lse: &Operand, p: &Attention<'a>) -> Result<Problem<'a>> {
+    fn new<'a>(
+        name: &str,
+        q: &Operand,
+        k: &Operand,
+        v: &Operand,
+        out: &Operand,
+        lse: &Operand,
+        p: &Attention<'a>,
+    ) -> Result<Problem<'a>> {
         ensure!(
             [q, k, v, out].iter().all(|x| x.sizes.len() == 4 && x.sizes[..2] == q.sizes[..2] && x.dtype == q.dtype)
                 && k.sizes[3] == q.sizes[3]
@@ -129,7 +137,10 @@ impl Problem<'_> {
     fn mask<S: Float>(&self, head: usize, i: usize, j: usize, to: &mut [S]) -> bool {
         let Some(m) = &self.mask else { return false };
         let [sn, sh, sl, ss] = self.strides;
-        let at = (head / self.per_sample) as isize * sn + (head % self.per_sample) as isize * sh + i as isize * sl + j as isize * ss;
+        let at = (head / self.per_sample) as isize * sn
+            + (head % self.per_sample) as isize * sh
+            + i as isize * sl
+            + j as isize * ss;
         // SAFETY: `new` has checked the mask's sizes.
         unsafe {
             macro_rules! load {
@@ -231,7 +242,8 @@ where
     let task = |task: usize| {
         let (head, first) = (task / tiles, task % tiles * QUERIES);
         let rows = QUERIES.min(p.l - first);
-        let (hq, hk, hv, ho) = (Head::<E>::new(q, head), Head::<E>::new(k, head), Head::<E>::new(v, head), Head::<E>::new(out, head));
+        let (hq, hk, hv, ho) =
+            (Head::<E>::new(q, head), Head::<E>::new(k, head), Head::<E>::new(v, head), Head::<E>::new(out, head));
         let mut scores = Scratch::<E::Acc>::new(rows * KEYS.min(p.s));
         let mut sums = Scratch::<E::Acc>::new(rows * p.f);
         let mut mask = Scratch::<E::Acc>::new(KEYS);
@@ -419,14 +431,22 @@ where
         });
         let delta = Ptr(delta.ptr());
         let work = p.heads * p.l * p.s * (p.e + p.f);
-        let each = |n: usize, f: &(dyn Fn(usize) + Sync)| if work < SERIAL { (0..n).for_each(f) } else { pool::parallel(n, f) };
+        let each = |n: usize, f: &(dyn Fn(usize) + Sync)| {
+            if work < SERIAL {
+                (0..n).for_each(f)
+            } else {
+                pool::parallel(n, f)
+            }
+        };
         if p.heads >= 16 || keys * queries <= 2 {
             each(p.heads, &|i| self.part(i, 0..keys.max(1), 0..queries, true, true, delta));
         } else {
             // Few heads: keys and queries apart, at the price of computing the scores once more.
             let k = keys.max(1);
             each(p.heads * k, &|i| self.part(i / k, i % k..i % k + 1, 0..queries, true, false, delta));
-            each(p.heads * queries, &|i| self.part(i / queries, 0..keys, i % queries..i % queries + 1, false, true, delta));
+            each(p.heads * queries, &|i| {
+                self.part(i / queries, 0..keys, i % queries..i % queries + 1, false, true, delta)
+            });
         }
     }
 
@@ -465,7 +485,10 @@ where
                 }
                 let product = |a: &Strided<E>, b: &Strided<E>, depth: usize, c: *mut E::Acc| {
                     // SAFETY: the operands describe their memory, and `c` has m rows of n.
-                    unsafe { Product { m, n, k: depth, a, b, c, ldc: n as isize, accumulate: false, bias: Bias::None }.run(false) }
+                    unsafe {
+                        Product { m, n, k: depth, a, b, c, ldc: n as isize, accumulate: false, bias: Bias::None }
+                            .run(false)
+                    }
                 };
                 product(&q.rows(i), &k.rows(j), p.e, x);
                 product(&g.rows(i), &v.rows(j), p.f, y);
@@ -474,7 +497,11 @@ where
                     // SAFETY: rows of the two tiles, and values of (n, h, l) operands.
                     unsafe {
                         let lse = lse_at(self.lse, head, i + r);
-                        let lse = if self.lse.dtype == DType::F64 { *(lse as *const f64) } else { *(lse as *const f32) as f64 };
+                        let lse = if self.lse.dtype == DType::F64 {
+                            *(lse as *const f64)
+                        } else {
+                            *(lse as *const f32) as f64
+                        };
                         dispatch(GradRow {
                             scores: std::slice::from_raw_parts_mut(x.add(r * n), n),
                             grads: std::slice::from_raw_parts_mut(y.add(r * n), n),
@@ -496,14 +523,47 @@ where
                 unsafe {
                     if want_kv {
                         let c = sum_v.ptr();
-                        Product { m: n, n: p.f, k: m, a: &weights, b: &g.columns(i), c, ldc: p.f as isize, accumulate: true, bias }.run(false);
+                        Product {
+                            m: n,
+                            n: p.f,
+                            k: m,
+                            a: &weights,
+                            b: &g.columns(i),
+                            c,
+                            ldc: p.f as isize,
+                            accumulate: true,
+                            bias,
+                        }
+                        .run(false);
                         let c = sum_k.ptr();
-                        Product { m: n, n: p.e, k: m, a: &slopes, b: &q.columns(i), c, ldc: p.e as isize, accumulate: true, bias }.run(false);
+                        Product {
+                            m: n,
+                            n: p.e,
+                            k: m,
+                            a: &slopes,
+                            b: &q.columns(i),
+                            c,
+                            ldc: p.e as isize,
+                            accumulate: true,
+                            bias,
+                        }
+                        .run(false);
                     }
                     if want_q {
                         let slopes = Strided { ptr: Ptr(y), lane: n as isize, step: 1 };
                         let c = sum_q.ptr().add((i - first) * p.e);
-                        Product { m, n: p.e, k: n, a: &slopes, b: &k.columns(j), c, ldc: p.e as isize, accumulate: true, bias }.run(false);
+                        Product {
+                            m,
+                            n: p.e,
+                            k: n,
+                            a: &slopes,
+                            b: &k.columns(j),
+                            c,
+                            ldc: p.e as isize,
+                            accumulate: true,
+                            bias,
+                        }
+                        .run(false);
                     }
                 }
             }
@@ -531,7 +591,13 @@ mod tests {
     fn against_the_definition() {
         for dtype in [DType::F32, DType::F64, DType::BF16] {
             let acc = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
-            for (n, h, l, s, e, f) in [(2, 3, 5, 7, 4, 6), (1, 2, 150, 300, 16, 20), (1, 17, 130, 9, 8, 8), (1, 1, 3, 0, 4, 4), (1, 1, 1, 600, 8, 8)] {
+            for (n, h, l, s, e, f) in [
+                (2, 3, 5, 7, 4, 6),
+                (1, 2, 150, 300, 16, 20),
+                (1, 17, 130, 9, 8, 8),
+                (1, 1, 3, 0, 4, 4),
+                (1, 1, 1, 600, 8, 8),
+            ] {
                 for kind in 0..4 {
                     let transposed = kind % 2 == 1;
                     let make = |sizes: [i64; 4], seed| {
@@ -547,7 +613,8 @@ mod tests {
                     let (gq, gk, gv) = (make([n, h, l, e], 6), make([n, h, s, e], 7), make([n, h, s, f], 8));
                     let lse = Case::random(acc, &[n, h, l], false, 9);
                     let mask = if kind == 2 {
-                        let bits: Vec<f64> = (0..l * s).map(|i| (i * 7 % 5 != 0 && i / s.max(1) != 1) as u8 as f64).collect();
+                        let bits: Vec<f64> =
+                            (0..l * s).map(|i| (i * 7 % 5 != 0 && i / s.max(1) != 1) as u8 as f64).collect();
                         Some(Case::real(DType::Bool, &[l, s], &bits))
                     } else if kind == 3 {
                         Some(Case::random(DType::F32, &[n, 1, l, s], false, 10))
@@ -559,10 +626,19 @@ mod tests {
                     let mut bits: Option<[Vec<u8>; 4]> = None;
                     for threads in [1, 2, 8] {
                         pool::set_num_threads(threads);
-                        attention(&q.operand(), &k.operand(), &v.operand(), &p, &out.operand(), &lse.operand()).unwrap();
+                        attention(&q.operand(), &k.operand(), &v.operand(), &p, &out.operand(), &lse.operand())
+                            .unwrap();
                         attention_grad(
-                            &g.operand(), &q.operand(), &k.operand(), &v.operand(), &out.operand(), &lse.operand(), &p,
-                            &gq.operand(), &gk.operand(), &gv.operand(),
+                            &g.operand(),
+                            &q.operand(),
+                            &k.operand(),
+                            &v.operand(),
+                            &out.operand(),
+                            &lse.operand(),
+                            &p,
+                            &gq.operand(),
+                            &gk.operand(),
+                            &gv.operand(),
                         )
                         .unwrap();
                         let now = [out.bytes.clone(), gq.bytes.clone(), gk.bytes.clone(), gv.bytes.clone()];
@@ -571,7 +647,8 @@ mod tests {
                     let (qv, kv, vv, gr) = (q.reals(), k.reals(), v.reals(), g.reals());
                     let ov = out.reals();
                     let mv = mask.as_ref().map(|m| m.reals());
-                    let (mut wo, mut wq, mut wk, mut wv) = (vec![0.0; ov.len()], vec![0.0; qv.len()], vec![0.0; kv.len()], vec![0.0; vv.len()]);
+                    let (mut wo, mut wq, mut wk, mut wv) =
+                        (vec![0.0; ov.len()], vec![0.0; qv.len()], vec![0.0; kv.len()], vec![0.0; vv.len()]);
                     let [n, h, l, s, e, f] = [n, h, l, s, e, f].map(|x| x as usize);
                     for b in 0..n * h {
                         for i in 0..l {
@@ -580,11 +657,21 @@ mod tests {
                                 .map(|j| {
                                     let dot: f64 = (0..e).map(|c| qv[row * e + c] * kv[(b * s + j) * e + c]).sum();
                                     let m = match (&mv, kind) {
-                                        (Some(m), 2) => if m[i * s + j] != 0.0 { 0.0 } else { f64::NEG_INFINITY },
+                                        (Some(m), 2) => {
+                                            if m[i * s + j] != 0.0 {
+                                                0.0
+                                            } else {
+                                                f64::NEG_INFINITY
+                                            }
+                                        }
                                         (Some(m), _) => m[((b / h) * l + i) * s + j],
                                         _ => 0.0,
                                     };
-                                    if causal && j > i { f64::NEG_INFINITY } else { dot * 0.3 + m }
+                                    if causal && j > i {
+                                        f64::NEG_INFINITY
+                                    } else {
+                                        dot * 0.3 + m
+                                    }
                                 })
                                 .collect();
                             let total: f64 = score.iter().map(|x| x.exp()).sum();

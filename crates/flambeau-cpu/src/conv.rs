@@ -208,7 +208,8 @@ where
         // One tap over whole samples is a plain matrix.
         if windows.plain && (hi - 1) / area == sample {
             if let Some(lane) = merged(&windows.size, &windows.stride) {
-                let at = sample as isize * windows.sample + (lo - sample * area) as isize * lane + windows.taps[0].offset;
+                let at =
+                    sample as isize * windows.sample + (lo - sample * area) as isize * lane + windows.taps[0].offset;
                 let matrix = Strided { ptr: Ptr(windows.image.at(at)), lane, step: windows.channel };
                 return self.product(weight, &matrix, lo, hi, parallel);
             }
@@ -216,7 +217,14 @@ where
         self.product(weight, &windows.from(lo), lo, hi, parallel);
     }
 
-    unsafe fn product<W: Panels<E::Acc>, X: Panels<E::Acc>>(&self, weight: &W, x: &X, lo: usize, hi: usize, parallel: bool) {
+    unsafe fn product<W: Panels<E::Acc>, X: Panels<E::Acc>>(
+        &self,
+        weight: &W,
+        x: &X,
+        lo: usize,
+        hi: usize,
+        parallel: bool,
+    ) {
         type Acc<E> = <E as Element>::Acc;
         let windows = self.windows;
         let (area, k) = (windows.area(), windows.taps.len());
@@ -229,11 +237,13 @@ where
                 let c = self.out.at(at) as *mut Acc<E>;
                 if step == 1 {
                     let bias = bias.map_or(Bias::None, Bias::Rows);
-                    return Product { m, n, k, a: weight, b: x, c, ldc: self.out_row, accumulate: false, bias }.run(parallel);
+                    return Product { m, n, k, a: weight, b: x, c, ldc: self.out_row, accumulate: false, bias }
+                        .run(parallel);
                 }
                 if self.out_row == 1 {
                     let bias = bias.map_or(Bias::None, Bias::Columns);
-                    return Product { m: n, n: m, k, a: x, b: weight, c, ldc: step, accumulate: false, bias }.run(parallel);
+                    return Product { m: n, n: m, k, a: x, b: weight, c, ldc: step, accumulate: false, bias }
+                        .run(parallel);
                 }
             }
         }
@@ -244,7 +254,8 @@ where
         let c = Ptr(c);
         split(parallel, m, ((1 << 14) / n).max(1), |r0, r1| {
             windows.segments(lo, hi, |at, len, s, t| {
-                let to = s as isize * self.out_sample + (0..3).map(|d| t[d] as isize * self.out_position[d]).sum::<isize>();
+                let to =
+                    s as isize * self.out_sample + (0..3).map(|d| t[d] as isize * self.out_position[d]).sum::<isize>();
                 for r in r0..r1 {
                     // SAFETY: as in `run`.
                     unsafe {
@@ -313,7 +324,15 @@ where
     let bias = bias.as_mut().map(|b| Ptr(b.ptr()));
     if rows * channels * g.taps() <= 64 && rows <= 4 {
         // Nearly depthwise: too little work a window for a product.
-        return crate::conv_windows::direct(&x, &y, g, rows, channels, (weight.ptr, weight.so, weight.sc, weight.taps), bias);
+        return crate::conv_windows::direct(
+            &x,
+            &y,
+            g,
+            rows,
+            channels,
+            (weight.ptr, weight.so, weight.sc, weight.taps),
+            bias,
+        );
     }
     // Steps of K in the order in which the image's memory lies.
     let last = x.channel == 1 && channels > 1 && g.taps() > 1;
@@ -365,7 +384,13 @@ pub fn conv_input_grad(g: &Operand, w: &Operand, geometry: &Conv, gx: &Operand) 
     if gx.numel() == 0 {
         return Ok(());
     }
-    with_kind!(g.dtype, "conv_input_grad", E, input_grad::<E>(g, w, &shape, gx), plain_input_grad::<E>(g, w, &shape, gx));
+    with_kind!(
+        g.dtype,
+        "conv_input_grad",
+        E,
+        input_grad::<E>(g, w, &shape, gx),
+        plain_input_grad::<E>(g, w, &shape, gx)
+    );
     Ok(())
 }
 
@@ -383,7 +408,9 @@ where
             phase % shape.stride[2],
         ];
         // Positions i = stride · t + r of the input; a tap reaches them from output (i + padding - tap · dilation) / stride.
-        let extent: [usize; 3] = std::array::from_fn(|d| (x.size[d] + shape.stride[d] - 1 - r[d].min(x.size[d] + shape.stride[d] - 1)) / shape.stride[d]);
+        let extent: [usize; 3] = std::array::from_fn(|d| {
+            (x.size[d] + shape.stride[d] - 1 - r[d].min(x.size[d] + shape.stride[d] - 1)) / shape.stride[d]
+        });
         if extent.contains(&0) {
             continue;
         }
@@ -418,7 +445,8 @@ where
                 first: 0,
                 plain: shape.is_pointwise(),
             };
-            let at = (group * channels) as isize * x.channel + (0..3).map(|d| r[d] as isize * x.stride[d]).sum::<isize>();
+            let at =
+                (group * channels) as isize * x.channel + (0..3).map(|d| r[d] as isize * x.stride[d]).sum::<isize>();
             Correlation {
                 rows: channels,
                 windows: &windows,
@@ -442,7 +470,13 @@ pub fn conv_weight_grad(g: &Operand, x: &Operand, geometry: &Conv, gw: &Operand)
     if gw.numel() == 0 {
         return Ok(());
     }
-    with_kind!(g.dtype, "conv_weight_grad", E, weight_grad::<E>(g, x, &shape, gw), plain_weight_grad::<E>(g, x, &shape, gw));
+    with_kind!(
+        g.dtype,
+        "conv_weight_grad",
+        E,
+        weight_grad::<E>(g, x, &shape, gw),
+        plain_weight_grad::<E>(g, x, &shape, gw)
+    );
     Ok(())
 }
 
@@ -537,7 +571,9 @@ where
             }
             for i in lo..hi {
                 let (o, k) = (i / columns, i % columns);
-                let at = o as isize * weight.so + (k / shape.taps()) as isize * weight.sc + weight.at(shape.tap(k % shape.taps()));
+                let at = o as isize * weight.so
+                    + (k / shape.taps()) as isize * weight.sc
+                    + weight.at(shape.tap(k % shape.taps()));
                 *weight.ptr.at(at) = E::store(*sums.get().add(i));
             }
         }
@@ -576,7 +612,10 @@ fn plain_forward<E: Element>(x: &Operand, w: &Operand, bias: Option<&Operand>, g
                 inside(g, &x.size, at, |tap, v| {
                     // SAFETY: the operands describe their memory; tasks write disjoint planes.
                     let (a, b) = unsafe {
-                        (*x.at(s, o / rows * channels + c, v), *w.ptr.at(o as isize * w.so + c as isize * w.sc + w.at(tap)))
+                        (
+                            *x.at(s, o / rows * channels + c, v),
+                            *w.ptr.at(o as isize * w.so + c as isize * w.sc + w.at(tap)),
+                        )
                     };
                     sum = sum.add(a.load().mul(b.load()));
                 });
@@ -705,7 +744,11 @@ mod tests {
                     let geometry = Geometry::new("test", &x.operand(), &w.operand(), &y.operand(), &p.conv).unwrap();
                     let (xi, yi) = (Images::<u8>::new(&x.operand()), Images::<u8>::new(&y.operand()));
                     let (xv, wv, gv, bv) = (x.values(), w.values(), g.values(), bias.values());
-                    let (mut vy, mut vx, mut vw) = (vec![Default::default(); gv.len()], vec![Default::default(); xv.len()], vec![Default::default(); wv.len()]);
+                    let (mut vy, mut vx, mut vw) = (
+                        vec![Default::default(); gv.len()],
+                        vec![Default::default(); xv.len()],
+                        vec![Default::default(); wv.len()],
+                    );
                     let (rows, channels) = (yi.channels / geometry.groups, xi.channels / geometry.groups);
                     for n in 0..yi.samples {
                         for o in 0..yi.channels {
@@ -714,9 +757,12 @@ mod tests {
                                 vy[iy] += bv[o];
                                 for c in 0..channels {
                                     inside(&geometry, &xi.size, position(&yi.size, q), |t, v| {
-                                        let ix = (n * xi.channels + o / rows * channels + c) * xi.area() + (v[0] * xi.size[1] + v[1]) * xi.size[2] + v[2];
+                                        let ix = (n * xi.channels + o / rows * channels + c) * xi.area()
+                                            + (v[0] * xi.size[1] + v[1]) * xi.size[2]
+                                            + v[2];
                                         let k = &geometry.kernel;
-                                        let iw = (o * channels + c) * geometry.taps() + (t[0] * k[1] + t[1]) * k[2] + t[2];
+                                        let iw =
+                                            (o * channels + c) * geometry.taps() + (t[0] * k[1] + t[1]) * k[2] + t[2];
                                         vy[iy] += xv[ix] * wv[iw];
                                         vx[ix] += gv[iy] * wv[iw];
                                         vw[iw] += gv[iy] * xv[ix];

@@ -202,7 +202,13 @@ impl<S: Scalar, E: Element<Acc = S>> Panels<S> for Transposed<'_, E> {
             for p in (0..kb).step_by(BLOCK) {
                 let n = BLOCK.min(kb - p);
                 self.0.runs(self.0.first + k + p, self.0.first + k + p + n, runs);
-                dispatch(PackWindows { windows: &self.0, dst: buffer, width: BLOCK, taps: &self.0.taps[lane..lane + lanes], runs });
+                dispatch(PackWindows {
+                    windows: &self.0,
+                    dst: buffer,
+                    width: BLOCK,
+                    taps: &self.0.taps[lane..lane + lanes],
+                    runs,
+                });
                 S::transpose(dst.add(p * width), width, buffer, BLOCK as isize, lanes, n);
             }
         });
@@ -301,7 +307,8 @@ pub(crate) fn direct<E: Element>(
                                 }
                                 let row = x.at(s, o / rows * channels + c, [u as usize, v as usize, 0]);
                                 for k in 0..g.kernel[2] {
-                                    let at = o as isize * so + c as isize * sc + i as isize * st[0] + j as isize * st[1];
+                                    let at =
+                                        o as isize * so + c as isize * sc + i as isize * st[0] + j as isize * st[1];
                                     dispatch(AddTap {
                                         acc: &mut *acc,
                                         row: row as *const E,

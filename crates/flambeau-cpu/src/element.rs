@@ -274,10 +274,22 @@ impl Float for f64 {
 macro_rules! with_float {
     ($dtype:expr, $name:expr, $T:ident => $body:expr) => {
         match $dtype {
-            flambeau_core::DType::F32 => { type $T = f32; $body }
-            flambeau_core::DType::F64 => { type $T = f64; $body }
-            flambeau_core::DType::BF16 => { type $T = half::bf16; $body }
-            flambeau_core::DType::F16 => { type $T = half::f16; $body }
+            flambeau_core::DType::F32 => {
+                type $T = f32;
+                $body
+            }
+            flambeau_core::DType::F64 => {
+                type $T = f64;
+                $body
+            }
+            flambeau_core::DType::BF16 => {
+                type $T = half::bf16;
+                $body
+            }
+            flambeau_core::DType::F16 => {
+                type $T = half::f16;
+                $body
+            }
             other => return Err($crate::element::not_implemented($name, other)),
         }
     };

@@ -4,6 +4,7 @@
 
 use crate::element::{not_implemented, unravel, with_float, Element, Number, Ptr, Scratch};
 use crate::gemm_kernels::{Micro, Scalar};
+use crate::gemv::Vector;
 use crate::isa::{dispatch, Isa, Kernel};
 use crate::pool;
 use flambeau_core::{ensure, Category, DType, Epilogue, Operand, Result, Shape};
@@ -66,7 +67,8 @@ impl<E: Element> Kernel for Load<E> {
     #[inline(always)]
     fn run<I: Isa>(self) {
         // SAFETY: whoever makes a `Load` answers for `n` elements on both sides, which do not overlap.
-        let (s, d) = unsafe { (std::slice::from_raw_parts(self.0, self.2), std::slice::from_raw_parts_mut(self.1, self.2)) };
+        let (s, d) =
+            unsafe { (std::slice::from_raw_parts(self.0, self.2), std::slice::from_raw_parts_mut(self.1, self.2)) };
         for (d, s) in d.iter_mut().zip(s) {
             *d = s.load();
         }
@@ -80,7 +82,8 @@ impl<E: Element> Kernel for Store<E> {
     #[inline(always)]
     fn run<I: Isa>(self) {
         // SAFETY: as `Load`.
-        let (s, d) = unsafe { (std::slice::from_raw_parts(self.0, self.2), std::slice::from_raw_parts_mut(self.1, self.2)) };
+        let (s, d) =
+            unsafe { (std::slice::from_raw_parts(self.0, self.2), std::slice::from_raw_parts_mut(self.1, self.2)) };
         if self.3 {
             for (d, s) in d.iter_mut().zip(s) {
                 *d = E::store(d.load().add(*s));
@@ -277,7 +280,9 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
                     // SAFETY: `run`'s contract; tasks write disjoint columns of C.
                     unsafe {
                         let (b, ldb) = match direct {
-                            Some((b, step)) if columns == nr => (b.at(pc as isize * step).add(j * nr) as *const S, step as usize),
+                            Some((b, step)) if columns == nr => {
+                                (b.at(pc as isize * step).add(j * nr) as *const S, step as usize)
+                            }
                             _ => {
                                 self.b.pack(bp, nr, j * nr, columns, pc, kb);
                                 (bp as *const S, nr)
@@ -516,7 +521,8 @@ impl<E: Element> Batched<E> {
             return (self.a, self.b, self.out);
         }
         let r = out.sizes.len() - 2;
-        let go = |x: &Operand, m: Matrix<E>| Matrix { ptr: Ptr(m.ptr.at(unravel(i, &x.sizes[..r], &x.strides[..r]))), ..m };
+        let go =
+            |x: &Operand, m: Matrix<E>| Matrix { ptr: Ptr(m.ptr.at(unravel(i, &x.sizes[..r], &x.strides[..r]))), ..m };
         (go(a, self.a), go(b, self.b), go(out, self.out))
     }
 }
@@ -561,6 +567,15 @@ unsafe fn matrix<E: Element>(
     let (m, n, k) = (p.m, p.n, p.k);
     let rows = Strided { ptr: a.ptr, lane: a.rs, step: a.cs };
     let columns = Strided { ptr: b.ptr, lane: b.cs, step: b.rs };
+    if m == 1 || n == 1 {
+        // The vector is the side with one lane; a bias has one value a column.
+        let bias = bias.map(|b| (Ptr(b as *mut E::Acc), if m == 1 { 1 } else { 0 }));
+        let (x, b, n, out_step) = if m == 1 { (rows, columns, n, out.cs) } else { (columns, rows, m, out.rs) };
+        let v = Vector { n, k, x: x.ptr, x_step: x.step, b, out: out.ptr, out_step, accumulate, bias };
+        if v.fits() {
+            return v.run(parallel);
+        }
+    }
     let own = same::<E, E::Acc>();
     if own && (out.cs == 1 || n == 1) {
         let c = out.ptr.get() as *mut E::Acc;
@@ -683,8 +698,27 @@ mod tests {
     #[test]
     fn products_of_all_dtypes_and_layouts() {
         let mut seed = 1;
-        for dtype in [DType::F32, DType::F64, DType::BF16, DType::F16, DType::I64, DType::I32, DType::U8, DType::C64, DType::C128] {
-            for &(m, n, k) in &[(1, 1, 1), (3, 5, 7), (32, 64, 64), (1, 100, 70), (50, 1, 33), (200, 70, 600), (15, 33, 0), (29, 47, 16)] {
+        for dtype in [
+            DType::F32,
+            DType::F64,
+            DType::BF16,
+            DType::F16,
+            DType::I64,
+            DType::I32,
+            DType::U8,
+            DType::C64,
+            DType::C128,
+        ] {
+            for &(m, n, k) in &[
+                (1, 1, 1),
+                (3, 5, 7),
+                (32, 64, 64),
+                (1, 100, 70),
+                (50, 1, 33),
+                (200, 70, 600),
+                (15, 33, 0),
+                (29, 47, 16),
+            ] {
                 for layout in 0..8 {
                     seed += 1;
                     let a = Case::random(dtype, &[m, k], layout & 1 != 0, seed);
@@ -692,7 +726,8 @@ mod tests {
                     let bias = Case::random(dtype, &[n], false, seed + 2000);
                     let out = Case::random(dtype, &[m, n], layout & 4 != 0, seed + 3000);
                     let before = out.values();
-                    let epilogue = Epilogue { bias: (seed % 2 == 0).then(|| bias.operand()), accumulate: seed % 3 == 0 };
+                    let epilogue =
+                        Epilogue { bias: (seed % 2 == 0).then(|| bias.operand()), accumulate: seed % 3 == 0 };
                     matmul(&a.operand(), &b.operand(), &out.operand(), epilogue).unwrap();
                     let (x, y, z) = (a.values(), b.values(), bias.values());
                     let mut want = Vec::new();
@@ -711,7 +746,12 @@ mod tests {
                             want.push(s);
                         }
                     }
-                    compare(&out, &want, (k as f64).sqrt() * 4.0 + 1.0, &format!("{dtype} {m} {n} {k} layout {layout}"));
+                    compare(
+                        &out,
+                        &want,
+                        (k as f64).sqrt() * 4.0 + 1.0,
+                        &format!("{dtype} {m} {n} {k} layout {layout}"),
+                    );
                 }
             }
         }

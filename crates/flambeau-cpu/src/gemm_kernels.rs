@@ -27,7 +27,15 @@ pub(crate) trait Scalar: crate::element::Float {
 
 /// Any number of lanes, one value at a time.
 #[inline(always)]
-unsafe fn transpose_plain<S: Copy>(dst: *mut S, width: usize, src: *const S, stride: isize, lanes: usize, k0: usize, k: usize) {
+unsafe fn transpose_plain<S: Copy>(
+    dst: *mut S,
+    width: usize,
+    src: *const S,
+    stride: isize,
+    lanes: usize,
+    k0: usize,
+    k: usize,
+) {
     for p in k0..k {
         for l in 0..lanes {
             *dst.add(p * width + l) = *src.offset(l as isize * stride + p as isize);
@@ -147,7 +155,14 @@ mod x86 {
     /// 8 lanes × 8 steps at a time; the last group of lanes overlaps the one before it.
     // SAFETY: of `Scalar::transpose`, with `lanes ≥ 8`; AVX has been detected.
     #[target_feature(enable = "avx2")]
-    pub(super) unsafe fn transpose_f32(dst: *mut f32, width: usize, src: *const f32, stride: isize, lanes: usize, k: usize) {
+    pub(super) unsafe fn transpose_f32(
+        dst: *mut f32,
+        width: usize,
+        src: *const f32,
+        stride: isize,
+        lanes: usize,
+        k: usize,
+    ) {
         let mut p = 0;
         while p + 8 <= k {
             let mut l0 = 0;
@@ -184,7 +199,14 @@ mod x86 {
     /// 4 lanes × 4 steps at a time.
     // SAFETY: of `Scalar::transpose`, with `lanes ≥ 4`; AVX has been detected.
     #[target_feature(enable = "avx2")]
-    pub(super) unsafe fn transpose_f64(dst: *mut f64, width: usize, src: *const f64, stride: isize, lanes: usize, k: usize) {
+    pub(super) unsafe fn transpose_f64(
+        dst: *mut f64,
+        width: usize,
+        src: *const f64,
+        stride: isize,
+        lanes: usize,
+        k: usize,
+    ) {
         let mut p = 0;
         while p + 4 <= k {
             let mut l0 = 0;

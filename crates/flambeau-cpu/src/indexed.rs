@@ -28,8 +28,12 @@ impl Failure {
         let mut error = self.error.lock();
         if position < self.lowest.load(Ordering::Relaxed) {
             self.lowest.store(position, Ordering::Relaxed);
-            *error =
-                Some(err!(Index, "index {value} is out of bounds for dimension {} with size {}", index.dim, index.size));
+            *error = Some(err!(
+                Index,
+                "index {value} is out of bounds for dimension {} with size {}",
+                index.dim,
+                index.size
+            ));
         }
     }
     fn result(self) -> Result<()> {
@@ -102,7 +106,12 @@ fn check(name: &str, x: &Operand, index: &[Index], other: &Operand) -> Result<()
 fn leading(index: &[Index]) -> usize {
     index
         .iter()
-        .map(|i| (0..i.values.sizes.len()).rev().find(|&d| i.values.strides[d] != 0 && i.values.sizes[d] != 1).map_or(0, |d| d + 1))
+        .map(|i| {
+            (0..i.values.sizes.len())
+                .rev()
+                .find(|&d| i.values.strides[d] != 0 && i.values.sizes[d] != 1)
+                .map_or(0, |d| d + 1)
+        })
         .max()
         .unwrap_or(0)
 }
@@ -111,11 +120,26 @@ fn leading(index: &[Index]) -> usize {
 macro_rules! by_size {
     ($dtype:expr, $T:ident => $body:expr) => {
         match $dtype.size() {
-            1 => { type $T = u8; $body }
-            2 => { type $T = u16; $body }
-            4 => { type $T = u32; $body }
-            8 => { type $T = u64; $body }
-            _ => { type $T = flambeau_core::Complex64; $body }
+            1 => {
+                type $T = u8;
+                $body
+            }
+            2 => {
+                type $T = u16;
+                $body
+            }
+            4 => {
+                type $T = u32;
+                $body
+            }
+            8 => {
+                type $T = u64;
+                $body
+            }
+            _ => {
+                type $T = flambeau_core::Complex64;
+                $body
+            }
         }
     };
 }
@@ -311,7 +335,8 @@ where
     let (a, b) = (old.load(), new.load());
     if unsigned {
         // SAFETY: `unsigned` is set for u64 alone, whose computing type is i64.
-        let (x, y) = unsafe { (std::mem::transmute_copy::<E::Acc, u64>(&a), std::mem::transmute_copy::<E::Acc, u64>(&b)) };
+        let (x, y) =
+            unsafe { (std::mem::transmute_copy::<E::Acc, u64>(&a), std::mem::transmute_copy::<E::Acc, u64>(&b)) };
         return if (y > x) == greater { new } else { old };
     }
     E::store(if greater { a.max(b) } else { a.min(b) })
@@ -418,7 +443,9 @@ unsafe fn write_with<T: Copy>(
         // Threads own columns of the inner block. Positions of different indices that meet must meet column by column,
         // which holds when the indexed strides step over whole blocks or stay off them.
         let span: i64 = 1 + inner.sizes.iter().zip(&inner.a).map(|(n, s)| (n - 1) * s.abs()).sum::<i64>();
-        if index.iter().all(|i| i.stride.abs() >= span) && (0..d).all(|k| x.strides[k] == 0 || x.strides[k].abs() >= span) {
+        if index.iter().all(|i| i.stride.abs() >= span)
+            && (0..d).all(|k| x.strides[k] == 0 || x.strides[k].abs() >= span)
+        {
             pool::chunks(n, n.div_ceil(64).max(COLUMNS), |lo, hi| (0..outer).for_each(|i| write(i, lo, hi)));
         } else {
             (0..outer).for_each(|i| write(i, 0, n));
@@ -513,17 +540,50 @@ truths! {
 macro_rules! with_truth {
     ($dtype:expr, $T:ident => $body:expr) => {
         match $dtype {
-            DType::Bool | DType::U8 | DType::I8 => { type $T = u8; $body }
-            DType::I16 | DType::U16 => { type $T = u16; $body }
-            DType::I32 | DType::U32 => { type $T = u32; $body }
-            DType::I64 | DType::U64 => { type $T = u64; $body }
-            DType::F16 => { type $T = f16; $body }
-            DType::BF16 => { type $T = bf16; $body }
-            DType::F32 => { type $T = f32; $body }
-            DType::F64 => { type $T = f64; $body }
-            DType::C64 => { type $T = flambeau_core::Complex32; $body }
-            DType::C128 => { type $T = flambeau_core::Complex64; $body }
-            DType::F8E4M3 | DType::F8E5M2 => { type $T = Float8; $body }
+            DType::Bool | DType::U8 | DType::I8 => {
+                type $T = u8;
+                $body
+            }
+            DType::I16 | DType::U16 => {
+                type $T = u16;
+                $body
+            }
+            DType::I32 | DType::U32 => {
+                type $T = u32;
+                $body
+            }
+            DType::I64 | DType::U64 => {
+                type $T = u64;
+                $body
+            }
+            DType::F16 => {
+                type $T = f16;
+                $body
+            }
+            DType::BF16 => {
+                type $T = bf16;
+                $body
+            }
+            DType::F32 => {
+                type $T = f32;
+                $body
+            }
+            DType::F64 => {
+                type $T = f64;
+                $body
+            }
+            DType::C64 => {
+                type $T = flambeau_core::Complex32;
+                $body
+            }
+            DType::C128 => {
+                type $T = flambeau_core::Complex64;
+                $body
+            }
+            DType::F8E4M3 | DType::F8E5M2 => {
+                type $T = Float8;
+                $body
+            }
         }
     };
 }
@@ -628,7 +688,8 @@ pub fn nonzero(x: &Operand, out: &Operand) -> Result<()> {
     if x.numel() == 0 {
         return Ok(());
     }
-    let (to, rows, s0, s1) = (Ptr(out.ptr as *mut i64), out.sizes[0] as usize, out.strides[0] as isize, out.strides[1] as isize);
+    let (to, rows, s0, s1) =
+        (Ptr(out.ptr as *mut i64), out.sizes[0] as usize, out.strides[0] as isize, out.strides[1] as isize);
     let total = with_truth!(x.dtype, T => each_true::<T>(x, rows, |row, mut i, _| {
         for d in (0..rank).rev() {
             let n = x.sizes[d] as usize;
@@ -686,7 +747,18 @@ mod tests {
     }
     /// `c` seen with other sizes and strides.
     fn view<'a>(c: &Case, sizes: &'a [i64], strides: &'a [i64]) -> Operand<'a> {
-        Operand { sizes, strides, ..Operand { sizes, strides, ..{ let o = c.operand(); Operand { ptr: o.ptr, dtype: o.dtype, sizes, strides, device: o.device } } } }
+        Operand {
+            sizes,
+            strides,
+            ..Operand {
+                sizes,
+                strides,
+                ..{
+                    let o = c.operand();
+                    Operand { ptr: o.ptr, dtype: o.dtype, sizes, strides, device: o.device }
+                }
+            }
+        }
     }
 
     #[test]
@@ -769,9 +841,12 @@ mod tests {
     #[test]
     fn conditions() {
         for dtype in [DType::Bool, DType::F32, DType::F16, DType::I32, DType::C64] {
-            for (sizes, reversed) in [(vec![100i64, 900], false), (vec![7, 5, 3], true), (vec![], false), (vec![0, 3], false)] {
+            for (sizes, reversed) in
+                [(vec![100i64, 900], false), (vec![7, 5, 3], true), (vec![], false), (vec![0, 3], false)]
+            {
                 let n: i64 = sizes.iter().product();
-                let bits: Vec<f64> = (0..n).map(|i| if i * 7 % 5 < 2 { 0.0 } else { -0.5 * (i % 2) as f64 - 1.0 }).collect();
+                let bits: Vec<f64> =
+                    (0..n).map(|i| if i * 7 % 5 < 2 { 0.0 } else { -0.5 * (i % 2) as f64 - 1.0 }).collect();
                 let mut x = Case::real(dtype, &sizes, &bits);
                 if reversed {
                     x.strides.reverse();

@@ -43,7 +43,10 @@ impl Window {
         let s = geometry.kernel.len();
         let lists = [&geometry.kernel, &geometry.stride, &geometry.padding, &geometry.dilation];
         ensure!(
-            (1..=3).contains(&s) && lists.iter().all(|l| l.len() == s) && x.sizes.len() == s + 2 && out.sizes.len() == s + 2,
+            (1..=3).contains(&s)
+                && lists.iter().all(|l| l.len() == s)
+                && x.sizes.len() == s + 2
+                && out.sizes.len() == s + 2,
             Runtime,
             "{name}: a window over {s} dimensions does not fit sizes {} and {}",
             Shape(x.sizes),
@@ -372,23 +375,24 @@ where
     });
 }
 
+/// How many taps along `d` count for the divisor of position `o`.
+fn counted(window: &Window, include_padding: bool, size: usize, d: usize, o: usize) -> f64 {
+    let start = (o * window.stride[d]) as i64 - window.padding[d] as i64;
+    // With padding counted, a window that hangs over even the padding is cut there.
+    let (lo, hi) = if include_padding {
+        (start, (start + window.kernel[d] as i64).min((size + window.padding[d]) as i64))
+    } else {
+        (start.max(0), (start + window.kernel[d] as i64).min(size as i64))
+    };
+    (hi - lo).max(0) as f64
+}
+
 /// The divisor of the window at `o`: a fixed one, or the taps that count.
 fn divisor(window: &Window, geometry: &Pool, sizes: &[usize; 5], o: [usize; 3]) -> f64 {
-    if let Some(d) = geometry.divisor {
-        return d as f64;
+    match geometry.divisor {
+        Some(d) => d as f64,
+        None => (0..3).map(|d| counted(window, geometry.count_include_pad, sizes[d + 2], d, o[d])).product(),
     }
-    (0..3)
-        .map(|d| {
-            let start = (o[d] * window.stride[d]) as i64 - window.padding[d] as i64;
-            // With padding counted, a window that hangs over even the padding is cut there.
-            let (lo, hi) = if geometry.count_include_pad {
-                (start, (start + window.kernel[d] as i64).min((sizes[d + 2] + window.padding[d]) as i64))
-            } else {
-                (start.max(0), (start + window.kernel[d] as i64).min(sizes[d + 2] as i64))
-            };
-            (hi - lo).max(0) as f64
-        })
-        .product()
 }
 
 fn check_average(name: &str, geometry: &Pool, small: &Operand, large: &Operand) -> Result<()> {
@@ -400,6 +404,31 @@ fn check_average(name: &str, geometry: &Pool, small: &Operand, large: &Operand) 
         large.dtype
     );
     Ok(())
+}
+
+/// Adds a row of an image to sums of its columns.
+struct AddRow<'a, E: Element> {
+    sums: &'a mut [E::Acc],
+    row: *const E,
+    stride: isize,
+}
+impl<E: Element> Kernel for AddRow<'_, E> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        // SAFETY: the row has as many elements as there are sums.
+        unsafe {
+            if self.stride == 1 {
+                for (i, s) in self.sums.iter_mut().enumerate() {
+                    *s = s.add((*self.row.add(i)).load());
+                }
+            } else {
+                for (i, s) in self.sums.iter_mut().enumerate() {
+                    *s = s.add((*self.row.offset(i as isize * self.stride)).load());
+                }
+            }
+        }
+    }
 }
 
 /// See [`flambeau_core::Backend::avg_pool`].
@@ -415,25 +444,41 @@ pub fn avg_pool(x: &Operand, geometry: &Pool, out: &Operand) -> Result<()> {
         let [_, c, _, oh, ow] = y.sizes;
         let area = y.sizes[2] * oh * ow;
         let taps = window.kernel.iter().product::<usize>();
+        // For every position along the last dimension: first column, columns, and columns that count.
+        let columns: Vec<(usize, usize, S)> = (0..ow)
+            .map(|k| {
+                let t = window.taps(2, k, x.sizes[4]);
+                let count = counted(&window, geometry.count_include_pad, x.sizes[4], 2, k);
+                ((t.2 + t.0 as isize).max(0) as usize, t.1 - t.0, <S as Float>::of(count))
+            })
+            .collect();
         pool::chunks(x.sizes[0] * c, (16_384 / (area * taps)).max(1), |lo, hi| {
+            let (mut row, mut sums) = (Scratch::<S>::new(x.sizes[4]), Scratch::<S>::new(ow));
             for p in lo..hi {
                 // SAFETY: windows are clipped to the input; each task writes its own planes.
                 unsafe {
                     let (px, py) = (x.plane(p / c, p % c), y.plane(p / c, p % c));
-                    for o in 0..area {
-                        let o = [o / (oh * ow), o / ow % oh, o % ow];
-                        let t: [_; 3] = std::array::from_fn(|d| window.taps(d, o[d], x.sizes[d + 2]));
-                        let mut sum = S::default();
-                        for i in t[0].0..t[0].1 {
-                            for j in t[1].0..t[1].1 {
-                                let row = px.offset((t[0].2 + i as isize) * x.strides[2] + (t[1].2 + j as isize) * x.strides[3]);
-                                for k in t[2].0..t[2].1 {
-                                    sum += (*row.offset((t[2].2 + k as isize) * x.strides[4])).load();
-                                }
+                    for r in 0..y.sizes[2] * oh {
+                        let o = [r / oh, r % oh, 0];
+                        let (z, v) = (window.taps(0, o[0], x.sizes[2]), window.taps(1, o[1], x.sizes[3]));
+                        row.slice().fill(0.0);
+                        for i in z.0..z.1 {
+                            for j in v.0..v.1 {
+                                let at = (z.2 + i as isize) * x.strides[2] + (v.2 + j as isize) * x.strides[3];
+                                dispatch(AddRow { sums: row.slice(), row: px.offset(at) as *const E, stride: x.strides[4] });
                             }
                         }
-                        let at = (0..3).map(|d| o[d] as isize * y.strides[d + 2]).sum::<isize>();
-                        *py.offset(at) = E::store(sum / <S as Float>::of(divisor(&window, geometry, &x.sizes, o)));
+                        let rows: f64 = (0..2).map(|d| counted(&window, geometry.count_include_pad, x.sizes[d + 2], d, o[d])).product();
+                        let rows = <S as Float>::of(rows);
+                        let row = &*row.slice();
+                        for (s, &(from, len, count)) in sums.slice().iter_mut().zip(&columns) {
+                            let total = row[from..from + len].iter().fold(0.0, |a, b| a + b);
+                            *s = total / geometry.divisor.map_or(rows * count, |d| <S as Float>::of(d as f64));
+                        }
+                        let to = py.offset(o[0] as isize * y.strides[2] + o[1] as isize * y.strides[3]);
+                        for (k, s) in sums.slice().iter().enumerate() {
+                            *to.offset(k as isize * y.strides[4]) = E::store(*s);
+                        }
                     }
                 }
             }
@@ -548,9 +593,11 @@ mod tests {
                             let mut inside = vec![];
                             let mut padded = 0;
                             for t in 0..taps {
-                                let (mut t, mut o, mut flat, mut ok, mut scale, mut near) = (t, o as i64, 0, true, 1, true);
+                                let (mut t, mut o, mut flat, mut ok, mut scale, mut near) =
+                                    (t, o as i64, 0, true, 1, true);
                                 for d in (0..r).rev() {
-                                    let i = o % so[d + 2] * g.stride[d] - g.padding[d] + t % g.kernel[d] * g.dilation[d];
+                                    let i =
+                                        o % so[d + 2] * g.stride[d] - g.padding[d] + t % g.kernel[d] * g.dilation[d];
                                     o /= so[d + 2];
                                     t /= g.kernel[d];
                                     ok &= i >= 0 && i < sizes[d + 2];
@@ -595,8 +642,16 @@ mod tests {
     fn nan_and_infinities() {
         let n = f64::NEG_INFINITY;
         let x = Case::real(DType::F32, &[1, 1, 3, 4], &[n, n, 1.0, 1.0, n, n, 1.0, f64::NAN, n, n, 0.0, 2.0]);
-        let g = Pool { kernel: vec![3, 2], stride: vec![3, 2], padding: vec![0, 0], dilation: vec![1, 1], count_include_pad: true, divisor: None };
-        let (y, ix) = (Case::random(DType::F32, &[1, 1, 1, 2], false, 1), Case::random(DType::I64, &[1, 1, 1, 2], false, 1));
+        let g = Pool {
+            kernel: vec![3, 2],
+            stride: vec![3, 2],
+            padding: vec![0, 0],
+            dilation: vec![1, 1],
+            count_include_pad: true,
+            divisor: None,
+        };
+        let (y, ix) =
+            (Case::random(DType::F32, &[1, 1, 1, 2], false, 1), Case::random(DType::I64, &[1, 1, 1, 2], false, 1));
         max_pool(&x.operand(), &g, &y.operand(), &ix.operand()).unwrap();
         assert!(y.reals()[0] == n && y.reals()[1].is_nan());
         assert_eq!(ix.reals(), [0.0, 7.0]);

@@ -804,14 +804,18 @@ mod tests {
         let strides = flambeau_core::contiguous_strides(sizes);
         let (s, t) = (without(sizes, dim), without(&strides, dim));
         (0..s.iter().product::<i64>() as usize)
-            .map(|i| (0..sizes[dim] as usize).map(|j| unravel(i, &s, &t) as usize + j * strides[dim] as usize).collect())
+            .map(|i| {
+                (0..sizes[dim] as usize).map(|j| unravel(i, &s, &t) as usize + j * strides[dim] as usize).collect()
+            })
             .collect()
     }
 
     #[test]
     fn softmax_and_its_gradient() {
         for dtype in DTYPES {
-            for (sizes, dim) in [(vec![5, 70], 1), (vec![5, 70], 0), (vec![3, 20, 7], 1), (vec![2, 9000], 1), (vec![4, 1], 1)] {
+            for (sizes, dim) in
+                [(vec![5, 70], 1), (vec![5, 70], 0), (vec![3, 20, 7], 1), (vec![2, 9000], 1), (vec![4, 1], 1)]
+            {
                 for reversed in [false, true] {
                     for log in [false, true] {
                         let x = Case::random(dtype, &sizes, reversed, 1);
@@ -840,7 +844,13 @@ mod tests {
         let y = Case::random(DType::F32, &[2, 3], false, 1);
         softmax(&x.operand(), 1, false, &y.operand()).unwrap();
         assert!(y.reals()[..3].iter().all(|v| v.is_nan()) && y.reals()[3..] == [0.0, 0.5, 0.5]);
-        assert!(softmax(&Case::real(DType::I64, &[1], &[1.0]).operand(), 0, false, &Case::real(DType::I64, &[1], &[1.0]).operand()).is_err());
+        assert!(softmax(
+            &Case::real(DType::I64, &[1], &[1.0]).operand(),
+            0,
+            false,
+            &Case::real(DType::I64, &[1], &[1.0]).operand()
+        )
+        .is_err());
     }
 
     #[test]
@@ -852,10 +862,20 @@ mod tests {
                     let x = Case::random(dtype, &[rows, n], reversed, 1);
                     let g = Case::random(dtype, &[rows, n], false, 2);
                     let (w, b) = (Case::random(dtype, &[n], false, 3), Case::random(dtype, &[n], false, 4));
-                    let (y, gx) = (Case::random(dtype, &[rows, n], false, 5), Case::random(dtype, &[rows, n], reversed, 5));
+                    let (y, gx) =
+                        (Case::random(dtype, &[rows, n], false, 5), Case::random(dtype, &[rows, n], reversed, 5));
                     let (gw, gb) = (Case::random(dtype, &[n], false, 5), Case::random(dtype, &[n], false, 5));
                     let (mean, rstd) = (Case::random(acc, &[rows], false, 6), Case::random(acc, &[rows], false, 6));
-                    layer_norm(&x.operand(), Some(&w.operand()), Some(&b.operand()), 1e-5, &y.operand(), &mean.operand(), &rstd.operand()).unwrap();
+                    layer_norm(
+                        &x.operand(),
+                        Some(&w.operand()),
+                        Some(&b.operand()),
+                        1e-5,
+                        &y.operand(),
+                        &mean.operand(),
+                        &rstd.operand(),
+                    )
+                    .unwrap();
                     let mut bits: Option<Vec<u8>> = None;
                     for threads in [1, 2, 8] {
                         pool::set_num_threads(threads);
@@ -913,7 +933,8 @@ mod tests {
                 let mut g = Case::random(dtype, &[40], false, 3);
                 g.strides[0] = 0;
                 let gx = Case::random(dtype, &[40, 70], false, 4);
-                cross_entropy_grad(&g.operand(), &x.operand(), &target.operand(), &lse.operand(), -100, &gx.operand()).unwrap();
+                cross_entropy_grad(&g.operand(), &x.operand(), &target.operand(), &lse.operand(), -100, &gx.operand())
+                    .unwrap();
                 let (xv, gv) = (x.reals(), g.reals());
                 let (mut want, mut wgx) = (vec![], vec![]);
                 for i in 0..rows {

@@ -56,18 +56,54 @@ keys! {
 macro_rules! with_key {
     ($dtype:expr, $name:expr, $T:ident => $body:expr) => {
         match $dtype {
-            DType::Bool | DType::U8 => { type $T = u8; $body }
-            DType::I8 => { type $T = i8; $body }
-            DType::I16 => { type $T = i16; $body }
-            DType::I32 => { type $T = i32; $body }
-            DType::I64 => { type $T = i64; $body }
-            DType::U16 => { type $T = u16; $body }
-            DType::U32 => { type $T = u32; $body }
-            DType::U64 => { type $T = u64; $body }
-            DType::F16 => { type $T = f16; $body }
-            DType::BF16 => { type $T = bf16; $body }
-            DType::F32 => { type $T = f32; $body }
-            DType::F64 => { type $T = f64; $body }
+            DType::Bool | DType::U8 => {
+                type $T = u8;
+                $body
+            }
+            DType::I8 => {
+                type $T = i8;
+                $body
+            }
+            DType::I16 => {
+                type $T = i16;
+                $body
+            }
+            DType::I32 => {
+                type $T = i32;
+                $body
+            }
+            DType::I64 => {
+                type $T = i64;
+                $body
+            }
+            DType::U16 => {
+                type $T = u16;
+                $body
+            }
+            DType::U32 => {
+                type $T = u32;
+                $body
+            }
+            DType::U64 => {
+                type $T = u64;
+                $body
+            }
+            DType::F16 => {
+                type $T = f16;
+                $body
+            }
+            DType::BF16 => {
+                type $T = bf16;
+                $body
+            }
+            DType::F32 => {
+                type $T = f32;
+                $body
+            }
+            DType::F64 => {
+                type $T = f64;
+                $body
+            }
             other => return Err(not_implemented($name, other)),
         }
     };
@@ -356,11 +392,15 @@ mod tests {
     #[test]
     fn stable_with_nan_last() {
         for dtype in [DType::F32, DType::F64, DType::F16, DType::I64, DType::I8, DType::U8, DType::Bool] {
-            for (sizes, dim) in [(vec![3i64, 50], 1), (vec![50, 3], 0), (vec![2, 5000], 1), (vec![], 0), (vec![300_000], 0)] {
+            for (sizes, dim) in
+                [(vec![3i64, 50], 1), (vec![50, 3], 0), (vec![2, 5000], 1), (vec![], 0), (vec![300_000], 0)]
+            {
                 let n: usize = sizes.iter().product::<i64>() as usize;
                 let mut values: Vec<f64> = (0..n).map(|i| ((i * 7919 % 1013) as f64 - 500.0) * 0.25).collect();
                 if dtype.is_integral(true) {
-                    values.iter_mut().for_each(|v| *v = v.trunc().clamp(if dtype.is_signed() { -100.0 } else { 0.0 }, 100.0));
+                    values
+                        .iter_mut()
+                        .for_each(|v| *v = v.trunc().clamp(if dtype.is_signed() { -100.0 } else { 0.0 }, 100.0));
                 } else if n > 10 {
                     (values[3], values[7], values[8], values[9]) = (f64::NAN, -0.0, 0.0, f64::NEG_INFINITY);
                     values[n - 2] = f64::NAN;
@@ -392,7 +432,11 @@ mod tests {
                             let mut want: Vec<usize> = (0..m).collect();
                             want.sort_by(|&a, &b| {
                                 let c = order(xv[at(a, m)], xv[at(b, m)]);
-                                if descending { c.reverse() } else { c }
+                                if descending {
+                                    c.reverse()
+                                } else {
+                                    c
+                                }
                             });
                             for j in 0..k {
                                 assert_eq!(iv[at(j, k)] as usize, want[j], "{dtype} {sizes:?} {j}");

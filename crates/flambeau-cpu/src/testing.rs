@@ -24,9 +24,17 @@ impl Case {
         let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
         (0..20).for_each(|_| _ = random(&mut state));
         let n = numel(sizes) as usize;
-        let values: Vec<Complex64> =
-            (0..n).map(|_| Complex64::new(random(&mut state), if dtype.is_complex() { random(&mut state) } else { 0.0 })).collect();
-        let mut case = Case::of(dtype, sizes, &values.iter().map(|v| if dtype.is_integral(true) { (v * 9.0).re.trunc().into() } else { *v }).collect::<Vec<_>>());
+        let values: Vec<Complex64> = (0..n)
+            .map(|_| Complex64::new(random(&mut state), if dtype.is_complex() { random(&mut state) } else { 0.0 }))
+            .collect();
+        let mut case = Case::of(
+            dtype,
+            sizes,
+            &values
+                .iter()
+                .map(|v| if dtype.is_integral(true) { (v * 9.0).re.trunc().into() } else { *v })
+                .collect::<Vec<_>>(),
+        );
         if reversed {
             let turned: Vec<i64> = sizes.iter().rev().copied().collect();
             case.strides = contiguous_strides(&turned).iter().rev().copied().collect();
