@@ -492,9 +492,9 @@ def ctc_loss(
     if not 0 <= blank < classes:
         raise RuntimeError("blank must be in label range")
     if len(lengths) != batch:
-        raise RuntimeError(f"input_lengths must be of size batch_size")
+        raise RuntimeError("input_lengths must be of size batch_size")
     if len(sizes) != batch:
-        raise RuntimeError(f"target_lengths must be of size batch_size")
+        raise RuntimeError("target_lengths must be of size batch_size")
     if any(n > steps or n < 0 for n in lengths):
         raise RuntimeError(f"Expected input_lengths to have value at most {steps}, but got value {max(lengths)}")
     longest = max(sizes, default=0)
@@ -510,7 +510,8 @@ def ctc_loss(
     labels = ops.stack(rows, 0).to(scores.device)
     # The alignment's states are blank, l₁, blank, l₂, …, blank.
     blanks = ops.full((batch, longest, 1), blank, dtype=labels.dtype, device=labels.device)
-    states = ops.cat([ops.cat([blanks, labels.unsqueeze(2)], 2).reshape(batch, -1), ops.full((batch, 1), blank, dtype=labels.dtype, device=labels.device)], 1)
+    end = ops.full((batch, 1), blank, dtype=labels.dtype, device=labels.device)
+    states = ops.cat([ops.cat([blanks, labels.unsqueeze(2)], 2).reshape(batch, -1), end], 1)
     width = states.shape[1]
     emitted = scores.gather(2, states.unsqueeze(0).expand(steps, batch, width))
     # Finite, so that gradients of impossible paths are zero rather than not a number.
@@ -539,6 +540,12 @@ def ctc_loss(
         loss = ops.where(impossible, ops.zeros_like(loss), loss)
     else:
         loss = ops.where(impossible, ops.full_like(loss, float("inf")), loss)
+    # The inputs are taken to be normalised, so that a step's gradient is its probabilities minus their expectation under
+    # the alignments: the probabilities enter as a term of value zero.
+    counted = ops.arange(steps, device=scores.device).unsqueeze(1) < ops.tensor(lengths, device=scores.device)
+    mass = (scores.exp().sum(2) * counted.to(scores.dtype)).sum(0)
+    mass = mass - mass.detach()
+    loss = loss + (mass.masked_fill(impossible, 0) if zero_infinity else mass)
     if reduction == "mean":
         return (loss / ops.tensor([max(s, 1) for s in sizes], dtype=loss.dtype, device=loss.device)).mean()
     loss = loss if batched else loss.squeeze(0)

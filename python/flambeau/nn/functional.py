@@ -103,6 +103,8 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
     """Leaky ReLU with a slope for all or one for each channel."""
     if weight.numel() > 1 and input.dim() >= 2:
         weight = weight.reshape([-1 if i == 1 else 1 for i in range(input.dim())])
+    elif input.dim() == 0:
+        weight = weight.reshape(())
     return ops.where(input > 0, input, weight * input)
 
 

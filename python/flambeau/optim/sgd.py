@@ -1,0 +1,82 @@
+"""Stochastic gradient descent, a group in one call of the extension."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .._flambeau import Tensor, _optimizer_step
+from .optimizer import Optimizer, _check, _number, _zeros_like
+
+
+class SGD(Optimizer):
+    """p -= lr · (g + weight_decay · p), with momentum, dampening and Nesterov's form."""
+
+    _sparse = True
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Any = 1e-3,
+        momentum: float = 0,
+        dampening: float = 0,
+        weight_decay: Any = 0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        differentiable: bool = False,
+        fused: bool | None = None,
+    ) -> None:
+        _check(_number(lr) >= 0.0, f"Invalid learning rate: {lr}")
+        _check(momentum >= 0.0, f"Invalid momentum value: {momentum}")
+        _check(_number(weight_decay) >= 0.0, f"Invalid weight_decay value: {weight_decay}")
+        _check(not nesterov or (momentum > 0 and dampening == 0), "Nesterov momentum requires a momentum and zero dampening")
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "momentum": momentum,
+                "dampening": dampening,
+                "weight_decay": weight_decay,
+                "nesterov": nesterov,
+                "maximize": maximize,
+                "foreach": foreach,
+                "differentiable": differentiable,
+                "fused": fused,
+            },
+        )
+
+    def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
+        numbers = {
+            "lr": _number(group["lr"]),
+            "momentum": group["momentum"],
+            "dampening": group["dampening"],
+            "weight_decay": _number(group["weight_decay"]),
+            "nesterov": group["nesterov"],
+            "maximize": group["maximize"],
+            "first": False,
+        }
+        grads = [g.to_dense() if g.is_sparse else g for g in grads]
+        if not group["momentum"]:
+            _optimizer_step("sgd", [params, grads, []], numbers)
+            return
+        # Buffers start as the first gradient, so that parameters on their first step go by themselves.
+        fresh, seen = ([], [], []), ([], [], [])  # type: ignore[var-annotated]
+        for p, g in zip(params, grads, strict=True):
+            state = self.state[p]
+            buffer = state.get("momentum_buffer")
+            if buffer is None:
+                state["momentum_buffer"] = buffer = _zeros_like(p)
+                into = fresh
+            else:
+                into = seen
+            into[0].append(p)
+            into[1].append(g)
+            into[2].append(buffer)
+        if seen[0]:
+            _optimizer_step("sgd", list(seen), numbers)
+        if fresh[0]:
+            _optimizer_step("sgd", list(fresh), {**numbers, "first": True})
+
+
+__all__ = ["SGD"]
