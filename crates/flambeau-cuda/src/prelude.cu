@@ -6,9 +6,9 @@ typedef unsigned int u32;
 typedef unsigned short u16;
 typedef unsigned char u8;
 
-#ifdef FLAMBEAU_EMULATED
-#define FMA(a, b, c) ((a) * (b) + (c))
-#else
+// The multiply-add of products, the only place where two operations may round once.
+template <class T> __device__ inline T FMA(T a, T b, T c) { return a * b + c; }
+#ifndef FLAMBEAU_EMULATED
 __device__ inline float FMA(float a, float b, float c) { return fmaf(a, b, c); }
 __device__ inline double FMA(double a, double b, double c) { return fma(a, b, c); }
 #endif
@@ -34,11 +34,6 @@ template <class R> struct Complex {
 };
 typedef Complex<float> c32;
 typedef Complex<double> c64;
-__device__ inline c32 FMA(c32 a, c32 b, c32 c) { return a * b + c; }
-__device__ inline c64 FMA(c64 a, c64 b, c64 c) { return a * b + c; }
-#ifndef FLAMBEAU_EMULATED
-__device__ inline i64 FMA(i64 a, i64 b, i64 c) { return a * b + c; }
-#endif
 
 // ---- small floats ------------------------------------------------------------------------------------------------------
 // The magnitude of `f` rounded to nearest even, with M bits of mantissa and the exponent bias BIAS; too large values keep

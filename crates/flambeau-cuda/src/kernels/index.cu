@@ -47,6 +47,8 @@ extern "C" __global__ void index_read(const IndexArgs a) {
         if (position(a, at, zero, from)) move_element(a.values.p, offset(at, a.w, a.values.stride), a.x.p, from, a.bytes);
     }
 }
+template <class T> __device__ inline T combine(T a, T b, bool largest) { return largest ? m_max(a, b) : m_min(a, b); }
+template <class R> __device__ inline Complex<R> combine(Complex<R> a, Complex<R>, bool) { return a; }
 // Each thread owns places that no other thread writes, and goes through its values in order.
 template <class C> __device__ inline void write_in_order(const IndexArgs &a) {
     for (i64 i = first_index(); i < a.w.n; i += index_step()) {
@@ -65,8 +67,6 @@ template <class C> __device__ inline void write_in_order(const IndexArgs &a) {
         }
     }
 }
-template <class T> __device__ inline T combine(T a, T b, bool largest) { return largest ? m_max(a, b) : m_min(a, b); }
-template <class R> __device__ inline Complex<R> combine(Complex<R> a, Complex<R>, bool) { return a; }
 extern "C" __global__ void index_write_f32(const IndexArgs a) { write_in_order<float>(a); }
 extern "C" __global__ void index_write_f64(const IndexArgs a) { write_in_order<double>(a); }
 extern "C" __global__ void index_write_i64(const IndexArgs a) { write_in_order<i64>(a); }

@@ -105,6 +105,9 @@ __device__ inline i64 window_count(const WindowArgs &a, const Window &w) {
     }
     return count;
 }
+__device__ inline float m_mean(float sum, i64 n) { return sum / (float)n; }
+__device__ inline double m_mean(double sum, i64 n) { return sum / (double)n; }
+__device__ inline i64 m_mean(i64 sum, i64 n) { return m_trunc_div(sum, n); }
 template <class C, int DT> __device__ inline void avg_pool(const WindowArgs &a) {
     i64 n = a.images * a.channels * a.out[0] * a.out[1] * a.out[2];
     for (i64 i = first_index(); i < n; i += index_step()) {
@@ -120,9 +123,6 @@ template <class C, int DT> __device__ inline void avg_pool(const WindowArgs &a) 
         store_at<C, DT>(a.y, a.dtype, w.image * a.y_image + w.channel * a.y_channel + w.at[0] * a.y_step[0] + w.at[1] * a.y_step[1] + w.at[2] * a.y_step[2], m_mean(sum, count));
     }
 }
-__device__ inline float m_mean(float sum, i64 n) { return sum / (float)n; }
-__device__ inline double m_mean(double sum, i64 n) { return sum / (double)n; }
-__device__ inline i64 m_mean(i64 sum, i64 n) { return m_trunc_div(sum, n); }
 // One thread an element of the large side: the windows that saw it, in order.
 template <class C, int DT> __device__ inline void avg_pool_grad(const WindowArgs &a) {
     i64 n = a.images * a.channels * a.in[0] * a.in[1] * a.in[2];
