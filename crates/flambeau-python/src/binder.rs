@@ -30,6 +30,11 @@ pub struct Overload {
     pub requires_grad: Option<usize>,
 }
 
+// SAFETY: `named` is a type that lives for ever and is only used while attached.
+unsafe impl Sync for Overload {}
+// SAFETY: as above.
+unsafe impl Send for Overload {}
+
 /// Everything that is called by one name.
 pub struct Operator {
     /// The last part: `"relu"` of `nn.functional.relu`, with its `_` for in-place forms.

@@ -1,1 +1,42 @@
-//! stub
+//! Flambeau's extension module `_flambeau`: the signature table, the binder, Tensor's slots, conversions. No mathematics.
+//!
+//! What is called at every operator is written against the raw C API (`raw`, `binder`, `tensor`, `slots`); what is cold is
+//! ordinary PyO3.
+
+#![allow(static_mut_refs)]
+
+mod attributes;
+mod autograd;
+mod binder;
+mod call;
+mod construct;
+mod convert;
+mod error;
+mod indexing;
+mod overrides;
+mod print;
+mod raw;
+mod runtime;
+mod signature;
+#[macro_use]
+mod signatures;
+mod slots;
+mod stub;
+mod tensor;
+mod types;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+fn _flambeau(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    error::register(m)?;
+    types::register(m)?;
+    tensor::register(m)?;
+    overrides::register(m)?;
+    convert::register(m)?;
+    autograd::register(m)?;
+    runtime::register(m)?;
+    signatures::register(m)?;
+    stub::register(m)
+}

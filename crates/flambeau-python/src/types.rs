@@ -554,7 +554,6 @@ fn fresh_seed() -> u64 {
 #[pyfunction]
 fn manual_seed(py: Python<'_>, seed: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
     flambeau::random::default_generator().manual_seed(seed_of(seed)?);
-    flambeau::cuda::manual_seed_all(seed_of(seed)?);
     Ok(DEFAULT_GENERATOR.get_or_init(py).clone_ref(py).into_any())
 }
 

@@ -151,8 +151,9 @@ macro_rules! operators {
                 forms: $crate::signatures::form_bits(stringify!($($form)*)),
                 written: stringify!($($form)*),
                 call: |args| {
+                    let f = $f;
                     // SAFETY: the binder fills `args` by this row's signature, which the assertion above compared.
-                    unsafe { $crate::call::invoke($f, args) }
+                    unsafe { $crate::call::invoke(f, args) }
                 },
                 takes_dest: $crate::signatures::has_dest($crate::call::types_of(&$f)),
                 detachable: $crate::signatures::is_detachable($crate::call::types_of(&$f)),

@@ -122,3 +122,12 @@ impl Tensor {
         self.grad_fn().ok().flatten().map_or(0, |e| e.nr)
     }
 }
+
+/// A detached tensor seen as output `nr` of `node`: a saved output on its way to a custom backward.
+pub fn with_node(t: &Tensor, node: Arc<Node>, nr: u32) -> Tensor {
+    let out = t.detach();
+    if out.dtype().is_differentiable() {
+        out.set_edge(Edge { node, nr });
+    }
+    out
+}

@@ -1,5 +1,6 @@
 //! Reverse-mode differentiation: metadata on tensors, nodes, and the engine.
 
+pub mod custom;
 pub mod engine;
 pub mod expr;
 pub mod meta;

@@ -1,0 +1,150 @@
+//! Process and thread settings: gradient modes, vmap levels, recording, threads, CUDA, files.
+
+use crate::error::*;
+use crate::tensor::*;
+use flambeau::{batch, graph, mode, Device, Tensor};
+use pyo3::exceptions::*;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+#[pyfunction]
+fn _set_grad_enabled(on: bool) {
+    mode::set(mode::NO_GRAD, !on);
+}
+/// Whether operators record gradients.
+#[pyfunction]
+fn is_grad_enabled() -> bool {
+    mode::current() & mode::NO_GRAD == 0
+}
+#[pyfunction]
+fn _set_inference_mode(on: bool) {
+    mode::set(mode::INFERENCE, on);
+}
+/// Whether `inference_mode` is on.
+#[pyfunction]
+fn is_inference_mode_enabled() -> bool {
+    mode::inference()
+}
+
+fn tensor_arg<'a>(o: &'a Bound<'_, PyAny>) -> PyResult<&'a Tensor> {
+    extract(o).ok_or_else(|| PyTypeError::new_err(format!("expected Tensor, got {}", o.get_type())))
+}
+
+#[pyfunction]
+#[pyo3(signature = (batch_size, randomness="error"))]
+fn _vmap_enter(batch_size: i64, randomness: &str) -> PyResult<u32> {
+    if !["error", "different", "same"].contains(&randomness) {
+        return Err(PyRuntimeError::new_err(format!(
+            "Only allowed values for randomness are 'error', 'different', or 'same'. Got {randomness}"
+        )));
+    }
+    Ok(batch::enter(batch_size))
+}
+#[pyfunction]
+fn _vmap_exit(level: u32) {
+    batch::exit(level);
+}
+#[pyfunction]
+fn _add_batch_dim<'py>(t: &Bound<'py, PyAny>, dim: i64, level: u32) -> PyResult<Bound<'py, PyAny>> {
+    wrap_bound(t.py(), batch::add_batch_dim(tensor_arg(t)?, dim, level).py()?)
+}
+#[pyfunction]
+fn _remove_batch_dim<'py>(t: &Bound<'py, PyAny>, level: u32, batch_size: i64, out_dim: i64) -> PyResult<Bound<'py, PyAny>> {
+    wrap_bound(t.py(), batch::remove_batch_dim(tensor_arg(t)?, level, batch_size, out_dim).py()?)
+}
+#[pyfunction]
+fn _vmap_lift<'py>(t: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    wrap_bound(t.py(), batch::lift(tensor_arg(t)?).py()?)
+}
+#[pyfunction]
+fn _is_batched(t: &Bound<'_, PyAny>) -> PyResult<bool> {
+    Ok(tensor_arg(t)?.as_batched().is_some())
+}
+
+#[pyfunction]
+fn _record_enter() {
+    graph::enter();
+}
+#[pyfunction]
+fn _record_exit(py: Python<'_>) -> PyResult<()> {
+    py.detach(graph::exit).py()
+}
+#[pyfunction]
+fn _record_flush(py: Python<'_>) -> PyResult<()> {
+    py.detach(graph::flush).py()
+}
+#[pyfunction]
+fn _plan_stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let s = graph::stats();
+    let d = PyDict::new(py);
+    d.set_item("plans", s.plans)?;
+    d.set_item("hits", s.hits)?;
+    d.set_item("misses", s.misses)?;
+    d.set_item("fused", s.fused)?;
+    Ok(d)
+}
+
+/// Sets how many threads operators use; results do not depend on it.
+#[pyfunction]
+fn set_num_threads(n: i64) -> PyResult<()> {
+    if n < 1 {
+        return Err(PyRuntimeError::new_err("set_num_threads expects a positive integer"));
+    }
+    flambeau::cpu::set_num_threads(n as usize);
+    Ok(())
+}
+/// How many threads operators use.
+#[pyfunction]
+fn get_num_threads() -> usize {
+    flambeau::cpu::num_threads()
+}
+#[pyfunction]
+fn get_num_interop_threads() -> usize {
+    1
+}
+#[pyfunction]
+fn set_num_interop_threads(_n: i64) {}
+
+#[pyfunction]
+fn _cuda_is_available() -> bool {
+    flambeau::cuda::is_available()
+}
+#[pyfunction]
+fn _cuda_device_count() -> usize {
+    flambeau::cuda::device_count()
+}
+#[pyfunction]
+#[pyo3(signature = (index=0))]
+fn _cuda_synchronize(py: Python<'_>, index: u16) -> PyResult<()> {
+    py.detach(|| flambeau::apply::backend(Device::Cuda(index)).and_then(|b| b.synchronize())).py()
+}
+#[pyfunction]
+#[pyo3(signature = (index=0))]
+fn _cuda_memory_stats(index: u16) -> PyResult<(usize, usize)> {
+    Ok(flambeau::apply::backend(Device::Cuda(index)).py()?.memory_stats())
+}
+#[pyfunction]
+#[pyo3(signature = (index=0))]
+fn _cuda_empty_cache(index: u16) -> PyResult<()> {
+    flambeau::apply::backend(Device::Cuda(index)).py()?.trim();
+    Ok(())
+}
+#[pyfunction]
+fn _cpu_memory_stats() -> PyResult<(usize, usize)> {
+    Ok(flambeau::apply::backend(Device::Cpu).py()?.memory_stats())
+}
+
+/// Adds everything here to the module.
+pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    macro_rules! functions {
+        ($($f:ident)*) => { $( m.add_function(wrap_pyfunction!($f, m)?)?; )* };
+    }
+    functions!(_set_grad_enabled is_grad_enabled _set_inference_mode is_inference_mode_enabled _vmap_enter _vmap_exit
+        _add_batch_dim _remove_batch_dim _vmap_lift _is_batched _record_enter _record_exit _record_flush _plan_stats
+        set_num_threads get_num_threads get_num_interop_threads set_num_interop_threads
+        _cuda_is_available _cuda_device_count _cuda_synchronize _cuda_memory_stats _cuda_empty_cache _cpu_memory_stats);
+    let make = wrap_pyfunction!(crate::signatures::tensor::make_subclass, m)?;
+    let descriptor = m.py().import("builtins")?.getattr("staticmethod")?.call1((make,))?;
+    m.getattr("Tensor")?.setattr("_make_subclass", descriptor)?;
+    m.add_function(wrap_pyfunction!(crate::signatures::tensor::_rebuild_tensor, m)?)
+}
