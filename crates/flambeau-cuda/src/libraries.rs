@@ -20,12 +20,17 @@ pub(crate) fn open_first(names: &[&str]) {
     let directories = DIRECTORIES.lock().clone();
     for name in names {
         for directory in &directories {
-            let Ok(entries) = std::fs::read_dir(directory) else { continue };
+            let Ok(entries) = std::fs::read_dir(directory) else {
+                continue;
+            };
             for entry in entries.flatten() {
                 let file = entry.file_name();
                 let file = file.to_string_lossy();
                 // The `alt` variants of NVRTC's wheel have the plain ones' symbols.
-                if file.starts_with(name) && !file.contains(".alt.") && (file.contains(".so") || file.ends_with(".dll")) {
+                if file.starts_with(name)
+                    && !file.contains(".alt.")
+                    && (file.contains(".so") || file.ends_with(".dll"))
+                {
                     // SAFETY: a vendor's library from a directory that the user named.
                     if let Ok(library) = unsafe { open_global(&entry.path()) } {
                         std::mem::forget(library);
@@ -37,7 +42,9 @@ pub(crate) fn open_first(names: &[&str]) {
 }
 
 #[cfg(unix)]
-unsafe fn open_global(path: &std::path::Path) -> Result<libloading::os::unix::Library, libloading::Error> {
+unsafe fn open_global(
+    path: &std::path::Path,
+) -> Result<libloading::os::unix::Library, libloading::Error> {
     use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_LAZY};
     Library::open(Some(path), RTLD_LAZY | RTLD_GLOBAL)
 }

@@ -51,7 +51,9 @@ BINARY(m_copysign, copysignf, copysign)
 BINARY(m_nextafter, nextafterf, nextafter)
 BINARY(m_fmax, fmaxf, fmax)
 BINARY(m_fmin, fminf, fmin)
-BINARY(m_pow, powf, pow)
+
+__device__ inline float m_pow(float a, float b) { return b == 2.0f ? a * a : b == 0.5f && a >= 0.0f ? sqrtf(a) : powf(a, b); }
+__device__ inline double m_pow(double a, double b) { return b == 2.0 ? a * a : b == 0.5 && a >= 0.0 ? sqrt(a) : pow(a, b); }
 
 // ---- real numbers and integers -----------------------------------------------------------------------------------------
 template <class T> __device__ inline T m_max(T a, T b) { return a != a ? a : (b != b ? b : (a > b ? a : b)); }
@@ -61,8 +63,8 @@ __device__ inline i64 m_fmin(i64 a, i64 b) { return a < b ? a : b; }
 __device__ inline i64 m_abs(i64 a) { return a < 0 ? -a : a; }
 __device__ inline i64 m_sign(i64 a) { return (a > 0) - (a < 0); }
 __device__ inline i64 m_sgn(i64 a) { return m_sign(a); }
-__device__ inline float m_sign(float a) { return a != a ? a : (float)((a > 0) - (a < 0)); }
-__device__ inline double m_sign(double a) { return a != a ? a : (double)((a > 0) - (a < 0)); }
+__device__ inline float m_sign(float a) { return a > 0 ? 1.0f : a < 0 ? -1.0f : a * 0.0f; }
+__device__ inline double m_sign(double a) { return a > 0 ? 1.0 : a < 0 ? -1.0 : a * 0.0; }
 __device__ inline float m_sgn(float a) { return m_sign(a); }
 __device__ inline double m_sgn(double a) { return m_sign(a); }
 __device__ inline float m_conj(float a) { return a; }
@@ -137,8 +139,8 @@ template <class T> __device__ inline T m_logaddexp2(T a, T b) {
 }
 template <class T> __device__ inline T m_softplus(T a) { return a > T(20) ? a : m_log1p(m_exp(a)); }
 template <class T> __device__ inline T m_sinc(T a) {
-    T x = a * T(PI_);
-    return a == T(0) ? T(1) : m_sin(x) / x;
+    double x = (double)a * PI_;
+    return a == T(0) ? T(1) : T(m_sin(x) / x);
 }
 // a Φ(a)
 template <class T> __device__ inline T m_gelu(T a) { return a * T(0.5) * (T(1) + m_erf(a * T(0.70710678118654752440))); }
@@ -301,11 +303,11 @@ template <class R> __device__ inline bool m_isfinite(Complex<R> a) { return m_is
 template <class R> __device__ inline Complex<R> m_div(Complex<R> a, Complex<R> b) {
     if (m_abs(b.re) >= m_abs(b.im)) {
         if (b.re == R(0) && b.im == R(0)) return Complex<R>(a.re / m_abs(b.re), a.im / m_abs(b.im));
-        R r = b.im / b.re, d = R(1) / (b.re + b.im * r);
-        return Complex<R>((a.re + a.im * r) * d, (a.im - a.re * r) * d);
+        R r = b.im / b.re, d = b.re + b.im * r;
+        return Complex<R>((a.re + a.im * r) / d, (a.im - a.re * r) / d);
     }
-    R r = b.re / b.im, d = R(1) / (b.re * r + b.im);
-    return Complex<R>((a.re * r + a.im) * d, (a.im * r - a.re) * d);
+    R r = b.re / b.im, d = b.re * r + b.im;
+    return Complex<R>((a.re * r + a.im) / d, (a.im * r - a.re) / d);
 }
 template <class R> __device__ inline Complex<R> scaled(Complex<R> a, R s) { return Complex<R>(a.re * s, a.im * s); }
 template <class R> __device__ inline Complex<R> m_sgn(Complex<R> a) {
@@ -339,9 +341,15 @@ template <class R> __device__ inline Complex<R> m_log1p(Complex<R> a) {
         return Complex<R>(R(0.5) * m_log1p(x * (R(2) + x) + y * y), m_atan2(y, R(1) + x));
     return m_log(Complex<R>(R(1) + x, y));
 }
+// In double, so that the logarithm's error does not grow with the exponent.
 template <class R> __device__ inline Complex<R> m_pow(Complex<R> a, Complex<R> b) {
-    if (a.re == R(0) && a.im == R(0)) return b.re == R(0) && b.im == R(0) ? Complex<R>(R(1), R(0)) : Complex<R>(R(0), R(0));
-    return m_exp(b * m_log(a));
+    if (b.re == R(0) && b.im == R(0)) return Complex<R>(R(1), R(0));
+    if (a.re == R(0) && a.im == R(0)) {
+        R v = b.re > R(0) ? R(0) : R(0) / R(0);
+        return Complex<R>(v, v);
+    }
+    c64 z = m_exp(c64((double)b.re, (double)b.im) * m_log(c64((double)a.re, (double)a.im)));
+    return Complex<R>((R)z.re, (R)z.im);
 }
 template <class R> __device__ inline Complex<R> m_sinh(Complex<R> a) {
     return Complex<R>(m_sinh(a.re) * m_cos(a.im), m_cosh(a.re) * m_sin(a.im));

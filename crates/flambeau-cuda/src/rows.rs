@@ -29,11 +29,22 @@ pub(crate) fn unit(key: &[u8], class: Class, code: i32) -> Unit {
         list.push((function, parameter, Some(THREADS), THREADS as usize * 8));
     }
     list.push(("cross_entropy_grad", "LossArgs", None, 0));
-    codegen::instances(Library::Rows, &codegen::kernel_name("k", key), class, &[code], &list)
+    codegen::instances(
+        Library::Rows,
+        &codegen::kernel_name("k", key),
+        class,
+        &[code],
+        &list,
+    )
 }
 
 fn kernels(b: &CudaBackend, name: &str, dtype: DType) -> Result<Arc<[Function]>> {
-    ensure!(dtype.is_float(), NotImplemented, "\"{name}\" not implemented for '{}'", dtype.title());
+    ensure!(
+        dtype.is_float(),
+        NotImplemented,
+        "\"{name}\" not implemented for '{}'",
+        dtype.title()
+    );
     let (class, code) = (dtype.class(), codegen::dtype_code(dtype, b.generic()));
     let key = [b'o', class as u8, code as u8];
     b.kernels(&key, || Ok(unit(&key, class, code)))
@@ -48,11 +59,26 @@ fn form(rows: i64, n: i64, along: i64) -> (usize, Extent) {
     }
 }
 
-fn run_rows(b: &CudaBackend, which: usize, name: &str, x: &Operand, y: Option<&Operand>, out: &Operand, dim: usize, log: bool) -> Result<()> {
+fn run_rows(
+    b: &CudaBackend,
+    which: usize,
+    name: &str,
+    x: &Operand,
+    y: Option<&Operand>,
+    out: &Operand,
+    dim: usize,
+    log: bool,
+) -> Result<()> {
     if out.numel() == 0 {
         return Ok(());
     }
-    let without = |v: &[i64]| -> Dims { v.iter().enumerate().filter(|(d, _)| *d != dim).map(|(_, v)| *v).collect() };
+    let without = |v: &[i64]| -> Dims {
+        v.iter()
+            .enumerate()
+            .filter(|(d, _)| *d != dim)
+            .map(|(_, v)| *v)
+            .collect()
+    };
     let y = y.unwrap_or(x);
     let strides = [without(x.strides), without(y.strides), without(out.strides)];
     let walk = Walk::collapse(&without(x.sizes), &[&strides[0], &strides[1], &strides[2]]);
@@ -64,7 +90,12 @@ fn run_rows(b: &CudaBackend, which: usize, name: &str, x: &Operand, y: Option<&O
     let kernels = kernels(b, name, x.dtype)?;
     let (kind, extent) = form(walk.numel(), n, along(x));
     let mut args = Args::new();
-    args.walk(&walk.sizes).i64(n).i64(along(x)).i64(along(y)).i64(along(out)).i64(log as i64);
+    args.walk(&walk.sizes)
+        .i64(n)
+        .i64(along(x))
+        .i64(along(y))
+        .i64(along(out))
+        .i64(log as i64);
     for (o, s) in [x, y, out].into_iter().zip(&walk.strides) {
         args.operand(o, s);
     }
@@ -72,12 +103,25 @@ fn run_rows(b: &CudaBackend, which: usize, name: &str, x: &Operand, y: Option<&O
 }
 
 /// See [`Backend::softmax`].
-pub(crate) fn softmax(b: &CudaBackend, x: &Operand, dim: usize, log: bool, out: &Operand) -> Result<()> {
+pub(crate) fn softmax(
+    b: &CudaBackend,
+    x: &Operand,
+    dim: usize,
+    log: bool,
+    out: &Operand,
+) -> Result<()> {
     run_rows(b, 0, "softmax", x, None, out, dim, log)
 }
 
 /// See [`Backend::softmax_grad`].
-pub(crate) fn softmax_grad(b: &CudaBackend, g: &Operand, y: &Operand, dim: usize, log: bool, gx: &Operand) -> Result<()> {
+pub(crate) fn softmax_grad(
+    b: &CudaBackend,
+    g: &Operand,
+    y: &Operand,
+    dim: usize,
+    log: bool,
+    gx: &Operand,
+) -> Result<()> {
     if g.dtype != y.dtype {
         return unsupported("softmax_grad of mixed dtypes");
     }
@@ -86,15 +130,27 @@ pub(crate) fn softmax_grad(b: &CudaBackend, g: &Operand, y: &Operand, dim: usize
 
 /// Row and column strides of a matrix.
 fn matrix(args: &mut Args, x: Option<&Operand>) {
-    args.matrix(x, x.map_or(0, |x| x.strides[0]), x.and_then(|x| x.strides.get(1).copied()).unwrap_or(0));
+    args.matrix(
+        x,
+        x.map_or(0, |x| x.strides[0]),
+        x.and_then(|x| x.strides.get(1).copied()).unwrap_or(0),
+    );
 }
 /// A vector along the rows.
 fn column(args: &mut Args, x: Option<&Operand>) {
-    args.matrix(x, x.and_then(|x| x.strides.first().copied()).unwrap_or(0), 0);
+    args.matrix(
+        x,
+        x.and_then(|x| x.strides.first().copied()).unwrap_or(0),
+        0,
+    );
 }
 /// A vector along the columns.
 fn row(args: &mut Args, x: Option<&Operand>) {
-    args.matrix(x, 0, x.and_then(|x| x.strides.first().copied()).unwrap_or(0));
+    args.matrix(
+        x,
+        0,
+        x.and_then(|x| x.strides.first().copied()).unwrap_or(0),
+    );
 }
 
 /// See [`Backend::layer_norm`].
@@ -163,22 +219,58 @@ pub(crate) fn layer_norm_grad(
     let input = Input::Operand(class);
     let sizes = [1, n];
     if let Some(gw) = gw {
-        let apply = |f, a, b| Step { op: StepOp::Apply(f), class, args: [a, b, 0, 0] };
-        let steps = [apply(ScalarFn::Sub, 1, 2), apply(ScalarFn::Mul, 4, 3), apply(ScalarFn::Mul, 0, 5)];
-        let program = Program { inputs: &[input; 4], steps: &steps, results: &[6] };
+        let apply = |f, a, b| Step {
+            op: StepOp::Apply(f),
+            class,
+            args: [a, b, 0, 0],
+        };
+        let steps = [
+            apply(ScalarFn::Sub, 1, 2),
+            apply(ScalarFn::Mul, 4, 3),
+            apply(ScalarFn::Mul, 0, 5),
+        ];
+        let program = Program {
+            inputs: &[input; 4],
+            steps: &steps,
+            results: &[6],
+        };
         let strides = [0, gw.strides[0]];
-        reduce::reduce(b, Reduction::Sum, &program, &[*g, *x, mean, rstd], 1, &[b.over(gw.ptr, gw.dtype, &sizes, &strides)])?;
+        reduce::reduce(
+            b,
+            Reduction::Sum,
+            &program,
+            &[*g, *x, mean, rstd],
+            1,
+            &[b.over(gw.ptr, gw.dtype, &sizes, &strides)],
+        )?;
     }
     if let Some(gb) = gb {
-        let program = Program { inputs: &[input], steps: &[], results: &[0] };
+        let program = Program {
+            inputs: &[input],
+            steps: &[],
+            results: &[0],
+        };
         let strides = [0, gb.strides[0]];
-        reduce::reduce(b, Reduction::Sum, &program, &[*g], 1, &[b.over(gb.ptr, gb.dtype, &sizes, &strides)])?;
+        reduce::reduce(
+            b,
+            Reduction::Sum,
+            &program,
+            &[*g],
+            1,
+            &[b.over(gb.ptr, gb.dtype, &sizes, &strides)],
+        )?;
     }
     Ok(())
 }
 
 /// `LossArgs`
-fn loss_args(b: &CudaBackend, x: &Operand, target: &Operand, ignore: i64, others: [Option<&Operand>; 4]) -> Args {
+fn loss_args(
+    b: &CudaBackend,
+    x: &Operand,
+    target: &Operand,
+    ignore: i64,
+    others: [Option<&Operand>; 4],
+) -> Args {
     let [loss, lse, g, out] = others;
     let mut args = Args::new();
     args.i64(x.sizes[0]).i64(x.sizes[1]).i64(ignore);
@@ -193,7 +285,14 @@ fn loss_args(b: &CudaBackend, x: &Operand, target: &Operand, ignore: i64, others
 }
 
 /// See [`Backend::cross_entropy`].
-pub(crate) fn cross_entropy(b: &CudaBackend, x: &Operand, target: &Operand, ignore: i64, loss: &Operand, lse: &Operand) -> Result<()> {
+pub(crate) fn cross_entropy(
+    b: &CudaBackend,
+    x: &Operand,
+    target: &Operand,
+    ignore: i64,
+    loss: &Operand,
+    lse: &Operand,
+) -> Result<()> {
     if x.sizes[0] == 0 {
         return Ok(());
     }
