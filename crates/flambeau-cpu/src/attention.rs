@@ -354,8 +354,8 @@ impl<S: Float> Kernel for GradRow<'_, S> {
                 }
             }
             None => {
-                for i in 0..n {
-                    x[i] = x[i].mul(self.scale).sub(self.lse).exp::<I>();
+                for x in &mut *x {
+                    *x = x.mul(self.scale).sub(self.lse).exp::<I>();
                 }
             }
         }

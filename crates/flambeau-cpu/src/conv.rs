@@ -156,7 +156,7 @@ where
             return;
         }
         // Enough lanes for the weight's packing to be cheap, few enough for many tasks.
-        let wanted = ((1 << 22) / (m * k.max(1))).clamp(256, 1 << 14);
+        let wanted = ((1 << 24) / (m * k.max(1))).clamp(1024, 1 << 14);
         // Tasks take part of a sample, or several samples.
         let (tile, parts) = if area >= wanted {
             let parts = area.div_ceil(wanted);
@@ -751,10 +751,10 @@ mod tests {
                     );
                     let (rows, channels) = (yi.channels / geometry.groups, xi.channels / geometry.groups);
                     for n in 0..yi.samples {
-                        for o in 0..yi.channels {
+                        for (o, b) in bv.iter().enumerate() {
                             for q in 0..yi.area() {
                                 let iy = (n * yi.channels + o) * yi.area() + q;
-                                vy[iy] += bv[o];
+                                vy[iy] += b;
                                 for c in 0..channels {
                                     inside(&geometry, &xi.size, position(&yi.size, q), |t, v| {
                                         let ix = (n * xi.channels + o / rows * channels + c) * xi.area()

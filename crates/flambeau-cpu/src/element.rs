@@ -442,7 +442,7 @@ mod tests {
             assert!(h.load().to_bits() == h.to_f32().to_bits() || h.is_nan() && h.load().is_nan(), "{b:x}");
         }
         for i in 0..2_000_000u32 {
-            let x = f32::from_bits(i.wrapping_mul(2147_483));
+            let x = f32::from_bits(i.wrapping_mul(2_147_483));
             let (a, b) = (<f16 as Element>::store(x), f16::from_f32(x));
             assert!(a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan(), "{x} {a} {b}");
             let (a, b) = (<bf16 as Element>::store(x), bf16::from_f32(x));

@@ -44,6 +44,7 @@ unsafe fn transpose_plain<S: Copy>(
 }
 
 /// The tile of a machine without FMA: 4 rows in plain arrays that the compiler vectorises.
+#[allow(clippy::too_many_arguments)]
 unsafe fn plain<S: Scalar, const NR: usize>(
     k: usize,
     a: *const S,
@@ -67,8 +68,8 @@ unsafe fn plain<S: Scalar, const NR: usize>(
             }
         } else {
             for i in 0..4 {
-                for j in 0..nr {
-                    acc[i][j] = acc[i][j].add(x[i].mul(*b.add(p * ldb + j)));
+                for (j, c) in acc[i].iter_mut().enumerate().take(nr) {
+                    *c = c.add(x[i].mul(*b.add(p * ldb + j)));
                 }
             }
         }
@@ -89,6 +90,7 @@ mod x86 {
         ($tile:ident, $run:ident, $S:ty, $feature:literal, $W:literal, $MR:literal, [$($m:literal)*], $set1:ident, $load:ident, $store:ident, $fma:ident, $zero:ident, $sum:ident) => {
             /// M rows of V vectors; A is packed by the level's full number of rows.
             // SAFETY: of `MicroFn`: the pointers lead to the tile and its operands; the feature has been detected.
+            #[allow(clippy::too_many_arguments)]
             #[target_feature(enable = $feature)]
             unsafe fn $tile<const M: usize, const V: usize>(
                 k: usize, mut a: *const $S, mut b: *const $S, ldb: usize, c: *mut $S, ldc: isize, mr: usize, nr: usize, add: bool,
@@ -130,6 +132,7 @@ mod x86 {
             }
             /// Picks the smallest tile that holds `mr` rows and `nr` columns. B is packed (readable for whole vectors)
             /// whenever `nr` is not a multiple of the vector.
+            #[allow(clippy::too_many_arguments)]
             pub(super) unsafe fn $run(
                 k: usize, a: *const $S, b: *const $S, ldb: usize, c: *mut $S, ldc: isize, mr: usize, nr: usize, add: bool,
             ) {

@@ -11,10 +11,10 @@ use std::any::TypeId;
 
 // ---- sums --------------------------------------------------------------------------------------------------------------
 
-const LANES: usize = 32;
+const LANES: usize = 64;
 const BLOCK: usize = 4096;
 
-/// Sum of `f(i)` in a fixed tree: 32 lanes over blocks of 4,096, blocks one after another.
+/// Sum of `f(i)` in a fixed tree: 64 lanes over blocks of 4,096, blocks one after another.
 #[inline(always)]
 pub(crate) fn sum<S: Float>(n: usize, f: impl Fn(usize) -> S) -> S {
     let mut total = S::default();
@@ -29,8 +29,8 @@ pub(crate) fn sum<S: Float>(n: usize, f: impl Fn(usize) -> S) -> S {
             }
             i += LANES;
         }
-        for l in 0..to - i {
-            acc[l] = acc[l].add(f(i + l));
+        for (l, a) in acc.iter_mut().enumerate().take(to - i) {
+            *a = a.add(f(i + l));
         }
         let mut w = LANES / 2;
         while w > 0 {
@@ -119,8 +119,8 @@ impl<E: Element> Rows<E> {
                 }
             }
         } else {
-            for r in 0..rows {
-                let (p, to) = (self.ptr.at(offsets[r]), buffer.add(r * self.n));
+            for (r, &at) in offsets[..rows].iter().enumerate() {
+                let (p, to) = (self.ptr.at(at), buffer.add(r * self.n));
                 if self.stride == 1 {
                     dispatch(Load(p as *const E, to, self.n));
                 } else {
@@ -153,8 +153,8 @@ impl<E: Element> Rows<E> {
                 }
             }
         } else {
-            for r in 0..rows {
-                let (p, from) = (self.ptr.at(offsets[r]), from.add(r * self.n));
+            for (r, &at) in offsets[..rows].iter().enumerate() {
+                let (p, from) = (self.ptr.at(at), from.add(r * self.n));
                 if self.stride == 1 {
                     dispatch(Store::<E>(from, p, self.n, false));
                 } else {
