@@ -1,1 +1,183 @@
-//! (to be written)
+//! New tensors.
+
+use crate::apply::{allocate, backend};
+use crate::mode;
+use crate::ops::elementwise as e;
+use crate::tensor::Tensor;
+use flambeau_core::*;
+
+/// Uninitialised memory, row-major.
+///
+/// # Errors
+/// `Runtime` for negative or overflowing sizes, `OutOfMemory` when there is no memory.
+pub fn empty(sizes: &[i64], dtype: DType, device: Device) -> Result<Tensor> {
+    empty_strided(sizes, &contiguous_strides(sizes), dtype, device)
+}
+/// Uninitialised memory with the given strides.
+///
+/// # Errors
+/// As [`empty`].
+pub fn empty_strided(sizes: &[i64], strides: &[i64], dtype: DType, device: Device) -> Result<Tensor> {
+    ensure!(
+        sizes.len() == strides.len(),
+        Runtime,
+        "dimensionality of sizes ({}) must match dimensionality of strides ({})",
+        sizes.len(),
+        strides.len()
+    );
+    check_sizes(sizes, dtype)?;
+    let storage = allocate(extent(sizes, strides) as usize * dtype.size(), device)?;
+    Ok(Tensor::from_storage(storage, dtype, sizes, strides, 0))
+}
+/// Every element `value`.
+///
+/// # Errors
+/// As [`empty`], and when the value does not fit the dtype.
+pub fn full(sizes: &[i64], value: Number, dtype: DType, device: Device) -> Result<Tensor> {
+    value.check_fits(dtype)?;
+    let t = empty(sizes, dtype, device)?;
+    fill_fresh(&t, value)?;
+    Ok(t)
+}
+fn fill_fresh(t: &Tensor, value: Number) -> Result<()> {
+    let m = t.meta();
+    if m.numel() == 0 || m.device() == Device::Meta {
+        return Ok(());
+    }
+    backend(m.device())?.fill(&m.operand()?, value)
+}
+/// Every element 0.
+///
+/// # Errors
+/// As [`empty`].
+pub fn zeros(sizes: &[i64], dtype: DType, device: Device) -> Result<Tensor> {
+    full(sizes, Number::Int(0), dtype, device)
+}
+/// Every element 1.
+///
+/// # Errors
+/// As [`empty`].
+pub fn ones(sizes: &[i64], dtype: DType, device: Device) -> Result<Tensor> {
+    full(sizes, Number::Int(1), dtype, device)
+}
+/// Like `t` in sizes, order of memory, dtype and device, uninitialised.
+///
+/// # Errors
+/// As [`empty`].
+pub fn empty_like(t: &Tensor) -> Result<Tensor> {
+    if let Some(b) = t.as_batched() {
+        return Ok(Tensor::batched(&empty_like(&b.value)?, b.dim, b.level));
+    }
+    let m = t.meta();
+    empty_strided(&m.sizes, &preserve_strides(&m.sizes, &m.strides), m.dtype, m.device())
+}
+/// Like `t`, every element `value`.
+///
+/// # Errors
+/// As [`full`].
+pub fn full_like(t: &Tensor, value: Number) -> Result<Tensor> {
+    value.check_fits(t.dtype())?;
+    let out = empty_like(t)?;
+    let mut inner = out.clone();
+    while let Some(b) = inner.clone().as_batched() {
+        inner = b.value.clone();
+    }
+    fill_fresh(&inner, value)?;
+    Ok(out)
+}
+/// Like `t`, every element 0.
+///
+/// # Errors
+/// As [`empty`].
+pub fn zeros_like(t: &Tensor) -> Result<Tensor> {
+    full_like(t, Number::Int(0))
+}
+/// Like `t`, every element 1.
+///
+/// # Errors
+/// As [`empty`].
+pub fn ones_like(t: &Tensor) -> Result<Tensor> {
+    full_like(t, Number::Int(1))
+}
+/// int64 numbers `0..n`.
+///
+/// # Errors
+/// As [`empty`].
+pub fn arange_to(n: i64, device: Device) -> Result<Tensor> {
+    arange(Number::Int(0), Number::Int(n), Number::Int(1), Some(DType::I64), device)
+}
+/// Numbers from `start` to `end` (exclusive) by `step`.
+///
+/// # Errors
+/// `Runtime` for a zero step, or bounds that the step does not lead between.
+pub fn arange(start: Number, end: Number, step: Number, dtype: Option<DType>, device: Device) -> Result<Tensor> {
+    let float = [start, end, step].iter().any(|n| n.category() == Category::Float);
+    let dtype = dtype.unwrap_or(if float { mode::default_dtype() } else { DType::I64 });
+    let (a, b, s) = (start.to_f64(), end.to_f64(), step.to_f64());
+    ensure!(s != 0.0, Runtime, "step must be nonzero");
+    ensure!(a.is_finite() && b.is_finite(), Runtime, "unsupported range: {a} -> {b}");
+    ensure!((s > 0.0 && b >= a) || (s < 0.0 && b <= a), Runtime, "upper bound and lower bound inconsistent with step sign");
+    let n = if float {
+        ((b - a) / s).ceil() as i64
+    } else {
+        let (a, b, s) = (start.to_i64(), end.to_i64(), step.to_i64());
+        let span = b as i128 - a as i128;
+        ((span + s as i128 - (s as i128).signum()) / s as i128) as i64
+    };
+    check_sizes(&[n], dtype)?;
+    let t = if dtype.is_integral(true) && !float {
+        let (a, s) = (start.to_i64(), step.to_i64());
+        let values: Vec<i64> = (0..n).map(|i| a.wrapping_add(i.wrapping_mul(s))).collect();
+        Tensor::from_slice(&values, &[n])?
+    } else {
+        let values: Vec<f64> = (0..n).map(|i| a + i as f64 * s).collect();
+        Tensor::from_slice(&values, &[n])?
+    };
+    finish(t, dtype, device)
+}
+fn finish(t: Tensor, dtype: DType, device: Device) -> Result<Tensor> {
+    let t = e::to_dtype(&t, dtype)?;
+    crate::ops::device::to_device(&t, device)
+}
+/// `steps` numbers from `start` to `end`, both included.
+///
+/// # Errors
+/// `Runtime` for a negative count.
+pub fn linspace(start: Number, end: Number, steps: i64, dtype: Option<DType>, device: Device) -> Result<Tensor> {
+    ensure!(steps >= 0, Runtime, "number of steps must be non-negative");
+    let complex = [start, end].iter().any(|n| n.category() == Category::Complex);
+    let dtype = dtype.unwrap_or(if complex { mode::default_dtype().to_complex() } else { mode::default_dtype() });
+    let (a, b) = (start.to_complex(), end.to_complex());
+    // From both ends, so that the last value is exact.
+    let step = if steps > 1 { (b - a) / (steps - 1) as f64 } else { Complex64::new(0.0, 0.0) };
+    let values = (0..steps).map(|i| if i < steps / 2 || steps == 1 { a + step * i as f64 } else { b - step * (steps - 1 - i) as f64 });
+    let t = if dtype.is_complex() {
+        Tensor::from_slice(&values.collect::<Vec<Complex64>>(), &[steps])?
+    } else {
+        Tensor::from_slice(&values.map(|z| z.re).collect::<Vec<f64>>(), &[steps])?
+    };
+    finish(t, dtype, device)
+}
+/// Powers of `base` from `base^start` to `base^end`.
+///
+/// # Errors
+/// As [`linspace`].
+pub fn logspace(start: Number, end: Number, steps: i64, base: f64, dtype: Option<DType>, device: Device) -> Result<Tensor> {
+    ensure!(steps >= 0, Runtime, "number of steps must be non-negative");
+    let dtype = dtype.unwrap_or(mode::default_dtype());
+    let t = linspace(start, end, steps, Some(if dtype.is_complex() { DType::C128 } else { DType::F64 }), Device::Cpu)?;
+    finish(e::pow(base, &t)?, dtype, device)
+}
+/// Ones on the diagonal.
+///
+/// # Errors
+/// `Runtime` for negative sizes.
+pub fn eye(n: i64, m: i64, dtype: DType, device: Device) -> Result<Tensor> {
+    ensure!(n >= 0, Runtime, "n must be greater or equal to 0, got {n}");
+    ensure!(m >= 0, Runtime, "m must be greater or equal to 0, got {m}");
+    let t = zeros(&[n, m], dtype, device)?;
+    if n > 0 && m > 0 {
+        e::fill_(&crate::ops::view::diagonal(&t, 0, 0, 1)?.detach(), Number::Int(1))?;
+    }
+    Ok(t)
+}

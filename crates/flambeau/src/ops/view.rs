@@ -1,1 +1,1200 @@
-//! (to be written)
+//! Views: metadata over shared memory. Each is a small primitive whose `infer` can be replayed on any base of the same
+//! sizes, and whose gradient is the view's transpose.
+
+use crate::apply::{apply, apply1, check_inplace, Dest};
+use crate::autograd::node::{Edge, InputInfo, Node, Vjp};
+use crate::autograd::view::{extend_chain, Link};
+use crate::ops::elementwise as e;
+use crate::ops::factory;
+use crate::primitive::*;
+use crate::tensor::{Meta, Tensor, VIEW};
+use flambeau_core::*;
+use std::sync::Arc;
+
+/// Orders of memory that a caller can ask for; part of the core's vocabulary.
+pub use flambeau_core::MemoryFormat;
+
+/// A view operator with its parameters.
+#[derive(Clone, Debug, PartialEq)]
+pub enum View {
+    /// New sizes over the same elements.
+    Reshape(Dims),
+    Expand(Dims),
+    Permute(SmallVec<[usize; 5]>),
+    /// One index of a dimension, which goes.
+    Select(usize, i64),
+    /// start, end (exclusive), step of a dimension; resolved.
+    Slice(usize, i64, i64, i64),
+    Squeeze(SmallVec<[usize; 5]>),
+    Unsqueeze(usize),
+    /// offset, dim1, dim2: the diagonal becomes the last dimension.
+    Diagonal(i64, usize, usize),
+    /// dim, size, step: windows become the last dimension.
+    Unfold(usize, i64, i64),
+    AsStrided(Dims, Dims, i64),
+    /// The same layout.
+    Alias,
+    /// Complex numbers as pairs of reals in a last dimension of 2, and back.
+    AsReal,
+    AsComplex,
+    /// Real (0) or imaginary (1) parts of complex numbers.
+    Part(i64),
+    /// Other dtype of the same width.
+    Bits(DType),
+}
+
+/// Strides for `sizes` over the elements of an existing layout, if that is possible without a copy.
+pub fn view_strides(old_sizes: &[i64], old_strides: &[i64], sizes: &[i64]) -> Option<Dims> {
+    if numel(old_sizes) == 0 {
+        return Some(contiguous_strides(sizes));
+    }
+    let mut strides: Dims = SmallVec::from_elem(1, sizes.len());
+    let mut d = sizes.len() as i64 - 1;
+    let mut chunk = 1;
+    let mut base = *old_strides.last().unwrap_or(&1);
+    let mut view_numel = 1;
+    let mut k = old_sizes.len();
+    if k == 0 {
+        return Some(strides);
+    }
+    while k > 0 {
+        k -= 1;
+        chunk *= old_sizes[k];
+        if k == 0 || (old_sizes[k - 1] != 1 && old_strides[k - 1] != chunk * base) {
+            while d >= 0 && (view_numel < chunk || sizes[d as usize] == 1) {
+                strides[d as usize] = view_numel * base;
+                view_numel *= sizes[d as usize];
+                d -= 1;
+            }
+            if view_numel != chunk {
+                return None;
+            }
+            if k > 0 {
+                base = old_strides[k - 1];
+                chunk = 1;
+                view_numel = 1;
+            }
+        }
+    }
+    (d == -1).then_some(strides)
+}
+
+/// Sizes with one -1 worked out.
+///
+/// # Errors
+/// `Runtime` when the sizes do not hold the elements.
+pub fn infer_size(sizes: &[i64], n: i64) -> Result<Dims> {
+    let mut out: Dims = sizes.into();
+    let mut known = 1i64;
+    let mut hole = None;
+    for (i, &s) in sizes.iter().enumerate() {
+        if s == -1 {
+            ensure!(hole.is_none(), Runtime, "only one dimension can be inferred");
+            hole = Some(i);
+        } else {
+            ensure!(s >= 0, Runtime, "invalid shape dimension {s}");
+            known = known
+                .checked_mul(s)
+                .ok_or_else(|| err!(Runtime, "shape '{}' is invalid for input of size {n}", Shape(sizes)))?;
+        }
+    }
+    if let Some(i) = hole {
+        ensure!(
+            known != 0,
+            Runtime,
+            "cannot reshape tensor of 0 elements into shape {} because the unspecified dimension size -1 can be any value and \
+             is ambiguous",
+            Shape(sizes)
+        );
+        ensure!(n % known == 0, Runtime, "shape '{}' is invalid for input of size {n}", Shape(sizes));
+        out[i] = n / known;
+    } else {
+        ensure!(known == n, Runtime, "shape '{}' is invalid for input of size {n}", Shape(sizes));
+    }
+    Ok(out)
+}
+
+impl Primitive for View {
+    fn name(&self) -> &'static str {
+        match self {
+            View::Reshape(_) => "view",
+            View::Expand(_) => "expand",
+            View::Permute(_) => "permute",
+            View::Select(..) => "select",
+            View::Slice(..) => "slice",
+            View::Squeeze(_) => "squeeze",
+            View::Unsqueeze(_) => "unsqueeze",
+            View::Diagonal(..) => "diagonal",
+            View::Unfold(..) => "unfold",
+            View::AsStrided(..) => "as_strided",
+            View::Alias => "alias",
+            View::AsReal => "view_as_real",
+            View::AsComplex => "view_as_complex",
+            View::Part(0) => "real",
+            View::Part(_) => "imag",
+            View::Bits(_) => "view",
+        }
+    }
+    fn infer(&self, x: &[&Meta], out: &mut Draft) -> Result<()> {
+        let x = x[0];
+        let (mut sizes, mut strides, mut offset, mut dtype) = (x.sizes.clone(), x.strides.clone(), x.offset, x.dtype);
+        match self {
+            View::Reshape(to) => {
+                let Some(s) = view_strides(&x.sizes, &x.strides, to) else {
+                    bail!(
+                        Runtime,
+                        "view size is not compatible with input tensor's size and stride (at least one dimension spans across \
+                         two contiguous subspaces). Use .reshape(...) instead."
+                    );
+                };
+                (sizes, strides) = (to.clone(), s);
+            }
+            View::Expand(to) => {
+                let lead = to.len() - x.dim();
+                strides = SmallVec::from_elem(0, to.len());
+                for d in 0..x.dim() {
+                    if x.sizes[d] == to[lead + d] {
+                        strides[lead + d] = x.strides[d];
+                    }
+                }
+                sizes = to.clone();
+            }
+            View::Permute(order) => {
+                sizes = order.iter().map(|&d| x.sizes[d]).collect();
+                strides = order.iter().map(|&d| x.strides[d]).collect();
+            }
+            View::Select(d, i) => {
+                offset += i * strides[*d];
+                sizes.remove(*d);
+                strides.remove(*d);
+            }
+            View::Slice(d, start, end, step) => {
+                offset += start * strides[*d];
+                sizes[*d] = ((end - start).max(0) + step - 1) / step;
+                strides[*d] *= step;
+            }
+            View::Squeeze(dims) => {
+                for &d in dims.iter().rev() {
+                    sizes.remove(d);
+                    strides.remove(d);
+                }
+            }
+            View::Unsqueeze(d) => {
+                let stride = if *d < sizes.len() { sizes[*d] * strides[*d] } else { 1 };
+                sizes.insert(*d, 1);
+                strides.insert(*d, stride);
+            }
+            View::Diagonal(k, a, b) => {
+                let n = if *k >= 0 { x.sizes[*a].min(x.sizes[*b] - k) } else { (x.sizes[*a] + k).min(x.sizes[*b]) }.max(0);
+                if n > 0 {
+                    offset += if *k >= 0 { k * strides[*b] } else { -k * strides[*a] };
+                }
+                let stride = strides[*a] + strides[*b];
+                for d in [a.max(b), a.min(b)] {
+                    sizes.remove(*d);
+                    strides.remove(*d);
+                }
+                sizes.push(n);
+                strides.push(stride);
+            }
+            View::Unfold(d, size, step) => {
+                let stride = strides.get(*d).copied().unwrap_or(1);
+                if *d < sizes.len() {
+                    sizes[*d] = (sizes[*d] - size) / step + 1;
+                    strides[*d] *= step;
+                }
+                sizes.push(*size);
+                strides.push(stride);
+            }
+            View::AsStrided(s, t, o) => {
+                (sizes, strides, offset) = (s.clone(), t.clone(), *o);
+                let end = (offset + extent(&sizes, &strides)) * dtype.size() as i64;
+                ensure!(
+                    end <= x.storage.nbytes() as i64,
+                    Runtime,
+                    "setStorage: sizes {}, strides {}, storage offset {o}, and itemsize {} requiring a storage size of {end} are \
+                     out of bounds for storage of size {}",
+                    Shape(&sizes),
+                    Shape(&strides),
+                    dtype.size(),
+                    x.storage.nbytes()
+                );
+            }
+            View::Alias => {}
+            View::AsReal => {
+                strides.iter_mut().for_each(|s| *s *= 2);
+                offset *= 2;
+                sizes.push(2);
+                strides.push(1);
+                dtype = dtype.to_real();
+            }
+            View::AsComplex => {
+                ensure!(sizes.last() == Some(&2), Runtime, "Tensor must have a last dimension of size 2");
+                ensure!(strides.last() == Some(&1), Runtime, "Tensor must have a last dimension with stride 1");
+                sizes.pop();
+                strides.pop();
+                ensure!(
+                    strides.iter().zip(&sizes).all(|(s, n)| s % 2 == 0 || *n <= 1) && offset % 2 == 0,
+                    Runtime,
+                    "Tensor must have a stride divisible by 2 for all but last dimension"
+                );
+                strides.iter_mut().for_each(|s| *s /= 2);
+                offset /= 2;
+                dtype = dtype.to_complex();
+            }
+            View::Part(k) => {
+                strides.iter_mut().for_each(|s| *s *= 2);
+                offset = offset * 2 + k;
+                dtype = dtype.to_real();
+            }
+            View::Bits(to) => dtype = *to,
+        }
+        out.push_view(sizes, strides, offset, dtype);
+        Ok(())
+    }
+    fn run(&self, _: &dyn Backend, _: &[Operand], _: &[Operand]) -> Result<()> {
+        Ok(())
+    }
+    fn effect(&self) -> Effect {
+        Effect::View
+    }
+    fn differentiable(&self) -> bool {
+        !matches!(self, View::Bits(_))
+    }
+    fn vjp(&self, cx: &Vjp, g: &[Option<Tensor>]) -> Result<Gradients> {
+        let Some(g) = &g[0] else { return Ok(SmallVec::from_iter([None])) };
+        let info = cx.info(0);
+        let zeros = || factory::zeros(&info.sizes, g.dtype(), g.device());
+        // Writes g into zeros through the same view.
+        let embed = |view: &View| -> Result<Tensor> {
+            let z = zeros()?;
+            let part = apply1(view.clone(), &[&z], Dest::New)?;
+            e::copy_(&part, g)?;
+            Ok(z)
+        };
+        let out = match self {
+            View::Reshape(_) => reshape(g, &info.sizes)?,
+            View::Expand(_) => crate::ops::reduction::sum_to_size(g, &info.sizes)?,
+            View::Permute(order) => {
+                let mut back: SmallVec<[usize; 5]> = SmallVec::from_elem(0, order.len());
+                order.iter().enumerate().for_each(|(i, &d)| back[d] = i);
+                apply1(View::Permute(back), &[g], Dest::New)?
+            }
+            View::Squeeze(_) => reshape(g, &info.sizes)?,
+            View::Unsqueeze(d) => apply1(View::Squeeze(SmallVec::from_iter([*d])), &[g], Dest::New)?,
+            View::Alias => g.clone(),
+            View::Select(..) | View::Slice(..) | View::Diagonal(..) => embed(self)?,
+            View::Unfold(d, size, step) => {
+                // Windows overlap: add one offset of the windows at a time.
+                let z = zeros()?;
+                let rank = info.sizes.len();
+                if rank == 0 {
+                    return Ok(SmallVec::from_iter([Some(reshape(g, &[])?)]));
+                }
+                let windows = (info.sizes[*d] - size) / step + 1;
+                for k in 0..*size {
+                    let places = slice(&z, *d as i64, k, k + (windows - 1) * step + 1, *step)?;
+                    e::add_(&places, &select(g, -1, k)?)?;
+                }
+                z
+            }
+            View::AsStrided(sizes, strides, offset) => as_strided_grad(g, info, sizes, strides, *offset)?,
+            View::AsReal => apply1(View::AsComplex, &[&contiguous(g)?], Dest::New)?,
+            View::AsComplex => apply1(View::AsReal, &[g], Dest::New)?,
+            View::Part(k) => {
+                let z = factory::zeros(&info.sizes, info.dtype, g.device())?;
+                e::copy_(&apply1(View::Part(*k), &[&z], Dest::New)?, g)?;
+                z
+            }
+            View::Bits(_) => return Ok(SmallVec::from_iter([None])),
+        };
+        Ok(SmallVec::from_iter([Some(out)]))
+    }
+    fn key(&self, key: &mut PlanKey) {
+        // Views are not recorded.
+        key.word(0);
+    }
+    crate::shareable!();
+}
+
+/// The gradient of `as_strided` for a contiguous input: scatter-add by memory position.
+fn as_strided_grad(g: &Tensor, info: &InputInfo, sizes: &[i64], strides: &[i64], offset: i64) -> Result<Tensor> {
+    let n = numel(&info.sizes);
+    let flat = factory::zeros(&[n], g.dtype(), g.device())?;
+    let places = apply1(View::AsStrided(sizes.into(), strides.into(), offset), &[&factory::arange_to(extent(sizes, strides).max(0) + offset, g.device())?], Dest::New)?;
+    let index = reshape(&places, &[-1])?;
+    let values = reshape(g, &[-1])?;
+    reshape(&crate::ops::indexing::index_add(&flat, 0, &index, &values)?, &info.sizes)
+}
+
+/// Several views of one tensor, made by one operator: PyTorch refuses in-place writes to them.
+#[derive(Clone)]
+pub enum MultiView {
+    /// Pieces of given sizes along a dimension.
+    Split(usize, SmallVec<[i64; 8]>),
+    /// Every index of a dimension.
+    Unbind(usize),
+}
+impl Primitive for MultiView {
+    fn name(&self) -> &'static str {
+        match self {
+            MultiView::Split(..) => "split",
+            MultiView::Unbind(_) => "unbind",
+        }
+    }
+    fn infer(&self, x: &[&Meta], out: &mut Draft) -> Result<()> {
+        let x = x[0];
+        match self {
+            MultiView::Split(d, pieces) => {
+                let mut start = 0;
+                for &n in pieces {
+                    let mut sizes = x.sizes.clone();
+                    sizes[*d] = n;
+                    out.push_view(sizes, x.strides.clone(), x.offset + start * x.strides[*d], x.dtype);
+                    start += n;
+                }
+            }
+            MultiView::Unbind(d) => {
+                for i in 0..x.sizes[*d] {
+                    let (mut sizes, mut strides) = (x.sizes.clone(), x.strides.clone());
+                    sizes.remove(*d);
+                    let stride = strides.remove(*d);
+                    out.push_view(sizes, strides, x.offset + i * stride, x.dtype);
+                }
+            }
+        }
+        Ok(())
+    }
+    fn run(&self, _: &dyn Backend, _: &[Operand], _: &[Operand]) -> Result<()> {
+        Ok(())
+    }
+    fn effect(&self) -> Effect {
+        Effect::View
+    }
+    fn is_multi_output_view(&self) -> bool {
+        true
+    }
+    fn vjp(&self, cx: &Vjp, g: &[Option<Tensor>]) -> Result<Gradients> {
+        let info = cx.info(0);
+        let Some(some) = g.iter().flatten().next() else { return Ok(SmallVec::from_iter([None])) };
+        let (dtype, device) = (some.dtype(), some.device());
+        let parts: Vec<Tensor> = g
+            .iter()
+            .enumerate()
+            .map(|(i, g)| match g {
+                Some(g) => Ok(g.clone()),
+                None => factory::zeros(&cx.output_info(i).sizes, dtype, device),
+            })
+            .collect::<Result<_>>()?;
+        let out = match self {
+            MultiView::Split(d, _) => crate::ops::join::cat(&parts, *d as i64)?,
+            MultiView::Unbind(d) => crate::ops::join::stack(&parts, *d as i64)?,
+        };
+        let _ = info;
+        Ok(SmallVec::from_iter([Some(out)]))
+    }
+    fn key(&self, key: &mut PlanKey) {
+        key.word(0);
+    }
+    crate::shareable!();
+}
+
+fn one(v: View, t: &Tensor) -> Result<Tensor> {
+    apply1(v, &[t], Dest::New)
+}
+
+/// New sizes over the same elements; one size may be -1.
+///
+/// # Errors
+/// `Runtime` when the elements do not fit or the strides forbid it.
+pub fn view(t: &Tensor, sizes: &[i64]) -> Result<Tensor> {
+    one(View::Reshape(infer_size(sizes, t.numel())?), t)
+}
+/// The same bits as another dtype of the same width.
+///
+/// # Errors
+/// `Runtime` when the widths differ.
+pub fn view_dtype(t: &Tensor, dtype: DType) -> Result<Tensor> {
+    if t.dtype() == dtype {
+        return one(View::Alias, t);
+    }
+    ensure!(
+        t.dtype().size() == dtype.size(),
+        Runtime,
+        "view(dtype): {} and {} have different sizes in bytes, which is not supported",
+        t.dtype(),
+        dtype
+    );
+    one(View::Bits(dtype), t)
+}
+/// As [`view`], copying when the strides demand it.
+///
+/// # Errors
+/// `Runtime` when the elements do not fit.
+pub fn reshape(t: &Tensor, sizes: &[i64]) -> Result<Tensor> {
+    let (possible, to) = {
+        let m = t.meta();
+        let to = infer_size(sizes, m.numel())?;
+        (view_strides(&m.sizes, &m.strides, &to).is_some(), to)
+    };
+    if possible && t.as_batched().is_none() {
+        return one(View::Reshape(to), t);
+    }
+    match one(View::Reshape(to.clone()), t) {
+        Ok(v) => Ok(v),
+        Err(_) => one(View::Reshape(to), &clone_as(t, MemoryFormat::Contiguous)?),
+    }
+}
+/// Broadcasts to `sizes` without copying; -1 keeps a size.
+///
+/// # Errors
+/// `Runtime`, as PyTorch words it.
+pub fn expand(t: &Tensor, sizes: &[i64]) -> Result<Tensor> {
+    let to = {
+        let m = t.meta();
+        ensure!(
+            sizes.len() >= m.dim(),
+            Runtime,
+            "expand(torch.{}Tensor{{{}}}, size={}): the number of sizes provided ({}) must be greater or equal to the number of \
+             dimensions in the tensor ({})",
+            m.dtype.title(),
+            Shape(&m.sizes),
+            Shape(sizes),
+            sizes.len(),
+            m.dim()
+        );
+        let lead = sizes.len() - m.dim();
+        let mut to: Dims = sizes.into();
+        for (i, s) in to.iter_mut().enumerate() {
+            if i < lead {
+                ensure!(
+                    *s >= 0,
+                    Runtime,
+                    "The expanded size of the tensor ({s}) isn't allowed in a leading, non-existing dimension {i}"
+                );
+                continue;
+            }
+            let old = m.sizes[i - lead];
+            if *s == -1 {
+                *s = old;
+            }
+            ensure!(
+                *s == old || old == 1,
+                Runtime,
+                "The expanded size of the tensor ({s}) must match the existing size ({old}) at non-singleton dimension {i}. Target \
+                 sizes: {}. Tensor sizes: {}",
+                Shape(sizes),
+                Shape(&m.sizes)
+            );
+        }
+        to
+    };
+    one(View::Expand(to), t)
+}
+/// Dimensions in another order.
+///
+/// # Errors
+/// `Runtime` unless every dimension is named once; `Index` for one out of range.
+pub fn permute(t: &Tensor, dims: &[i64]) -> Result<Tensor> {
+    let n = t.dim();
+    ensure!(
+        dims.len() == n,
+        Runtime,
+        "permute(sparse_coo): number of dimensions in the tensor input does not match the length of the desired ordering of \
+         dimensions i.e. input.dim() = {n} is not equal to len(dims) = {}",
+        dims.len()
+    );
+    let mut order: SmallVec<[usize; 5]> = SmallVec::new();
+    for &d in dims {
+        let d = wrap_dim(d, n)?;
+        ensure!(!order.contains(&d), Runtime, "permute(): duplicate dims are not allowed.");
+        order.push(d);
+    }
+    one(View::Permute(order), t)
+}
+/// Two dimensions exchanged.
+///
+/// # Errors
+/// `Index` for a dimension out of range.
+pub fn transpose(t: &Tensor, a: i64, b: i64) -> Result<Tensor> {
+    let n = t.dim();
+    let (a, b) = (wrap_dim(a, n)?, wrap_dim(b, n)?);
+    let mut order: SmallVec<[usize; 5]> = (0..n).collect();
+    if n > 0 {
+        order.swap(a, b);
+    }
+    one(View::Permute(order), t)
+}
+/// A matrix transposed; tensors of fewer dimensions as they are.
+///
+/// # Errors
+/// `Runtime` beyond two dimensions.
+pub fn t(x: &Tensor) -> Result<Tensor> {
+    ensure!(x.dim() <= 2, Runtime, "t() expects a tensor with <= 2 dimensions, but self is {}D", x.dim());
+    if x.dim() < 2 {
+        return one(View::Alias, x);
+    }
+    transpose(x, 0, 1)
+}
+/// The last two dimensions exchanged.
+///
+/// # Errors
+/// `Runtime` below two dimensions.
+pub fn mt(x: &Tensor) -> Result<Tensor> {
+    ensure!(
+        x.dim() >= 2 || x.dim() == 0,
+        Runtime,
+        "tensor.mT is only supported on matrices or batches of matrices. Got {}-D tensor.",
+        x.dim()
+    );
+    if x.dim() == 0 {
+        return one(View::Alias, x);
+    }
+    transpose(x, -2, -1)
+}
+/// All dimensions reversed.
+///
+/// # Errors
+/// None in practice.
+pub fn numpy_t(x: &Tensor) -> Result<Tensor> {
+    one(View::Permute((0..x.dim()).rev().collect()), x)
+}
+/// The conjugate transpose of the last two dimensions.
+///
+/// # Errors
+/// `Runtime` below two dimensions.
+pub fn mh(x: &Tensor) -> Result<Tensor> {
+    let y = mt(x)?;
+    if y.dtype().is_complex() {
+        e::conj_physical(&y)
+    } else {
+        Ok(y)
+    }
+}
+/// One index of a dimension.
+///
+/// # Errors
+/// `Index` for an index out of range.
+pub fn select(t: &Tensor, dim: i64, index: i64) -> Result<Tensor> {
+    let m = t.meta();
+    ensure!(m.dim() > 0, Index, "select() cannot be applied to a 0-dim tensor.");
+    let d = wrap_dim(dim, m.dim())?;
+    let n = m.sizes[d];
+    ensure!(
+        index >= -n && index < n,
+        Index,
+        "select(): index {index} out of range for tensor of size {} at dimension {d}",
+        Shape(&m.sizes)
+    );
+    drop(m);
+    one(View::Select(d, if index < 0 { index + n } else { index }), t)
+}
+/// `start..end` by `step` along a dimension, clamped as Python's slices.
+///
+/// # Errors
+/// `Value` for a step that is not positive.
+pub fn slice(t: &Tensor, dim: i64, start: i64, end: i64, step: i64) -> Result<Tensor> {
+    let m = t.meta();
+    ensure!(m.dim() > 0, Runtime, "slice() cannot be applied to a 0-dim tensor.");
+    ensure!(step > 0, Value, "slice step must be positive");
+    let d = wrap_dim(dim, m.dim())?;
+    let n = m.sizes[d];
+    drop(m);
+    let fix = |i: i64| (if i < 0 { i + n } else { i }).clamp(0, n);
+    let (start, end) = (fix(start), fix(end));
+    one(View::Slice(d, start, end.max(start), step), t)
+}
+/// `length` indices from `start` on.
+///
+/// # Errors
+/// `Runtime` or `Index` when they are not all there.
+pub fn narrow(t: &Tensor, dim: i64, start: i64, length: i64) -> Result<Tensor> {
+    let m = t.meta();
+    ensure!(m.dim() > 0, Runtime, "narrow() cannot be applied to a 0-dim tensor.");
+    ensure!(length >= 0, Runtime, "narrow(): length must be non-negative.");
+    let d = wrap_dim(dim, m.dim())?;
+    let n = m.sizes[d];
+    drop(m);
+    ensure!(
+        start >= -n && start <= n,
+        Index,
+        "start out of range (expected to be in range of [{}, {n}], but got {start})",
+        -n
+    );
+    let start = if start < 0 { start + n } else { start };
+    ensure!(start <= n - length, Runtime, "start ({start}) + length ({length}) exceeds dimension size ({n}).");
+    one(View::Slice(d, start, start + length, 1), t)
+}
+/// Without its dimensions of size 1, or those among `dims`.
+///
+/// # Errors
+/// `Index` for a dimension out of range.
+pub fn squeeze(t: &Tensor, dims: Option<&[i64]>) -> Result<Tensor> {
+    one(View::Squeeze(squeezed(t, dims)?), t)
+}
+fn squeezed(t: &Tensor, dims: Option<&[i64]>) -> Result<SmallVec<[usize; 5]>> {
+    let m = t.meta();
+    let mut out: SmallVec<[usize; 5]> = SmallVec::new();
+    match dims {
+        None => out.extend((0..m.dim()).filter(|&d| m.sizes[d] == 1)),
+        Some(dims) => {
+            for &d in dims {
+                let d = wrap_dim(d, m.dim())?;
+                ensure!(!out.contains(&d), Runtime, "dim {d} appears multiple times in the list of dims");
+                if m.dim() > 0 && m.sizes[d] == 1 {
+                    out.push(d);
+                }
+            }
+            out.sort_unstable();
+        }
+    }
+    Ok(out)
+}
+/// A new dimension of size 1.
+///
+/// # Errors
+/// `Index` for a position out of range.
+pub fn unsqueeze(t: &Tensor, dim: i64) -> Result<Tensor> {
+    one(View::Unsqueeze(wrap_dim(dim, t.dim() + 1)?), t)
+}
+/// A diagonal as the last dimension.
+///
+/// # Errors
+/// `Runtime` for equal dimensions, `Index` for one out of range.
+pub fn diagonal(t: &Tensor, offset: i64, dim1: i64, dim2: i64) -> Result<Tensor> {
+    let n = t.dim();
+    ensure!(n >= 2, Index, "diagonal(): Dimension out of range: the input has {n} dimensions, at least 2 are needed");
+    let (a, b) = (wrap_dim(dim1, n)?, wrap_dim(dim2, n)?);
+    ensure!(a != b, Runtime, "diagonal dimensions cannot be identical {dim1}, {dim2}");
+    one(View::Diagonal(offset, a, b), t)
+}
+/// Windows of `size` every `step` along a dimension, as a last dimension.
+///
+/// # Errors
+/// `Runtime` when a window does not fit.
+pub fn unfold(t: &Tensor, dim: i64, size: i64, step: i64) -> Result<Tensor> {
+    let d = wrap_dim(dim, t.dim())?;
+    let n = t.sizes().get(d).copied().unwrap_or(1);
+    ensure!(size >= 0, Runtime, "size is {size} but must be >= 0");
+    ensure!(size <= n, Runtime, "maximum size for tensor at dimension {d} is {n} but size is {size}");
+    ensure!(step > 0, Runtime, "step is {step} but must be > 0");
+    one(View::Unfold(d, size, step), t)
+}
+/// Any layout over the tensor's storage.
+///
+/// # Errors
+/// `Runtime` when it reaches outside.
+pub fn as_strided(t: &Tensor, sizes: &[i64], strides: &[i64], offset: Option<i64>) -> Result<Tensor> {
+    ensure!(sizes.len() == strides.len(), Runtime, "mismatch in length of strides and shape");
+    ensure!(strides.iter().all(|s| *s >= 0), Runtime, "as_strided: Negative strides are not supported at the moment, got strides: {}", Shape(strides));
+    check_sizes(sizes, t.dtype())?;
+    let offset = offset.unwrap_or(t.offset());
+    ensure!(offset >= 0, Runtime, "Tensor: invalid storage offset {offset}");
+    one(View::AsStrided(sizes.into(), strides.into(), offset), t)
+}
+/// The same tensor as a view.
+///
+/// # Errors
+/// None in practice.
+pub fn alias(t: &Tensor) -> Result<Tensor> {
+    one(View::Alias, t)
+}
+/// `view` with the sizes of another tensor.
+///
+/// # Errors
+/// As [`view`].
+pub fn view_as(t: &Tensor, other: &Tensor) -> Result<Tensor> {
+    view(t, &other.sizes())
+}
+/// `reshape` with the sizes of another tensor.
+///
+/// # Errors
+/// As [`reshape`].
+pub fn reshape_as(t: &Tensor, other: &Tensor) -> Result<Tensor> {
+    reshape(t, &other.sizes())
+}
+/// `expand` to the sizes of another tensor.
+///
+/// # Errors
+/// As [`expand`].
+pub fn expand_as(t: &Tensor, other: &Tensor) -> Result<Tensor> {
+    expand(t, &other.sizes())
+}
+/// Dimensions `start..=end` as one.
+///
+/// # Errors
+/// `Runtime` when start comes after end.
+pub fn flatten(t: &Tensor, start: i64, end: i64) -> Result<Tensor> {
+    let sizes = t.sizes();
+    let (a, b) = (wrap_dim(start, sizes.len())?, wrap_dim(end, sizes.len())?);
+    ensure!(a <= b, Runtime, "flatten() has invalid args: start_dim cannot come after end_dim");
+    if sizes.is_empty() {
+        return reshape(t, &[1]);
+    }
+    if a == b {
+        return Ok(t.clone());
+    }
+    let mut to: Dims = sizes[..a].into();
+    to.push(sizes[a..=b].iter().product());
+    to.extend_from_slice(&sizes[b + 1..]);
+    reshape(t, &to)
+}
+/// One dimension.
+///
+/// # Errors
+/// None in practice.
+pub fn ravel(t: &Tensor) -> Result<Tensor> {
+    reshape(t, &[-1])
+}
+/// A dimension as several.
+///
+/// # Errors
+/// `Runtime` when the sizes do not multiply to the dimension's.
+pub fn unflatten(t: &Tensor, dim: i64, sizes: &[i64]) -> Result<Tensor> {
+    ensure!(!sizes.is_empty(), Runtime, "unflatten: sizes must be non-empty");
+    let old = t.sizes();
+    let d = wrap_dim(dim, old.len())?;
+    let part = infer_size(sizes, old[d]).map_err(|_| {
+        err!(Runtime, "unflatten: Provided sizes {} don't multiply up to the size of dim {d} ({}) in the input tensor", Shape(sizes), old[d])
+    })?;
+    let mut to: Dims = old[..d].into();
+    to.extend_from_slice(&part);
+    to.extend_from_slice(&old[d + 1..]);
+    view(t, &to)
+}
+/// Dimensions moved to new places, the others in order.
+///
+/// # Errors
+/// `Runtime` for lists of different lengths or repeated dimensions.
+pub fn movedim(t: &Tensor, from: &[i64], to: &[i64]) -> Result<Tensor> {
+    ensure!(
+        from.len() == to.len(),
+        Runtime,
+        "movedim: Invalid source or destination dims: source ({} dims) should contain the same number of dims as destination ({} dims)",
+        Shape(from),
+        Shape(to)
+    );
+    let n = t.dim();
+    let wrap = |ds: &[i64], what: &str| -> Result<SmallVec<[usize; 5]>> {
+        let mut out: SmallVec<[usize; 5]> = SmallVec::new();
+        for &d in ds {
+            let d = wrap_dim(d, n)?;
+            ensure!(!out.contains(&d), Runtime, "movedim: repeated dim in `{what}` ({})", Shape(ds));
+            out.push(d);
+        }
+        Ok(out)
+    };
+    let (from, to) = (wrap(from, "source")?, wrap(to, "destination")?);
+    if n == 0 {
+        return one(View::Alias, t);
+    }
+    let mut order: SmallVec<[usize; 5]> = SmallVec::from_elem(usize::MAX, n);
+    for (f, t) in from.iter().zip(&to) {
+        order[*t] = *f;
+    }
+    let mut rest = (0..n).filter(|d| !from.contains(d));
+    for slot in order.iter_mut().filter(|s| **s == usize::MAX) {
+        *slot = rest.next().unwrap_or(0);
+    }
+    one(View::Permute(order), t)
+}
+/// Pieces of the given sizes along a dimension.
+///
+/// # Errors
+/// `Runtime` unless they add up to the dimension.
+pub fn split_with_sizes(t: &Tensor, sizes: &[i64], dim: i64) -> Result<Vec<Tensor>> {
+    let m = t.meta();
+    ensure!(m.dim() > 0, Runtime, "split expects at least a 1-dimensional tensor");
+    let d = wrap_dim(dim, m.dim())?;
+    let n = m.sizes[d];
+    drop(m);
+    ensure!(sizes.iter().all(|s| *s >= 0), Runtime, "split_with_sizes expects split_sizes have only non-negative entries, but got split_sizes={}", Shape(sizes));
+    ensure!(
+        sizes.iter().sum::<i64>() == n,
+        Runtime,
+        "split_with_sizes expects split_sizes to sum exactly to {n} (input tensor's size at dimension {d}), but got \
+         split_sizes={}",
+        Shape(sizes)
+    );
+    Ok(apply(MultiView::Split(d, sizes.into()), &[t], Dest::New)?.into_vec())
+}
+/// Pieces of `size` along a dimension, the last one shorter if need be.
+///
+/// # Errors
+/// `Runtime` for a size that is not positive.
+pub fn split(t: &Tensor, size: i64, dim: i64) -> Result<Vec<Tensor>> {
+    let m = t.meta();
+    ensure!(m.dim() > 0, Runtime, "split expects at least a 1-dimensional tensor");
+    let d = wrap_dim(dim, m.dim())?;
+    let n = m.sizes[d];
+    drop(m);
+    ensure!(size >= 0, Runtime, "split expects split_size be non-negative, but got split_size={size}");
+    ensure!(size > 0 || n == 0, Runtime, "split_size can only be 0 if dimension size is 0, but got dimension size of {n}");
+    let mut sizes: SmallVec<[i64; 8]> = SmallVec::new();
+    let mut left = n;
+    while left > 0 || sizes.is_empty() {
+        sizes.push(left.min(size.max(0)));
+        left -= size.max(1);
+    }
+    Ok(apply(MultiView::Split(d, sizes), &[t], Dest::New)?.into_vec())
+}
+/// At most `chunks` pieces of equal size.
+///
+/// # Errors
+/// `Runtime` for a count that is not positive.
+pub fn chunk(t: &Tensor, chunks: i64, dim: i64) -> Result<Vec<Tensor>> {
+    ensure!(t.dim() > 0, Runtime, "chunk expects at least a 1-dimensional tensor");
+    ensure!(chunks > 0, Runtime, "chunk expects `chunks` to be greater than 0, got: {chunks}");
+    let n = t.size(dim)?;
+    let size = (n + chunks - 1) / chunks;
+    if size == 0 {
+        return split_with_sizes(t, &vec![0; chunks as usize], dim);
+    }
+    split(t, size, dim)
+}
+/// `sections` pieces whose sizes differ by at most one.
+///
+/// # Errors
+/// `Runtime` for a count that is not positive.
+pub fn tensor_split(t: &Tensor, sections: i64, dim: i64) -> Result<Vec<Tensor>> {
+    ensure!(t.dim() > 0, Runtime, "tensor_split expected at least a 1-dimensional tensor, but got a tensor with 0 dims");
+    ensure!(sections > 0, Runtime, "number of sections must be larger than 0, got {sections}");
+    let n = t.size(dim)?;
+    let mut start = 0;
+    (0..sections)
+        .map(|i| {
+            let len = n / sections + i64::from(i < n % sections);
+            start += len;
+            slice(t, dim, start - len, start, 1)
+        })
+        .collect()
+}
+/// Pieces between the given indices.
+///
+/// # Errors
+/// `Runtime` for a 0-dim tensor.
+pub fn tensor_split_at(t: &Tensor, indices: &[i64], dim: i64) -> Result<Vec<Tensor>> {
+    ensure!(t.dim() > 0, Runtime, "tensor_split expected at least a 1-dimensional tensor, but got a tensor with 0 dims");
+    let n = t.size(dim)?;
+    let mut start = 0;
+    indices
+        .iter()
+        .copied()
+        .chain(std::iter::once(n))
+        .map(|end| {
+            let piece = slice(t, dim, start, end, 1);
+            start = end;
+            piece
+        })
+        .collect()
+}
+/// Every index of a dimension.
+///
+/// # Errors
+/// `Index` for a dimension out of range.
+pub fn unbind(t: &Tensor, dim: i64) -> Result<Vec<Tensor>> {
+    ensure!(t.dim() > 0, Index, "Dimension specified as {dim} but tensor has no dimensions");
+    Ok(apply(MultiView::Unbind(wrap_dim(dim, t.dim())?), &[t], Dest::New)?.into_vec())
+}
+/// Complex numbers as pairs of reals.
+///
+/// # Errors
+/// `Runtime` for a real tensor.
+pub fn view_as_real(t: &Tensor) -> Result<Tensor> {
+    ensure!(t.dtype().is_complex(), Runtime, "view_as_real is only supported for complex tensors");
+    one(View::AsReal, t)
+}
+/// Pairs of reals as complex numbers.
+///
+/// # Errors
+/// `Runtime` unless the last dimension is a dense pair.
+pub fn view_as_complex(t: &Tensor) -> Result<Tensor> {
+    ensure!(
+        matches!(t.dtype(), DType::F32 | DType::F64),
+        Runtime,
+        "view_as_complex is only supported for half, float and double tensors, but got a tensor of scalar type: {}",
+        t.dtype().title()
+    );
+    one(View::AsComplex, t)
+}
+/// The real part; a real tensor as it is.
+///
+/// # Errors
+/// None in practice.
+pub fn real(t: &Tensor) -> Result<Tensor> {
+    if t.dtype().is_complex() {
+        one(View::Part(0), t)
+    } else {
+        Ok(t.clone())
+    }
+}
+/// The imaginary part.
+///
+/// # Errors
+/// `Runtime` for a real tensor.
+pub fn imag(t: &Tensor) -> Result<Tensor> {
+    ensure!(t.dtype().is_complex(), Runtime, "imag is not implemented for tensors with non-complex dtypes.");
+    one(View::Part(1), t)
+}
+
+/// A copy that keeps a dense tensor's order of memory.
+///
+/// # Errors
+/// That of allocating it.
+pub fn clone(t: &Tensor) -> Result<Tensor> {
+    apply1(e::Map::identity(), &[t], Dest::New)
+}
+/// A copy in a given order of memory.
+///
+/// # Errors
+/// `Runtime` when the format needs another number of dimensions.
+pub fn clone_as(t: &Tensor, format: MemoryFormat) -> Result<Tensor> {
+    match format {
+        MemoryFormat::Preserve => clone(t),
+        MemoryFormat::Contiguous => apply1(e::Map { contiguous: true, ..e::Map::identity() }, &[t], Dest::New),
+        _ => {
+            let want = if format == MemoryFormat::ChannelsLast { 4 } else { 5 };
+            ensure!(t.dim() == want, Runtime, "required rank {want} tensor to use channels_last format");
+            // Through a permuted copy: channels last in memory, first in the sizes.
+            let n = want as i64;
+            let mut there: Vec<i64> = vec![0];
+            there.extend(2..n);
+            there.push(1);
+            let mut back: Vec<i64> = vec![0, n - 1];
+            back.extend(1..n - 1);
+            permute(&clone_as(&permute(t, &there)?, MemoryFormat::Contiguous)?, &back)
+        }
+    }
+}
+/// The tensor itself if it is row-major, else a copy that is.
+///
+/// # Errors
+/// That of allocating it.
+pub fn contiguous(t: &Tensor) -> Result<Tensor> {
+    if t.is_contiguous() && t.as_batched().is_none() {
+        return Ok(t.clone());
+    }
+    clone_as(t, MemoryFormat::Contiguous)
+}
+/// [`contiguous`] for any order of memory.
+///
+/// # Errors
+/// As [`clone_as`].
+pub fn contiguous_as(t: &Tensor, format: MemoryFormat) -> Result<Tensor> {
+    if is_contiguous_as(t, format) {
+        return Ok(t.clone());
+    }
+    clone_as(t, format)
+}
+/// Whether the elements lie in this order.
+pub fn is_contiguous_as(t: &Tensor, format: MemoryFormat) -> bool {
+    let m = t.meta();
+    match format {
+        MemoryFormat::Contiguous => m.is_contiguous(),
+        MemoryFormat::Preserve => true,
+        MemoryFormat::ChannelsLast => m.dim() == 4 && is_channels_last(&m.sizes, &m.strides),
+        MemoryFormat::ChannelsLast3d => m.dim() == 5 && is_channels_last(&m.sizes, &m.strides),
+    }
+}
+
+/// Changes the sizes in place, growing the storage when it is too small; what was there stays.
+///
+/// # Errors
+/// `Runtime` for negative sizes or a tensor that requires grad.
+pub fn resize(t: &Tensor, sizes: &[i64]) -> Result<()> {
+    check_sizes(sizes, t.dtype())?;
+    ensure!(!t.requires_grad(), Runtime, "cannot resize variables that require grad");
+    let (storage, need, device) = {
+        let m = t.meta();
+        (m.storage.clone(), ((m.offset + numel(sizes)) as usize) * m.dtype.size(), m.device())
+    };
+    if need > storage.nbytes() && device != Device::Meta {
+        let backend = crate::apply::backend(device)?;
+        let old = storage.ptr()?;
+        let fresh = Storage::new(backend.alloc(need)?, device);
+        backend.copy_bytes(old, fresh.ptr()?, storage.nbytes())?;
+        t.set_meta(|m| m.storage = fresh);
+    }
+    t.set_meta(|m| {
+        m.sizes = sizes.into();
+        m.strides = contiguous_strides(sizes);
+    });
+    Ok(())
+}
+
+/// `resize_` as an operator.
+///
+/// # Errors
+/// As [`resize`].
+pub fn resize_(t: &Tensor, sizes: &[i64]) -> Result<Tensor> {
+    resize(t, sizes)?;
+    Ok(t.clone())
+}
+/// `resize_` to another tensor's sizes.
+///
+/// # Errors
+/// As [`resize`].
+pub fn resize_as_(t: &Tensor, other: &Tensor) -> Result<Tensor> {
+    resize_(t, &other.sizes())
+}
+
+/// Changes a tensor's own metadata by a view operator, in place.
+fn in_place(t: &Tensor, op: View) -> Result<Tensor> {
+    if let Some(b) = t.as_batched() {
+        let _ = b;
+        bail!(Runtime, "vmap: {}_ in place on an example is not supported; use the out-of-place form", op.name());
+    }
+    check_inplace(t, t.requires_grad())?;
+    let mut draft = Draft::default();
+    let before = t.meta().clone();
+    op.infer(&[&before], &mut draft)?;
+    let o = &draft.outputs[0];
+    let old_edge = if t.requires_grad() { t.gradient_edge()? } else { None };
+    t.set_meta(|m| {
+        m.sizes = o.sizes.clone();
+        m.strides = o.strides.clone();
+        m.offset = o.offset;
+    });
+    t.bump_version();
+    let op: Arc<dyn Primitive> = Arc::new(op);
+    if t.flags() & VIEW != 0 {
+        extend_chain(t, Link { op: op.clone(), output: 0 });
+    }
+    if let (Some(edge), true) = (old_edge, crate::mode::grad_enabled()) {
+        let node = Node::op(
+            op,
+            1,
+            SmallVec::from_iter([InputInfo::of(&before)]),
+            SmallVec::from_iter([Some(edge)]),
+            SmallVec::from_iter([InputInfo::of(&t.meta())]),
+            SmallVec::new(),
+        );
+        t.set_edge(Edge { node, nr: 0 });
+    }
+    Ok(t.clone())
+}
+/// `unsqueeze` in place.
+///
+/// # Errors
+/// As [`unsqueeze`], and for writes that autograd refuses.
+pub fn unsqueeze_(t: &Tensor, dim: i64) -> Result<Tensor> {
+    in_place(t, View::Unsqueeze(wrap_dim(dim, t.dim() + 1)?))
+}
+/// `squeeze` in place.
+///
+/// # Errors
+/// As [`squeeze`], and for writes that autograd refuses.
+pub fn squeeze_(t: &Tensor, dims: Option<&[i64]>) -> Result<Tensor> {
+    let dims = squeezed(t, dims)?;
+    in_place(t, View::Squeeze(dims))
+}
+/// `transpose` in place.
+///
+/// # Errors
+/// As [`transpose`], and for writes that autograd refuses.
+pub fn transpose_(t: &Tensor, a: i64, b: i64) -> Result<Tensor> {
+    let n = t.dim();
+    let (a, b) = (wrap_dim(a, n)?, wrap_dim(b, n)?);
+    let mut order: SmallVec<[usize; 5]> = (0..n).collect();
+    if n > 0 {
+        order.swap(a, b);
+    }
+    in_place(t, View::Permute(order))
+}
+/// `t` in place.
+///
+/// # Errors
+/// As [`t()`], and for writes that autograd refuses.
+pub fn t_(x: &Tensor) -> Result<Tensor> {
+    ensure!(x.dim() <= 2, Runtime, "t_() expects a tensor with <= 2 dimensions, but self is {}D", x.dim());
+    if x.dim() < 2 {
+        return in_place(x, View::Alias);
+    }
+    transpose_(x, 0, 1)
+}
+
+/// Elements in reverse along dimensions.
+///
+/// # Errors
+/// `Runtime` for a repeated dimension.
+pub fn flip(t: &Tensor, dims: &[i64]) -> Result<Tensor> {
+    let n = t.dim();
+    let mut seen: SmallVec<[usize; 5]> = SmallVec::new();
+    let mut out = t.clone();
+    for &d in dims {
+        let d = wrap_dim(d, n)?;
+        ensure!(!seen.contains(&d), Runtime, "dim {d} appears multiple times in the list of dims");
+        seen.push(d);
+        if n == 0 {
+            continue;
+        }
+        let size = out.sizes()[d];
+        let index = e::sub(size as i64 - 1, &factory::arange_to(size, out.device())?)?;
+        out = crate::ops::indexing::index_select(&out, d as i64, &index)?;
+    }
+    if out.is_same(t) {
+        return clone(t);
+    }
+    Ok(out)
+}
+/// Elements shifted around along dimensions; without dimensions, over the flattened tensor.
+///
+/// # Errors
+/// `Runtime` for lists of different lengths.
+pub fn roll(t: &Tensor, shifts: &[i64], dims: &[i64]) -> Result<Tensor> {
+    if dims.is_empty() {
+        ensure!(shifts.len() == 1, Runtime, "shifts and dimensions must align. shifts: {}, dims:{}", shifts.len(), dims.len());
+        return reshape(&roll(&ravel(t)?, shifts, &[0])?, &t.sizes());
+    }
+    ensure!(!shifts.is_empty(), Runtime, "`shifts` required");
+    ensure!(shifts.len() == dims.len(), Runtime, "shifts and dimensions must align. shifts: {}, dims:{}", shifts.len(), dims.len());
+    let mut out = t.clone();
+    for (&s, &d) in shifts.iter().zip(dims) {
+        let n = out.size(d)?;
+        if n == 0 {
+            continue;
+        }
+        let k = (n - s).rem_euclid(n);
+        if k == 0 {
+            continue;
+        }
+        out = crate::ops::join::cat(&[slice(&out, d, k, n, 1)?, slice(&out, d, 0, k, 1)?], d)?;
+    }
+    if out.is_same(t) {
+        return clone(t);
+    }
+    Ok(out)
+}
+/// Copies side by side.
+///
+/// # Errors
+/// `Runtime` for fewer repeats than dimensions, or negative ones.
+pub fn repeat(t: &Tensor, repeats: &[i64]) -> Result<Tensor> {
+    let n = t.dim();
+    ensure!(
+        repeats.len() >= n,
+        Runtime,
+        "Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor"
+    );
+    ensure!(repeats.iter().all(|r| *r >= 0), Runtime, "Trying to create tensor with negative dimension in repeat {}", Shape(repeats));
+    let lead = repeats.len() - n;
+    let sizes = t.sizes();
+    let (mut shape, mut full, mut last) = (Dims::new(), Dims::new(), Dims::new());
+    for (i, &r) in repeats.iter().enumerate() {
+        let s = if i < lead { 1 } else { sizes[i - lead] };
+        shape.extend_from_slice(&[1, s]);
+        full.extend_from_slice(&[r, s]);
+        last.push(r * s);
+    }
+    let y = expand(&reshape(t, &shape)?, &full)?;
+    reshape(&clone_as(&y, MemoryFormat::Contiguous)?, &last)
+}
+/// `repeat` with missing leading repeats taken as 1.
+///
+/// # Errors
+/// As [`repeat`].
+pub fn tile(t: &Tensor, dims: &[i64]) -> Result<Tensor> {
+    let mut repeats: Dims = SmallVec::from_elem(1, t.dim().saturating_sub(dims.len()));
+    repeats.extend_from_slice(dims);
+    repeat(t, &repeats)
+}
