@@ -10,6 +10,7 @@ pub mod convert;
 mod element;
 pub mod gemm;
 mod gemm_kernels;
+mod gemv;
 pub mod indexed;
 pub mod isa;
 pub mod kernels;
