@@ -14,12 +14,15 @@ use std::sync::Arc;
 /// CUDA's limit on a kernel's parameter.
 const MAX_ARGUMENT_BYTES: usize = 4096;
 
+/// Loaded kernels by what their text depends on.
+type Kernels = HashMap<Box<[u8]>, Arc<[Function]>>;
+
 /// One device.
 pub struct CudaBackend {
     pub(crate) index: u16,
     pub(crate) driver: Box<dyn Driver>,
     allocator: Allocator,
-    kernels: Mutex<HashMap<Box<[u8]>, Arc<[Function]>>>,
+    kernels: Mutex<Kernels>,
     /// Four words in which kernels report a bad index: flag, value, dimension, size.
     error: Address,
     /// Whether every indexed kernel waits for its report. Otherwise the report is read at the next synchronisation, as the work

@@ -24,7 +24,7 @@ mod rows;
 mod sort;
 mod window;
 
-pub use backend::CudaBackend;
+use backend::CudaBackend;
 pub use catalogue::all_kernel_sources;
 pub use compiler::compile_with_nvrtc;
 pub use driver::{Driver, Event, Extent, Function};

@@ -59,6 +59,7 @@ fn form(rows: i64, n: i64, along: i64) -> (usize, Extent) {
     }
 }
 
+#[allow(clippy::too_many_arguments)]
 fn run_rows(
     b: &CudaBackend,
     which: usize,

@@ -78,7 +78,7 @@ impl Side {
         }
     }
     /// The same from image `i` on.
-    fn from_image(self, i: i64) -> Side {
+    fn skip_images(self, i: i64) -> Side {
         // Address arithmetic only; the memory is the device's.
         Side {
             ptr: self
@@ -248,7 +248,7 @@ fn columns<'a>(
     };
     let mut args = plan.args(
         images,
-        Side::of(x).from_image(from),
+        Side::of(x).skip_images(from),
         y,
         places,
         None,
@@ -405,7 +405,7 @@ pub(crate) fn conv_input_grad(
         };
         let mut args = plan.args(
             count,
-            Side::of(gx).from_image(from),
+            Side::of(gx).skip_images(from),
             y,
             places,
             None,
