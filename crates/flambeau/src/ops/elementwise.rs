@@ -212,7 +212,10 @@ impl Primitive for Map {
                 None => Input::Operand(class),
             });
         }
-        let step = [Step { op: StepOp::Apply(self.f), class, args: [0, 1, 2, 3] }];
+        // Arguments beyond the row's own must still name a value.
+        let arity = self.f.arity() as u16;
+        let args = [0, 1, 2, 3].map(|i| if i < arity { i } else { 0 });
+        let step = [Step { op: StepOp::Apply(self.f), class, args }];
         let (steps, result): (&[Step], u16) = if self.f == ScalarFn::Identity { (&[], 0) } else { (&step, self.f.arity() as u16) };
         on.map(&Program { inputs: &inputs, steps, results: &[result] }, &operands, std::slice::from_ref(out))
     }
