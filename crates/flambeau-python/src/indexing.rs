@@ -251,8 +251,7 @@ pub unsafe extern "C" fn get(o: Obj, index: Obj) -> Obj {
             if indices.is_empty() {
                 return if basic.is_same(t) { alias(t) } else { Ok(basic) };
             }
-            let refs: Vec<Option<&Tensor>> = indices.iter().map(Option::as_ref).collect();
-            indexing::index(&basic, &refs)
+            indexing::index(&basic, &indices)
         })();
         let r = match result {
             Ok(t) => wrap(t),
@@ -325,10 +324,9 @@ pub unsafe extern "C" fn set(o: Obj, index: Obj, v: Obj) -> c_int {
     })
 }
 
-fn put(t: &Tensor, indices: &Indices, value: &Tensor) -> Result<()> {
+fn put(t: &Tensor, indices: &[Option<Tensor>], value: &Tensor) -> Result<()> {
     let value = elementwise::to_dtype(value, t.dtype())?;
     let value = flambeau::ops::device::to_device(&value, t.device())?;
-    let refs: Vec<Option<&Tensor>> = indices.iter().map(Option::as_ref).collect();
-    indexing::index_put_(t, &refs, &value, false)?;
+    indexing::index_put_(t, indices, &value, false)?;
     Ok(())
 }

@@ -102,7 +102,6 @@ pub struct Param {
 
 /// A parsed signature.
 pub struct Signature {
-    pub name: &'static str,
     pub text: &'static str,
     pub params: Vec<Param>,
     /// How many parameters can be given by position.
@@ -178,7 +177,6 @@ pub unsafe fn parse(text: &'static str, extra: &'static str) -> Signature {
         None => (text.rfind(')').unwrap_or(text.len()), None),
     };
     let mut s = Signature {
-        name: &text[..open],
         text,
         params: Vec::new(),
         positional: 0,

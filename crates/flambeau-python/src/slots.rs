@@ -195,14 +195,16 @@ unsafe extern "C" fn nb_invert(o: Obj) -> Obj {
 }
 
 unsafe extern "C" fn richcompare(a: Obj, b: Obj, op: c_int) -> Obj {
-    let (f, name) = match op {
-        Py_LT => (ScalarFn::Lt, "lt"),
-        Py_LE => (ScalarFn::Le, "le"),
-        Py_EQ => (ScalarFn::Eq, "eq"),
-        Py_NE => (ScalarFn::Ne, "ne"),
-        Py_GT => (ScalarFn::Gt, "gt"),
-        _ => (ScalarFn::Ge, "ge"),
-    };
+    // Py_LT … Py_GE are 0 … 5, in this order.
+    const OPERATORS: [(ScalarFn, &str); 6] = [
+        (ScalarFn::Lt, "lt"),
+        (ScalarFn::Le, "le"),
+        (ScalarFn::Eq, "eq"),
+        (ScalarFn::Ne, "ne"),
+        (ScalarFn::Gt, "gt"),
+        (ScalarFn::Ge, "ge"),
+    ];
+    let (f, name) = OPERATORS[op as usize % 6];
     if let (Some(x), Some(y)) = (value(a), value(b)) {
         return guard(null_mut(), || done(elementwise::binary(f, x, y, Dest::New)));
     }

@@ -272,31 +272,6 @@ fn where_values(condition: &Tensor, a: Value<'_>, b: Value<'_>, dest: Dest<'_>) 
     }
     elementwise::map(ScalarFn::Where, &[condition.into(), a, b], dest)
 }
-/// `|a - b| <= atol + rtol |b|`, or both equal.
-fn isclose(a: &Tensor, b: &Tensor, rtol: f64, atol: f64, equal_nan: bool) -> Result<Tensor> {
-    if a.dtype() != b.dtype() {
-        return Err(err!(Runtime, "{} did not match {}", a.dtype().title(), b.dtype().title()));
-    }
-    if rtol < 0.0 || atol < 0.0 {
-        return Err(err!(Runtime, "rtol and atol must be greater than or equal to zero, but got {rtol} and {atol}"));
-    }
-    let _off = flambeau::mode::no_grad();
-    let mut close = elementwise::eq(a, b)?;
-    if equal_nan && a.dtype().is_differentiable() {
-        let both = elementwise::logical_and(&elementwise::isnan(a)?, &elementwise::isnan(b)?)?;
-        close = elementwise::logical_or(&close, &both)?;
-    }
-    if rtol == 0.0 && atol == 0.0 {
-        return Ok(close);
-    }
-    // Integers are compared as doubles, so that differences do not wrap.
-    let wide = |t: &Tensor| if t.dtype().is_integral(true) { elementwise::to_dtype(t, DType::F64) } else { Ok(t.clone()) };
-    let (a, b) = (wide(a)?, wide(b)?);
-    let allowed = elementwise::add(&elementwise::abs(&elementwise::mul(&b, rtol)?)?, atol)?;
-    let error = elementwise::abs(&elementwise::sub(&a, &b)?)?;
-    let near = elementwise::logical_and(&elementwise::isfinite(&error)?, &elementwise::le(&error, &allowed)?)?;
-    elementwise::logical_or(&close, &near)
-}
 /// Fills with a number or a 0-dim tensor.
 pub fn fill_(input: &Tensor, value: Value<'_>) -> Result<Tensor> {
     match value {
@@ -488,7 +463,7 @@ operators! { ELEMENTWISE;
     "bitwise_left_shift(Number input, Tensor other)" [function out] => binary!(ShiftLeft number tensor);
     "bitwise_right_shift(Tensor input, Tensor|Number other)" [function method inplace out] => binary!(ShiftRight tensor value);
     "bitwise_right_shift(Number input, Tensor other)" [function out] => binary!(ShiftRight number tensor);
-    "isclose(Tensor input, Tensor other, float rtol=1e-5, float atol=1e-8, bool equal_nan=False)" [function method] => isclose;
+    "isclose(Tensor input, Tensor other, float rtol=1e-5, float atol=1e-8, bool equal_nan=False)" [function method] => reduction::isclose;
     // ---- writes
     "fill_(Tensor input, Tensor|Number value)" [method] => fill_;
     "fill(Tensor input, Tensor|Number value)" [function method] => |input: &Tensor, value: Value<'_>| fill_(&view::clone(input)?, value);

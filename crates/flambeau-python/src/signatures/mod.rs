@@ -41,10 +41,8 @@ pub enum Form {
     Out = 16,
     Property = 32,
     Factory = 64,
-    /// A composite over this input that is not a tensor operator (no in-place copy of results).
-    Static = 128,
 }
-const FORM_NAMES: [(&str, u16); 8] = [
+const FORM_NAMES: [(&str, u16); 7] = [
     ("function", 1),
     ("method", 2),
     ("inplace", 4),
@@ -52,7 +50,6 @@ const FORM_NAMES: [(&str, u16); 8] = [
     ("out", 16),
     ("property", 32),
     ("factory", 64),
-    ("static", 128),
 ];
 
 /// One line of the table.
