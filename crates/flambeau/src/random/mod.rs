@@ -1,1 +1,176 @@
-//! (to be written)
+//! Random streams: the Mersenne twister and the state that goes with it, so that a seed gives the numbers that PyTorch draws.
+//!
+//! Reference: M. Matsumoto and T. Nishimura, "Mersenne Twister: a 623-dimensionally equidistributed uniform pseudo-random
+//! number generator", ACM TOMACS 8 (1998).
+
+use flambeau_core::*;
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::{Arc, OnceLock};
+
+const N: usize = 624;
+const M: usize = 397;
+/// The seed of a generator that was never seeded.
+pub const DEFAULT_SEED: u64 = 67280421310721;
+/// Bytes of a saved state.
+pub const STATE_BYTES: usize = 5056;
+
+/// The stream itself.
+#[derive(Clone)]
+pub struct Engine {
+    seed: u64,
+    state: [u32; N],
+    /// Numbers left before the state is renewed.
+    left: i32,
+    next: u32,
+    seeded: bool,
+    /// The second of a pair of normal numbers in double precision, drawn and not given out yet.
+    pub next_double_normal: Option<f64>,
+    /// The same in single precision.
+    pub next_float_normal: Option<f32>,
+}
+
+impl Engine {
+    /// The stream that belongs to a seed (of which 32 bits count).
+    pub fn new(seed: u64) -> Engine {
+        let mut state = [0u32; N];
+        state[0] = seed as u32;
+        for j in 1..N {
+            state[j] = 1812433253u32.wrapping_mul(state[j - 1] ^ (state[j - 1] >> 30)).wrapping_add(j as u32);
+        }
+        Engine { seed, state, left: 1, next: 0, seeded: true, next_double_normal: None, next_float_normal: None }
+    }
+    fn renew(&mut self) {
+        let mix = |u: u32, v: u32| (u & 0x8000_0000) | (v & 0x7fff_ffff);
+        let twist = |u: u32, v: u32| (mix(u, v) >> 1) ^ if v & 1 != 0 { 0x9908_b0df } else { 0 };
+        for j in 0..N {
+            self.state[j] = self.state[(j + M) % N] ^ twist(self.state[j], self.state[(j + 1) % N]);
+        }
+        self.left = N as i32;
+        self.next = 0;
+    }
+    /// The next 32 bits.
+    #[inline]
+    pub fn next_u32(&mut self) -> u32 {
+        self.left -= 1;
+        if self.left == 0 {
+            self.renew();
+        }
+        let mut y = self.state[self.next as usize];
+        self.next += 1;
+        y ^= y >> 11;
+        y ^= (y << 7) & 0x9d2c_5680;
+        y ^= (y << 15) & 0xefc6_0000;
+        y ^ (y >> 18)
+    }
+    /// The next 64 bits: the first draw is the upper half.
+    #[inline]
+    pub fn next_u64(&mut self) -> u64 {
+        let high = self.next_u32() as u64;
+        high << 32 | self.next_u32() as u64
+    }
+}
+
+/// A shared, seedable source of random numbers. Cloning shares the stream.
+#[derive(Clone)]
+pub struct Generator(Arc<Mutex<Engine>>);
+
+impl Generator {
+    /// A stream of its own.
+    pub fn new(seed: u64) -> Generator {
+        Generator(Arc::new(Mutex::new(Engine::new(seed))))
+    }
+    /// The stream, locked for a run of draws.
+    pub fn lock(&self) -> MutexGuard<'_, Engine> {
+        self.0.lock()
+    }
+    /// Starts the stream that belongs to a seed.
+    pub fn manual_seed(&self, seed: u64) {
+        *self.0.lock() = Engine::new(seed);
+    }
+    /// The seed that the stream was started with.
+    pub fn initial_seed(&self) -> u64 {
+        self.0.lock().seed
+    }
+    /// The state as bytes, in the layout that PyTorch saves.
+    pub fn state(&self) -> Vec<u8> {
+        let e = self.0.lock();
+        let mut out = Vec::with_capacity(STATE_BYTES);
+        out.extend(e.seed.to_le_bytes());
+        out.extend(e.left.to_le_bytes());
+        out.extend((e.seeded as i32).to_le_bytes());
+        out.extend((e.next as u64).to_le_bytes());
+        for s in e.state {
+            out.extend((s as u64).to_le_bytes());
+        }
+        // normal_x, normal_y, normal_rho, normal_is_valid (a cached pair in Box and Muller's polar form).
+        out.extend(0f64.to_le_bytes());
+        out.extend(e.next_double_normal.unwrap_or(0.0).to_le_bytes());
+        out.extend(0f64.to_le_bytes());
+        out.extend((e.next_double_normal.is_some() as i32).to_le_bytes());
+        out.extend([0; 4]);
+        out.extend(e.next_float_normal.unwrap_or(0.0).to_le_bytes());
+        out.push(e.next_float_normal.is_some() as u8);
+        out.resize(STATE_BYTES, 0);
+        out
+    }
+    /// Restores a state.
+    ///
+    /// # Errors
+    /// `Runtime` when the bytes are no state.
+    pub fn set_state(&self, bytes: &[u8]) -> Result<()> {
+        ensure!(bytes.len() == STATE_BYTES, Runtime, "RNG state is wrong size: {} bytes instead of {STATE_BYTES}", bytes.len());
+        let word = |at: usize| {
+            let mut b = [0u8; 8];
+            b.copy_from_slice(&bytes[at..at + 8]);
+            u64::from_le_bytes(b)
+        };
+        let int = |at: usize| word(at) as u32 as i32;
+        let (left, next) = (int(8), word(16));
+        ensure!((1..=N as i32).contains(&left) && next <= N as u64, Runtime, "Invalid mt19937 state");
+        let mut e = Engine::new(word(0));
+        for (j, s) in e.state.iter_mut().enumerate() {
+            *s = word(24 + 8 * j) as u32;
+        }
+        e.left = left;
+        e.seeded = int(12) != 0;
+        e.next = next as u32;
+        let at = 24 + 8 * N;
+        e.next_double_normal = (int(at + 24) != 0).then(|| f64::from_bits(word(at + 8)));
+        e.next_float_normal = (bytes[at + 36] != 0).then(|| f32::from_bits(word(at + 32) as u32));
+        *self.0.lock() = e;
+        Ok(())
+    }
+}
+
+/// The generator of operators that are given none.
+pub fn default_generator() -> &'static Generator {
+    static DEFAULT: OnceLock<Generator> = OnceLock::new();
+    DEFAULT.get_or_init(|| Generator::new(DEFAULT_SEED))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stream_is_mt19937() {
+        let g = Generator::new(5489);
+        let mut e = g.lock();
+        assert_eq!(e.next_u32(), 3499211612);
+        let mut last = 0;
+        for _ in 1..10000 {
+            last = e.next_u32();
+        }
+        assert_eq!(last, 4123659995);
+    }
+    #[test]
+    fn state_round_trip() {
+        let g = Generator::new(7);
+        g.lock().next_u64();
+        let state = g.state();
+        let a = g.lock().next_u32();
+        g.set_state(&state).unwrap();
+        assert_eq!(a, g.lock().next_u32());
+        assert!(g.set_state(&state[1..]).is_err());
+    }
+}
