@@ -223,6 +223,9 @@ impl<'a> Binding<'_, 'a> {
                 if let Some(n) = number(o) {
                     return Some(Arg::Number(n));
                 }
+                if !PyErr_Occurred().is_null() {
+                    return None;
+                }
                 match self.tensor_slow(o) {
                     Some(t) => Some(Arg::Tensor(t)),
                     None if self.custom(o) => Some(Arg::None),
@@ -274,6 +277,13 @@ impl<'a> Binding<'_, 'a> {
         }
         Some(Arg::Ints(from as u16, (self.args.ints.len() - from) as u16))
     }
+    /// A number, or the value of a 0-dim tensor.
+    unsafe fn scalar(&mut self, o: Obj) -> Option<Number> {
+        match number(o) {
+            None if PyErr_Occurred().is_null() => tensor_number(o),
+            found => found,
+        }
+    }
     unsafe fn fallback(&mut self, p: &Param, o: Obj) -> Option<Arg<'a>> {
         (p.optional && o == Py_None()).then_some(Arg::None)
     }
@@ -283,9 +293,9 @@ impl<'a> Binding<'_, 'a> {
             return Some(Arg::None);
         }
         match p.ty {
-            Type::Number => number(o).or_else(|| tensor_number(o)).map(Arg::Number),
+            Type::Number => self.scalar(o).map(Arg::Number),
             Type::Float => {
-                let n = if PyComplex_Check(o) != 0 { None } else { number(o).or_else(|| tensor_number(o)) }?;
+                let n = if PyComplex_Check(o) != 0 { None } else { self.scalar(o) }?;
                 Some(Arg::Float(n.to_f64()))
             }
             Type::Bool => match convert::numpy_scalar(o) {

@@ -2,10 +2,13 @@
 
 use crate::error::*;
 use crate::tensor::*;
+use flambeau::core::OptimizerStep;
 use flambeau::{batch, graph, mode, Device, Tensor};
 use pyo3::exceptions::*;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+use std::collections::HashMap;
+use std::path::PathBuf;
 
 #[pyfunction]
 fn _set_grad_enabled(on: bool) {
@@ -134,6 +137,95 @@ fn _cpu_memory_stats() -> PyResult<(usize, usize)> {
     Ok(flambeau::apply::backend(Device::Cpu).py()?.memory_stats())
 }
 
+#[pyfunction]
+fn _cuda_device_name(index: u16) -> PyResult<String> {
+    flambeau::cuda::device_name(index).py()
+}
+#[pyfunction]
+fn _cuda_device_capability(index: u16) -> PyResult<(i32, i32)> {
+    flambeau::cuda::device_capability(index).py()
+}
+#[pyfunction]
+#[pyo3(signature = (index=0))]
+fn _cuda_memory_allocated(index: u16) -> PyResult<usize> {
+    Ok(flambeau::apply::backend(Device::Cuda(index)).py()?.memory_stats().0)
+}
+
+// ---- optimizer steps ----------------------------------------------------------------------------------------------------
+
+/// One optimizer step over lists of tensors. `kind` is "sgd" or "adam"; `numbers` are the step's fields by name.
+#[pyfunction]
+fn _optimizer_step(py: Python<'_>, kind: &str, lists: Vec<Vec<Bound<'_, PyAny>>>, numbers: &Bound<'_, PyDict>) -> PyResult<()> {
+    let lists: Vec<Vec<Tensor>> = lists
+        .iter()
+        .map(|l| l.iter().map(|t| tensor_arg(t).cloned()).collect::<PyResult<_>>())
+        .collect::<PyResult<_>>()?;
+    let get = |name: &str| -> PyResult<f64> {
+        match numbers.get_item(name)? {
+            Some(x) => x.extract(),
+            None => Err(PyTypeError::new_err(format!("optimizer step: '{name}' is missing"))),
+        }
+    };
+    let flag = |name: &str| -> PyResult<bool> {
+        match numbers.get_item(name)? {
+            Some(x) => x.is_truthy(),
+            None => Ok(false),
+        }
+    };
+    let step = match kind {
+        "sgd" => OptimizerStep::Sgd {
+            lr: get("lr")?,
+            momentum: get("momentum")?,
+            dampening: get("dampening")?,
+            weight_decay: get("weight_decay")?,
+            nesterov: flag("nesterov")?,
+            maximize: flag("maximize")?,
+            first: flag("first")?,
+        },
+        "adam" => OptimizerStep::Adam {
+            lr: get("lr")?,
+            beta1: get("beta1")?,
+            beta2: get("beta2")?,
+            eps: get("eps")?,
+            weight_decay: get("weight_decay")?,
+            decoupled: flag("decoupled")?,
+            amsgrad: flag("amsgrad")?,
+            maximize: flag("maximize")?,
+            step: get("step")?,
+        },
+        _ => return Err(PyValueError::new_err(format!("no optimizer step named '{kind}'"))),
+    };
+    py.detach(|| flambeau::ops::optimizer::step(&step, &lists)).py()
+}
+
+// ---- files --------------------------------------------------------------------------------------------------------------
+
+/// Writes a dict of tensors to a safetensors file.
+#[pyfunction]
+#[pyo3(signature = (tensors, path, metadata=None))]
+fn _safetensors_save(
+    py: Python<'_>,
+    tensors: &Bound<'_, PyDict>,
+    path: PathBuf,
+    metadata: Option<HashMap<String, String>>,
+) -> PyResult<()> {
+    let list: Vec<(String, Tensor)> = tensors
+        .iter()
+        .map(|(k, v)| Ok((k.extract::<String>()?, tensor_arg(&v)?.clone())))
+        .collect::<PyResult<_>>()?;
+    py.detach(|| flambeau::io::save_safetensors(&path, &list, metadata)).py()
+}
+/// The tensors of a safetensors file, by name.
+#[pyfunction]
+fn _safetensors_load(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_, PyDict>> {
+    let list = py.detach(|| flambeau::io::load_safetensors(&path)).py()?;
+    let d = PyDict::new(py);
+    for (name, t) in list {
+        d.set_item(name, wrap_bound(py, t)?)?;
+    }
+    Ok(d)
+}
+
 /// Adds everything here to the module.
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     macro_rules! functions {
@@ -142,7 +234,8 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     functions!(_set_grad_enabled is_grad_enabled _set_inference_mode is_inference_mode_enabled _vmap_enter _vmap_exit
         _add_batch_dim _remove_batch_dim _vmap_lift _is_batched _record_enter _record_exit _record_flush _plan_stats
         set_num_threads get_num_threads get_num_interop_threads set_num_interop_threads
-        _cuda_is_available _cuda_device_count _cuda_synchronize _cuda_memory_stats _cuda_empty_cache _cpu_memory_stats);
+        _cuda_is_available _cuda_device_count _cuda_synchronize _cuda_memory_stats _cuda_empty_cache _cpu_memory_stats
+        _cuda_device_name _cuda_device_capability _cuda_memory_allocated _optimizer_step _safetensors_save _safetensors_load);
     let make = wrap_pyfunction!(crate::signatures::tensor::make_subclass, m)?;
     let descriptor = m.py().import("builtins")?.getattr("staticmethod")?.call1((make,))?;
     m.getattr("Tensor")?.setattr("_make_subclass", descriptor)?;

@@ -18,6 +18,7 @@ pub mod apply;
 pub mod autograd;
 pub mod batch;
 pub mod graph;
+pub mod io;
 pub mod mode;
 pub mod ops;
 pub mod primitive;
