@@ -137,6 +137,11 @@ def cross_entropy(
     reduction = _legacy(size_average, reduce, reduction)
     if not 0.0 <= label_smoothing <= 1.0:
         raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
+    if weight is None and label_smoothing == 0.0 and input.dim() == 2 and target.dim() == 1 and not target.is_floating_point():
+        # The usual case: one pass over the logits.
+        if reduction == "mean":
+            return ops._cross_entropy(input, target, ignore_index)
+        return _reduce(ops._cross_entropy_rows(input, target, ignore_index), reduction)
     class_dim = 0 if input.dim() == 1 else 1
     classes = input.size(class_dim)
     shape = [classes if i == class_dim else 1 for i in range(input.dim())]

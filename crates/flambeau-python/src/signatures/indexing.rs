@@ -1,4 +1,40 @@
-//! Signatures of the room "indexing".
+//! Signatures of reading and writing by index.
+
+use flambeau::core::err;
+use flambeau::{Dest, Number, Result, Tensor, Value};
+
+fn scatter_reduced(t: &Tensor, dim: i64, index: &Tensor, src: &Tensor, reduce: &str, dest: Dest<'_>) -> Result<Tensor> {
+    match reduce {
+        "add" => indexing::scatter_add_to(t, dim, index, src, dest),
+        _ => Err(err!(Runtime, "reduce argument must be either add or multiply, got '{reduce}' (multiply: use scatter_reduce)")),
+    }
+}
 
 operators! { INDEXING;
+    "gather(Tensor input, int dim, Tensor index, *, bool sparse_grad=False)" [function method out] => |t: &Tensor, d: i64, i: &Tensor, _s: bool| indexing::gather(t, d, i);
+    "scatter(Tensor input, int dim, Tensor index, Tensor src)" [function method inplace out] => |t: &Tensor, d: i64, i: &Tensor, s: &Tensor| indexing::scatter(t, d, i, s, Dest::New);
+    "scatter(Tensor input, int dim, Tensor index, Number value)" [function method inplace out] => |t: &Tensor, d: i64, i: &Tensor, v: Number| indexing::scatter_value(t, d, i, v, Dest::New);
+    "scatter(Tensor input, int dim, Tensor index, Tensor src, *, str reduce)" [function method inplace out] => |t: &Tensor, d: i64, i: &Tensor, s: &Tensor, r: &str| scatter_reduced(t, d, i, s, r, Dest::New);
+    "scatter_add(Tensor input, int dim, Tensor index, Tensor src)" [function method inplace out] => indexing::scatter_add;
+    "index_select(Tensor input, int dim, Tensor index)" [function method out] => indexing::index_select;
+    "index_add(Tensor input, int dim, Tensor index, Tensor source, *, Number alpha=1)" [function method inplace out] => |t: &Tensor, d: i64, i: &Tensor, s: &Tensor, a: Number| indexing::index_add_to(t, d, i, s, a, Dest::New);
+    "index_copy(Tensor input, int dim, Tensor index, Tensor source)" [function method inplace out] => |t: &Tensor, d: i64, i: &Tensor, s: &Tensor| indexing::index_copy(t, d, i, s, Dest::New);
+    "index_fill(Tensor input, int dim, Tensor index, Tensor|Number value)" [function method inplace] => |t: &Tensor, d: i64, i: &Tensor, v: Value<'_>| indexing::index_fill(t, d, i, v, Dest::New);
+    "index_put_(Tensor input, Tensor?[] indices, Tensor values, bool accumulate=False)" [method function] => indexing::index_put_;
+    "index_put(Tensor input, Tensor?[] indices, Tensor values, bool accumulate=False)" [method function] => indexing::index_put;
+    "take(Tensor input, Tensor index)" [function method out] => indexing::take;
+    "take_along_dim(Tensor input, Tensor indices, int? dim=None)" [function method out] => indexing::take_along_dim;
+    "nonzero(Tensor input)" [function method out] => indexing::nonzero;
+    "nonzero(Tensor input, *, bool as_tuple)" [function method] => |t: &Tensor, tuple: bool| -> Result<crate::call::Returned> {
+        Ok(if tuple {
+            crate::call::Returned::Tuple(indexing::nonzero_tuple(t)?.into_iter().map(crate::call::Returned::Tensor).collect())
+        } else {
+            crate::call::Returned::Tensor(indexing::nonzero(t)?)
+        })
+    };
+    "argwhere(Tensor input)" [function method] => indexing::nonzero;
+    "where(Tensor condition)" [function] => indexing::nonzero_tuple;
+    "masked_fill(Tensor input, Tensor mask, Tensor|Number value)" [function method inplace] => |t: &Tensor, m: &Tensor, v: Value<'_>, dest: Dest<'_>| indexing::masked_fill(t, m, v, dest);
+    "masked_select(Tensor input, Tensor mask)" [function method out] => indexing::masked_select;
+    "masked_scatter(Tensor input, Tensor mask, Tensor source)" [function method inplace] => |t: &Tensor, m: &Tensor, s: &Tensor, dest: Dest<'_>| indexing::masked_scatter(t, m, s, dest);
 }

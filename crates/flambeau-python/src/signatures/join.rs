@@ -1,4 +1,13 @@
-//! Signatures of the room "join".
+//! Signatures of joining tensors.
+
+use flambeau::{Number, Tensor};
 
 operators! { JOIN;
+    "cat(Tensor[] tensors, int dim=0)" [function out alias(concat, concatenate)] => |t: &[Tensor], d: i64| join::cat(t, d);
+    "stack(Tensor[] tensors, int dim=0)" [function out] => join::stack;
+    "hstack(Tensor[] tensors)" [function out] => join::hstack;
+    "vstack(Tensor[] tensors)" [function out alias(row_stack)] => join::vstack;
+    "dstack(Tensor[] tensors)" [function out] => join::dstack;
+    "column_stack(Tensor[] tensors)" [function out] => join::column_stack;
+    "constant_pad_nd(Tensor input, int[] pad, Number value=0)" [function] => |t: &Tensor, p: &[i64], v: Number| join::constant_pad_nd(t, p, v);
 }

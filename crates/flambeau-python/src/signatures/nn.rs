@@ -1,4 +1,56 @@
-//! Signatures of the room "nn".
+//! Signatures of the operators that networks are made of.
+
+use crate::call::Returned;
+use flambeau::{Result, Tensor};
+
+/// Values, with their positions when asked for.
+fn maybe(both: Result<(Tensor, Tensor)>, indices: bool) -> Result<Returned> {
+    let (values, at) = both?;
+    Ok(if indices {
+        Returned::Tuple(vec![Returned::Tensor(values), Returned::Tensor(at)])
+    } else {
+        Returned::Tensor(values)
+    })
+}
 
 operators! { NN;
+    "softmax(Tensor input, int dim, dtype? dtype=None)" [function method alias(special.softmax)] => activation::softmax;
+    "log_softmax(Tensor input, int dim, dtype? dtype=None)" [function method alias(special.log_softmax)] => activation::log_softmax;
+    "layer_norm(Tensor input, int[] normalized_shape, Tensor? weight=None, Tensor? bias=None, float eps=1e-05, bool cudnn_enable=True)" [function] => |x: &Tensor, s: &[i64], w: Option<&Tensor>, b: Option<&Tensor>, e: f64, _c: bool| normalization::layer_norm(x, s, w, b, e);
+    "nn.functional.layer_norm(Tensor input, int[] normalized_shape, Tensor? weight=None, Tensor? bias=None, float eps=1e-05)" [function] => normalization::layer_norm;
+    "nn.functional.batch_norm(Tensor input, Tensor? running_mean, Tensor? running_var, Tensor? weight=None, Tensor? bias=None, bool training=False, float momentum=0.1, float eps=1e-05)" [function] => normalization::batch_norm;
+    "batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float momentum, float eps, bool cudnn_enabled)" [function] => |x: &Tensor, w: Option<&Tensor>, b: Option<&Tensor>, m: Option<&Tensor>, v: Option<&Tensor>, t: bool, k: f64, e: f64, _c: bool| normalization::batch_norm(x, m, v, w, b, t, k, e);
+    "conv1d(Tensor input, Tensor weight, Tensor? bias=None, int[] stride=1, int[] padding=0, int[] dilation=1, int groups=1)" [function alias(nn.functional.conv1d)] => |x: &Tensor, w: &Tensor, b: Option<&Tensor>, s: &[i64], p: &[i64], d: &[i64], g: i64| convolution::conv(x, w, b, s, p, d, g, 1);
+    "conv1d(Tensor input, Tensor weight, Tensor? bias=None, int[] stride=1, str padding='valid', int[] dilation=1, int groups=1)" [function alias(nn.functional.conv1d)] => |x: &Tensor, w: &Tensor, b: Option<&Tensor>, s: &[i64], p: &str, d: &[i64], g: i64| convolution::conv_named(x, w, b, s, p, d, g, 1);
+    "conv2d(Tensor input, Tensor weight, Tensor? bias=None, int[] stride=1, int[] padding=0, int[] dilation=1, int groups=1)" [function alias(nn.functional.conv2d)] => |x: &Tensor, w: &Tensor, b: Option<&Tensor>, s: &[i64], p: &[i64], d: &[i64], g: i64| convolution::conv(x, w, b, s, p, d, g, 2);
+    "conv2d(Tensor input, Tensor weight, Tensor? bias=None, int[] stride=1, str padding='valid', int[] dilation=1, int groups=1)" [function alias(nn.functional.conv2d)] => |x: &Tensor, w: &Tensor, b: Option<&Tensor>, s: &[i64], p: &str, d: &[i64], g: i64| convolution::conv_named(x, w, b, s, p, d, g, 2);
+    "conv3d(Tensor input, Tensor weight, Tensor? bias=None, int[] stride=1, int[] padding=0, int[] dilation=1, int groups=1)" [function alias(nn.functional.conv3d)] => |x: &Tensor, w: &Tensor, b: Option<&Tensor>, s: &[i64], p: &[i64], d: &[i64], g: i64| convolution::conv(x, w, b, s, p, d, g, 3);
+    "conv3d(Tensor input, Tensor weight, Tensor? bias=None, int[] stride=1, str padding='valid', int[] dilation=1, int groups=1)" [function alias(nn.functional.conv3d)] => |x: &Tensor, w: &Tensor, b: Option<&Tensor>, s: &[i64], p: &str, d: &[i64], g: i64| convolution::conv_named(x, w, b, s, p, d, g, 3);
+    "conv_transpose1d(Tensor input, Tensor weight, Tensor? bias=None, int[] stride=1, int[] padding=0, int[] output_padding=0, int groups=1, int[] dilation=1)" [function alias(nn.functional.conv_transpose1d)] => |x: &Tensor, w: &Tensor, b: Option<&Tensor>, s: &[i64], p: &[i64], o: &[i64], g: i64, d: &[i64]| convolution::conv_transpose(x, w, b, s, p, o, g, d, 1);
+    "conv_transpose2d(Tensor input, Tensor weight, Tensor? bias=None, int[] stride=1, int[] padding=0, int[] output_padding=0, int groups=1, int[] dilation=1)" [function alias(nn.functional.conv_transpose2d)] => |x: &Tensor, w: &Tensor, b: Option<&Tensor>, s: &[i64], p: &[i64], o: &[i64], g: i64, d: &[i64]| convolution::conv_transpose(x, w, b, s, p, o, g, d, 2);
+    "conv_transpose3d(Tensor input, Tensor weight, Tensor? bias=None, int[] stride=1, int[] padding=0, int[] output_padding=0, int groups=1, int[] dilation=1)" [function alias(nn.functional.conv_transpose3d)] => |x: &Tensor, w: &Tensor, b: Option<&Tensor>, s: &[i64], p: &[i64], o: &[i64], g: i64, d: &[i64]| convolution::conv_transpose(x, w, b, s, p, o, g, d, 3);
+    "max_pool1d_with_indices(Tensor input, int[] kernel_size, int[] stride=[], int[] padding=0, int[] dilation=1, bool ceil_mode=False)" [function] => |x: &Tensor, k: &[i64], s: &[i64], p: &[i64], d: &[i64], c: bool| pooling::max_pool(x, k, s, p, d, c, 1);
+    "max_pool2d_with_indices(Tensor input, int[] kernel_size, int[] stride=[], int[] padding=0, int[] dilation=1, bool ceil_mode=False)" [function] => |x: &Tensor, k: &[i64], s: &[i64], p: &[i64], d: &[i64], c: bool| pooling::max_pool(x, k, s, p, d, c, 2);
+    "max_pool3d_with_indices(Tensor input, int[] kernel_size, int[] stride=[], int[] padding=0, int[] dilation=1, bool ceil_mode=False)" [function] => |x: &Tensor, k: &[i64], s: &[i64], p: &[i64], d: &[i64], c: bool| pooling::max_pool(x, k, s, p, d, c, 3);
+    "max_pool1d(Tensor input, int[] kernel_size, int[] stride=[], int[] padding=0, int[] dilation=1, bool ceil_mode=False)" [function] => |x: &Tensor, k: &[i64], s: &[i64], p: &[i64], d: &[i64], c: bool| Ok(pooling::max_pool(x, k, s, p, d, c, 1)?.0);
+    "max_pool2d(Tensor input, int[] kernel_size, int[] stride=[], int[] padding=0, int[] dilation=1, bool ceil_mode=False)" [function] => |x: &Tensor, k: &[i64], s: &[i64], p: &[i64], d: &[i64], c: bool| Ok(pooling::max_pool(x, k, s, p, d, c, 2)?.0);
+    "max_pool3d(Tensor input, int[] kernel_size, int[] stride=[], int[] padding=0, int[] dilation=1, bool ceil_mode=False)" [function] => |x: &Tensor, k: &[i64], s: &[i64], p: &[i64], d: &[i64], c: bool| Ok(pooling::max_pool(x, k, s, p, d, c, 3)?.0);
+    "avg_pool1d(Tensor input, int[] kernel_size, int[] stride=[], int[] padding=0, bool ceil_mode=False, bool count_include_pad=True)" [function alias(nn.functional.avg_pool1d)] => |x: &Tensor, k: &[i64], s: &[i64], p: &[i64], c: bool, i: bool| pooling::avg_pool(x, k, s, p, c, i, None, 1);
+    "nn.functional.avg_pool2d(Tensor input, int[] kernel_size, int[]? stride=None, int[] padding=0, bool ceil_mode=False, bool count_include_pad=True, int? divisor_override=None)" [function] => |x: &Tensor, k: &[i64], s: Option<&[i64]>, p: &[i64], c: bool, i: bool, d: Option<i64>| pooling::avg_pool(x, k, s.unwrap_or(&[]), p, c, i, d, 2);
+    "nn.functional.avg_pool3d(Tensor input, int[] kernel_size, int[]? stride=None, int[] padding=0, bool ceil_mode=False, bool count_include_pad=True, int? divisor_override=None)" [function] => |x: &Tensor, k: &[i64], s: Option<&[i64]>, p: &[i64], c: bool, i: bool, d: Option<i64>| pooling::avg_pool(x, k, s.unwrap_or(&[]), p, c, i, d, 3);
+    "adaptive_avg_pool1d(Tensor input, int[] output_size)" [function alias(nn.functional.adaptive_avg_pool1d)] => |x: &Tensor, s: &[i64]| pooling::adaptive_avg_pool(x, s, 1);
+    "adaptive_max_pool1d(Tensor input, int[] output_size)" [function] => |x: &Tensor, s: &[i64]| pooling::adaptive_max_pool(x, s, 1);
+    "nn.functional.max_pool1d(Tensor input, int[] kernel_size, int[]? stride=None, int[] padding=0, int[] dilation=1, bool ceil_mode=False, bool return_indices=False)" [function] => |x: &Tensor, k: &[i64], s: Option<&[i64]>, p: &[i64], d: &[i64], c: bool, i: bool| maybe(pooling::max_pool(x, k, s.unwrap_or(&[]), p, d, c, 1), i);
+    "nn.functional.adaptive_max_pool1d(Tensor input, int[] output_size, bool return_indices=False)" [function] => |x: &Tensor, s: &[i64], i: bool| maybe(pooling::adaptive_max_pool(x, s, 1), i);
+    "nn.functional.max_pool2d(Tensor input, int[] kernel_size, int[]? stride=None, int[] padding=0, int[] dilation=1, bool ceil_mode=False, bool return_indices=False)" [function] => |x: &Tensor, k: &[i64], s: Option<&[i64]>, p: &[i64], d: &[i64], c: bool, i: bool| maybe(pooling::max_pool(x, k, s.unwrap_or(&[]), p, d, c, 2), i);
+    "nn.functional.adaptive_max_pool2d(Tensor input, int[] output_size, bool return_indices=False)" [function] => |x: &Tensor, s: &[i64], i: bool| maybe(pooling::adaptive_max_pool(x, s, 2), i);
+    "nn.functional.adaptive_avg_pool2d(Tensor input, int[] output_size)" [function] => |x: &Tensor, s: &[i64]| pooling::adaptive_avg_pool(x, s, 2);
+    "nn.functional.max_pool3d(Tensor input, int[] kernel_size, int[]? stride=None, int[] padding=0, int[] dilation=1, bool ceil_mode=False, bool return_indices=False)" [function] => |x: &Tensor, k: &[i64], s: Option<&[i64]>, p: &[i64], d: &[i64], c: bool, i: bool| maybe(pooling::max_pool(x, k, s.unwrap_or(&[]), p, d, c, 3), i);
+    "nn.functional.adaptive_max_pool3d(Tensor input, int[] output_size, bool return_indices=False)" [function] => |x: &Tensor, s: &[i64], i: bool| maybe(pooling::adaptive_max_pool(x, s, 3), i);
+    "nn.functional.adaptive_avg_pool3d(Tensor input, int[] output_size)" [function] => |x: &Tensor, s: &[i64]| pooling::adaptive_avg_pool(x, s, 3);
+    "_cross_entropy(Tensor input, Tensor target, int ignore_index=-100)" [function] => loss::cross_entropy;
+    "_cross_entropy_rows(Tensor input, Tensor target, int ignore_index=-100)" [function] => loss::cross_entropy_rows;
+    "nn.functional.scaled_dot_product_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, float dropout_p=0.0, bool is_causal=False, float? scale=None, bool enable_gqa=False)" [function] => attention::scaled_dot_product_attention;
+    "nn.functional.embedding(Tensor input, Tensor weight, int? padding_idx=None)" [function] => indexing::embedding;
+    "nn.functional.one_hot(Tensor tensor, int num_classes=-1)" [function] => indexing::one_hot;
 }

@@ -1,1 +1,137 @@
-//! (to be written)
+//! Sorting and selecting.
+
+use crate::apply::{apply, Dest};
+use crate::autograd::node::Vjp;
+use crate::ops::{factory, indexing, view};
+use crate::primitive::*;
+use crate::tensor::{Meta, Tensor};
+use flambeau_core::*;
+
+#[derive(Clone)]
+enum Order {
+    Sort { dim: usize, descending: bool },
+    TopK { dim: usize, k: i64, largest: bool },
+}
+impl Order {
+    fn dim(&self) -> usize {
+        match self {
+            Order::Sort { dim, .. } | Order::TopK { dim, .. } => *dim,
+        }
+    }
+}
+impl Primitive for Order {
+    fn name(&self) -> &'static str {
+        match self {
+            Order::Sort { .. } => "sort",
+            Order::TopK { .. } => "topk",
+        }
+    }
+    fn infer(&self, x: &[&Meta], out: &mut Draft) -> Result<()> {
+        ensure!(!x[0].dtype.is_complex(), Runtime, "{}(): complex numbers have no order", self.name());
+        let mut sizes = x[0].sizes.clone();
+        if let (Order::TopK { k, .. }, Some(n)) = (self, sizes.get_mut(self.dim())) {
+            *n = *k;
+        }
+        out.push(sizes.clone(), x[0].dtype);
+        out.push_constant(sizes, DType::I64);
+        Ok(())
+    }
+    fn run(&self, on: &dyn Backend, x: &[Operand], out: &[Operand]) -> Result<()> {
+        match *self {
+            Order::Sort { dim, descending } => on.sort(&x[0], dim, descending, &out[0], &out[1]),
+            Order::TopK { dim, largest, .. } => on.topk(&x[0], dim, largest, &out[0], &out[1]),
+        }
+    }
+    fn saves(&self, _: Mask) -> Mask {
+        output_bit(1)
+    }
+    fn vjp(&self, cx: &Vjp, g: &[Option<Tensor>]) -> Result<Gradients> {
+        let Some(g) = &g[0] else { return Ok(SmallVec::from_iter([None])) };
+        let zeros = factory::zeros(&cx.info(0).sizes, g.dtype(), g.device())?;
+        Ok(SmallVec::from_iter([Some(indexing::scatter_add(&zeros, self.dim() as i64, &cx.output(1)?, g)?)]))
+    }
+    fn key(&self, key: &mut PlanKey) {
+        match self {
+            Order::Sort { dim, descending } => key.word(0).word(*dim as u64).word(*descending as u64),
+            Order::TopK { dim, k, largest } => key.word(1).word(*dim as u64).word(*k as u64).word(*largest as u64),
+        };
+    }
+    crate::shareable!();
+}
+fn two(op: Order, t: &Tensor) -> Result<(Tensor, Tensor)> {
+    if t.dim() == 0 {
+        let (v, i) = two(op, &view::unsqueeze(t, 0)?)?;
+        return Ok((view::reshape(&v, &[])?, view::reshape(&i, &[])?));
+    }
+    let mut out = apply(op, &[t], Dest::New)?;
+    let i = out.pop().ok_or_else(|| err!(Runtime, "sort: missing result"))?;
+    Ok((out.swap_remove(0), i))
+}
+/// Values in order along a dimension, and where they were; always stable.
+///
+/// # Errors
+/// `Index` for a dimension out of range, `Runtime` for complex numbers.
+pub fn sort(t: &Tensor, dim: i64, descending: bool) -> Result<(Tensor, Tensor)> {
+    two(Order::Sort { dim: wrap_dim(dim, t.dim())?, descending }, t)
+}
+/// Positions in order along a dimension.
+///
+/// # Errors
+/// As [`sort`].
+pub fn argsort(t: &Tensor, dim: i64, descending: bool) -> Result<Tensor> {
+    Ok(sort(t, dim, descending)?.1)
+}
+/// The `k` largest or smallest along a dimension.
+///
+/// # Errors
+/// `Runtime` for more than there are.
+pub fn topk(t: &Tensor, k: i64, dim: i64, largest: bool) -> Result<(Tensor, Tensor)> {
+    let d = wrap_dim(dim, t.dim())?;
+    let n = t.sizes().get(d).copied().unwrap_or(1);
+    ensure!(k >= 0 && k <= n, Runtime, "selected index k out of range");
+    two(Order::TopK { dim: d, k, largest }, t)
+}
+/// The `k`-th smallest along a dimension (from 1), and where it is.
+///
+/// # Errors
+/// `Runtime` for a rank that is not there.
+pub fn kthvalue(t: &Tensor, k: i64, dim: i64, keepdim: bool) -> Result<(Tensor, Tensor)> {
+    let d = wrap_dim(dim, t.dim())?;
+    let n = t.sizes().get(d).copied().unwrap_or(1);
+    ensure!(k >= 1 && k <= n, Runtime, "kthvalue(): selected number k out of range for dimension {d}");
+    let (v, i) = sort(t, dim, false)?;
+    if t.dim() == 0 {
+        return Ok((v, i));
+    }
+    if keepdim {
+        return Ok((view::narrow(&v, dim, k - 1, 1)?, view::narrow(&i, dim, k - 1, 1)?));
+    }
+    Ok((view::select(&v, dim, k - 1)?, view::select(&i, dim, k - 1)?))
+}
+/// The lower median along a dimension, and where it is; NaN wins.
+///
+/// # Errors
+/// `Index` for an empty dimension.
+pub fn median_dim(t: &Tensor, dim: i64, keepdim: bool) -> Result<(Tensor, Tensor)> {
+    let n = if t.dim() == 0 { 1 } else { t.size(dim)? };
+    ensure!(n > 0, Index, "median(): Expected reduction dim {dim} to have non-zero size.");
+    if t.dtype().is_float() {
+        // NaN sorts last, and a NaN anywhere is the median.
+        let nan = crate::ops::elementwise::isnan(&t.detach())?;
+        if t.dim() > 0 && crate::ops::reduction::any(&nan, &[], false, Dest::New)?.item()?.to_bool() {
+            let (top, at) = crate::ops::reduction::max_dim(t, dim, keepdim)?;
+            let (mid, i) = kthvalue(t, (n + 1) / 2, dim, keepdim)?;
+            let has = crate::ops::elementwise::isnan(&top.detach())?;
+            return Ok((crate::ops::elementwise::where_(&has, &top, &mid)?, crate::ops::elementwise::where_(&has, &at, &i)?));
+        }
+    }
+    kthvalue(t, (n + 1) / 2, dim, keepdim)
+}
+/// The lower median of all elements.
+///
+/// # Errors
+/// As [`median_dim`].
+pub fn median(t: &Tensor) -> Result<Tensor> {
+    ensure!(t.numel() > 0, Runtime, "median(): the input has no elements");
+    Ok(median_dim(&view::reshape(t, &[-1])?, 0, false)?.0)
+}
