@@ -68,6 +68,100 @@ impl Engine {
         let high = self.next_u32() as u64;
         high << 32 | self.next_u32() as u64
     }
+    /// A double of `[0, 1)`: 53 of 64 bits.
+    #[inline]
+    pub fn unit_f64(&mut self) -> f64 {
+        (self.next_u64() & ((1 << 53) - 1)) as f64 * (1.0 / (1u64 << 53) as f64)
+    }
+    /// A float of `[0, 1)`: 24 of 32 bits.
+    #[inline]
+    pub fn unit_f32(&mut self) -> f32 {
+        (self.next_u32() & ((1 << 24) - 1)) as f32 * (1.0 / (1u32 << 24) as f32)
+    }
+    /// A standard normal number (Box & Muller 1958); the second of each pair waits for the next call.
+    pub fn normal(&mut self) -> f64 {
+        if let Some(z) = self.next_double_normal.take() {
+            return z;
+        }
+        let (u1, u2) = (self.unit_f64(), self.unit_f64());
+        let radius = (-2.0 * (-u2).ln_1p()).sqrt();
+        let (sin, cos) = (2.0 * std::f64::consts::PI * u1).sin_cos();
+        self.next_double_normal = Some(radius * sin);
+        radius * cos
+    }
+    /// A Poisson-distributed count: by products of uniform numbers below rate 10 (Knuth), by transformed rejection from there on
+    /// (W. Hörmann, "The transformed rejection method for generating Poisson random variables", 1993, algorithm PTRS).
+    pub fn poisson(&mut self, rate: f64) -> f64 {
+        if rate == 0.0 {
+            return 0.0;
+        }
+        if rate < 10.0 {
+            let limit = (-rate).exp();
+            let (mut count, mut product) = (0.0, 1.0);
+            loop {
+                product *= self.unit_f64();
+                if product <= limit {
+                    return count;
+                }
+                count += 1.0;
+            }
+        }
+        let (log_rate, b) = (rate.ln(), 0.931 + 2.53 * rate.sqrt());
+        let a = -0.059 + 0.02483 * b;
+        let inverse_alpha = 1.1239 + 1.1328 / (b - 3.4);
+        let accept = 0.9277 - 3.6224 / (b - 2.0);
+        loop {
+            let u = self.unit_f64() - 0.5;
+            let v = self.unit_f64();
+            let us = 0.5 - u.abs();
+            let k = ((2.0 * a / us + b) * u + rate + 0.43).floor();
+            if us >= 0.07 && v <= accept {
+                return k;
+            }
+            if k < 0.0 || (us < 0.013 && v > us) {
+                continue;
+            }
+            let log_factorial = ln_factorial(k);
+            if v.ln() + inverse_alpha.ln() - (a / (us * us) + b).ln() <= -rate + k * log_rate - log_factorial {
+                return k;
+            }
+        }
+    }
+    /// How many of `n` trials of probability `p` succeed: by the waiting times between successes (L. Devroye, "Non-uniform random
+    /// variate generation", 1986, X.4).
+    pub fn binomial(&mut self, n: f64, p: f64) -> f64 {
+        if n <= 0.0 || p <= 0.0 {
+            return 0.0;
+        }
+        if p >= 1.0 {
+            return n;
+        }
+        if p > 0.5 {
+            return n - self.binomial(n, 1.0 - p);
+        }
+        if p.is_nan() {
+            return f64::NAN;
+        }
+        let log_failure = (-p).ln_1p();
+        let (mut trials, mut successes) = (0.0, 0.0);
+        loop {
+            trials += (self.unit_f64().ln() / log_failure).ceil().max(1.0);
+            if trials > n {
+                return successes;
+            }
+            successes += 1.0;
+        }
+    }
+}
+
+/// `ln k!` for whole `k`: a sum below 16, Stirling's series from there on.
+fn ln_factorial(k: f64) -> f64 {
+    if k < 16.0 {
+        return (2..=k as u32).map(|i| f64::from(i).ln()).sum();
+    }
+    let inverse = 1.0 / k;
+    let series = inverse * (1.0 / 12.0 - inverse * inverse * (1.0 / 360.0 - inverse * inverse / 1260.0));
+    (k + 0.5) * k.ln() - k + 0.5 * (2.0 * std::f64::consts::PI).ln() + series
 }
 
 /// A shared, seedable source of random numbers. Cloning shares the stream.
