@@ -37,6 +37,7 @@ fn _flambeau(m: &Bound<'_, PyModule>) -> PyResult<()> {
     convert::register(m)?;
     autograd::register(m)?;
     runtime::register(m)?;
+    print::register(m)?;
     signatures::register(m)?;
     stub::register(m)
 }

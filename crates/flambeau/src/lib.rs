@@ -22,6 +22,7 @@ pub mod io;
 pub mod mode;
 pub mod ops;
 pub mod primitive;
+pub mod print;
 pub mod random;
 mod surface;
 pub mod tensor;
