@@ -28,7 +28,7 @@ mod surface;
 pub mod tensor;
 
 pub use apply::{apply, apply1, Dest, Outputs};
-pub use flambeau_core::{DType, Device, Error, ErrorKind, Number, Result};
+pub use flambeau_core::{DType, Device, Error, ErrorKind, MemoryFormat, Number, Result};
 pub use primitive::{Draft, Effect, Gradients, Mask, PlanKey, Primitive};
 pub use surface::Element;
 pub use tensor::{Tensor, Value};
