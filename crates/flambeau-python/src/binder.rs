@@ -133,21 +133,21 @@ unsafe fn number_slow(o: Obj) -> Option<Number> {
 
 /// An int, from an int or index that is no bool, or a 0-dim integer tensor.
 #[inline(always)]
-unsafe fn int(o: Obj) -> Option<i64> {
+unsafe fn int(o: Obj, lenient: bool) -> Option<i64> {
     if Py_TYPE(o) == &raw mut PyLong_Type {
         let i = PyLong_AsLongLong(o);
         return if i == -1 && !PyErr_Occurred().is_null() { None } else { Some(i) };
     }
-    int_slow(o)
+    int_slow(o, lenient)
 }
 #[inline(never)]
-unsafe fn int_slow(o: Obj) -> Option<i64> {
+unsafe fn int_slow(o: Obj, lenient: bool) -> Option<i64> {
     if PyBool_Check(o) != 0 {
         return None;
     }
     if is_tensor(o) {
         let t = tensor_of(o);
-        if t.dim() != 0 || !t.dtype().is_integral(false) {
+        if !lenient || t.dim() != 0 || !t.dtype().is_integral(false) {
             return None;
         }
     } else if PyIndex_Check(o) == 0 {
@@ -178,6 +178,9 @@ struct Binding<'b, 'a> {
     overrides: SmallVec<[Obj; 2]>,
     /// The subclass whose type results take.
     subclass: *mut PyTypeObject,
+    /// Whether 0-dim tensors may stand for numbers. With several overloads they do so only when no overload takes them as
+    /// tensors.
+    lenient: bool,
 }
 
 impl<'a> Binding<'_, 'a> {
@@ -234,7 +237,7 @@ impl<'a> Binding<'_, 'a> {
             }
             Type::Bool if o == Py_True() => Some(Arg::Bool(true)),
             Type::Bool if o == Py_False() => Some(Arg::Bool(false)),
-            Type::Int => match int(o) {
+            Type::Int => match int(o, self.lenient) {
                 Some(i) => Some(Arg::Int(i)),
                 None => self.fallback(p, o),
             },
@@ -254,7 +257,7 @@ impl<'a> Binding<'_, 'a> {
         if ty == &raw mut PyTuple_Type || ty == &raw mut PyList_Type || is_sequence(o) {
             let n = sequence_len(o);
             for i in 0..n {
-                match int(sequence_item(o, i)) {
+                match int(sequence_item(o, i), true) {
                     Some(x) => self.args.ints.push(x),
                     None => {
                         self.args.ints.truncate(from);
@@ -270,7 +273,7 @@ impl<'a> Binding<'_, 'a> {
                 }
             }
         } else {
-            let x = int(o)?;
+            let x = int(o, self.lenient)?;
             for _ in 0..p.length.max(1) {
                 self.args.ints.push(x);
             }
@@ -280,7 +283,7 @@ impl<'a> Binding<'_, 'a> {
     /// A number, or the value of a 0-dim tensor.
     unsafe fn scalar(&mut self, o: Obj) -> Option<Number> {
         match number(o) {
-            None if PyErr_Occurred().is_null() => tensor_number(o),
+            None if self.lenient && PyErr_Occurred().is_null() => tensor_number(o),
             found => found,
         }
     }
@@ -307,7 +310,8 @@ impl<'a> Binding<'_, 'a> {
                 if is_sequence(o) {
                     for i in 0..sequence_len(o) {
                         let item = sequence_item(o, i);
-                        self.args.floats.push(number(item).or_else(|| tensor_number(item))?.to_f64());
+                        let x = self.scalar(item)?.to_f64();
+                        self.args.floats.push(x);
                     }
                 } else {
                     let x = number(o)?.to_f64();
@@ -447,15 +451,31 @@ unsafe fn bind<'a>(s: &'a Signature, this: Obj, given: *const Obj, n: usize, kw:
         let p = &params[next];
         if p.variadic && (n - i > 1 || !is_sequence(o)) && !(n - i == 1 && o == Py_None() && p.optional) {
             // The rest of the positional arguments are the list.
+            if p.ty == Type::Tensors {
+                let from = b.args.tensors.len();
+                while i < n {
+                    let o = *given.add(i);
+                    match b.tensor(o) {
+                        Some(t) => b.args.tensors.push(t.clone()),
+                        None if b.custom(o) => {}
+                        None => return Err(bad(next, o)),
+                    }
+                    i += 1;
+                }
+                b.args.slots[next].write(Arg::Tensors(from as u32, (b.args.tensors.len() - from) as u32));
+                seen |= 1 << next;
+                next += 1;
+                continue;
+            }
             let from = b.args.ints.len();
             let mut rest = 0;
             while i < n {
                 let o = *given.add(i);
-                if rest > 0 && next + 1 < s.positional && int(o).is_none() {
+                if rest > 0 && next + 1 < s.positional && int(o, true).is_none() {
                     PyErr_Clear();
                     break;
                 }
-                let Some(x) = int(o) else { return Err(bad(next, o)) };
+                let Some(x) = int(o, true) else { return Err(bad(next, o)) };
                 b.args.ints.push(x);
                 rest += 1;
                 i += 1;
@@ -514,9 +534,15 @@ unsafe fn bind<'a>(s: &'a Signature, this: Obj, given: *const Obj, n: usize, kw:
 /// Runs an operator: binds the first overload that fits and calls its function.
 pub unsafe fn dispatch(op: &'static Operator, this: Obj, given: *const Obj, n: usize, kw: Obj) -> Obj {
     let mut failures: SmallVec<[Fail; 1]> = SmallVec::new();
-    for overload in &op.overloads {
+    let count = op.overloads.len();
+    // Strict first, then lenient; one overload needs no strict pass.
+    for k in if count == 1 { 1..2 } else { 0..2 * count } {
+        let (overload, lenient) = (&op.overloads[k % count], k >= count || count == 1);
+        if k == count {
+            failures.clear();
+        }
         let mut args = Arguments::new();
-        let mut binding = Binding { args: &mut args, overrides: SmallVec::new(), subclass: null_mut() };
+        let mut binding = Binding { args: &mut args, overrides: SmallVec::new(), subclass: null_mut(), lenient };
         match bind(&overload.signature, this, given, n, kw, &mut binding) {
             Ok(()) => {
                 let (overriders, subclass) = (binding.overrides, binding.subclass);
@@ -669,6 +695,13 @@ unsafe fn finish_slow(
             return Ok(Returned::Tensor(t.clone()));
         }
         if !out.is_empty() {
+            let r = match (&r, overload.requires_grad) {
+                // A factory makes what `out` can hold.
+                (Returned::Tensor(t), Some(_)) if t.dtype() != out[0].dtype() => {
+                    Returned::Tensor(flambeau::ops::elementwise::to_dtype(t, out[0].dtype())?)
+                }
+                _ => r,
+            };
             return write_outs(op, r, out);
         }
     }

@@ -146,6 +146,33 @@ fn float_power(a: Value<'_>, b: Value<'_>) -> Result<Tensor> {
     };
     elementwise::pow(&raise(a)?, &raise(b)?)
 }
+fn square(input: &Tensor, dest: Dest<'_>) -> Result<Tensor> {
+    if input.dtype() == DType::Bool {
+        return elementwise::binary(ScalarFn::Pow, input, 2, dest);
+    }
+    elementwise::unary(ScalarFn::Square, input, dest)
+}
+fn angle(input: &Tensor, dest: Dest<'_>) -> Result<Tensor> {
+    if input.dtype().is_integral(true) {
+        let real = elementwise::to_dtype(input, flambeau::mode::default_dtype())?;
+        return elementwise::unary(ScalarFn::Angle, &real, dest);
+    }
+    elementwise::unary(ScalarFn::Angle, input, dest)
+}
+fn bitwise_not(input: &Tensor, dest: Dest<'_>) -> Result<Tensor> {
+    let f = if input.dtype() == DType::Bool { ScalarFn::LogicalNot } else { ScalarFn::BitNot };
+    elementwise::unary(f, input, dest)
+}
+fn neg(input: &Tensor, dest: Dest<'_>) -> Result<Tensor> {
+    if input.dtype() == DType::Bool {
+        return Err(err!(
+            Runtime,
+            "Negation, the `-` operator, on a bool tensor is not supported. If you are trying to invert a mask, use the `~` or \
+             `logical_not()` operator instead."
+        ));
+    }
+    elementwise::unary(ScalarFn::Neg, input, dest)
+}
 fn round(input: &Tensor, decimals: i64, dest: Dest<'_>) -> Result<Tensor> {
     if decimals == 0 {
         return elementwise::unary(ScalarFn::Round, input, dest);
@@ -223,11 +250,8 @@ fn isreal(input: &Tensor) -> Result<Tensor> {
     }
     elementwise::eq(input, input).and_then(|t| elementwise::logical_or(&t, true))
 }
-fn ldexp(input: &Tensor, other: Value<'_>, dest: Dest<'_>) -> Result<Tensor> {
-    let power = match other {
-        Value::Tensor(t) => elementwise::pow(2.0, t)?,
-        Value::Number(n) => elementwise::pow(2.0, &elementwise::number_tensor(n)?)?,
-    };
+fn ldexp(input: &Tensor, other: &Tensor, dest: Dest<'_>) -> Result<Tensor> {
+    let power = elementwise::pow(2.0, other)?;
     elementwise::binary(ScalarFn::Mul, input, &power, dest)
 }
 fn addcdiv(input: &Tensor, a: &Tensor, b: &Tensor, value: Number, dest: Dest<'_>) -> Result<Tensor> {
@@ -332,7 +356,7 @@ fn threshold(input: &Tensor, threshold: Number, value: Number, inplace: bool) ->
 operators! { ELEMENTWISE;
     // ---- one argument
     "abs(Tensor input)" [function method inplace inplace_function out alias(absolute)] => unary!(Abs);
-    "neg(Tensor input)" [function method inplace inplace_function out alias(negative)] => unary!(Neg);
+    "neg(Tensor input)" [function method inplace inplace_function out alias(negative)] => neg;
     "acos(Tensor input)" [function method inplace inplace_function out alias(arccos)] => unary!(Acos);
     "acosh(Tensor input)" [function method inplace inplace_function out alias(arccosh)] => unary!(Acosh);
     "asin(Tensor input)" [function method inplace inplace_function out alias(arcsin)] => unary!(Asin);
@@ -365,19 +389,19 @@ operators! { ELEMENTWISE;
     "sin(Tensor input)" [function method inplace inplace_function out] => unary!(Sin);
     "sinc(Tensor input)" [function method inplace inplace_function out alias(special.sinc)] => unary!(Sinc);
     "sinh(Tensor input)" [function method inplace inplace_function out] => unary!(Sinh);
-    "square(Tensor input)" [function method inplace inplace_function out] => unary!(Square);
+    "square(Tensor input)" [function method inplace inplace_function out] => square;
     "tan(Tensor input)" [function method inplace inplace_function out] => unary!(Tan);
     "tanh(Tensor input)" [function method inplace inplace_function out] => unary!(Tanh);
     "trunc(Tensor input)" [function method inplace inplace_function out alias(fix)] => unary!(Trunc);
     "i0(Tensor input)" [function method inplace inplace_function out alias(special.i0)] => unary!(I0);
-    "bitwise_not(Tensor input)" [function method inplace inplace_function out] => unary!(BitNot);
+    "bitwise_not(Tensor input)" [function method inplace inplace_function out] => bitwise_not;
     "logical_not(Tensor input)" [function method inplace inplace_function out] => unary!(LogicalNot);
     "conj_physical(Tensor input)" [function method inplace inplace_function out] => unary!(Conj);
     "special.i0e(Tensor input)" [function out] => unary!(I0e);
     "special.i1(Tensor input)" [function out] => unary!(I1);
     "special.i1e(Tensor input)" [function out] => unary!(I1e);
     "special.ndtri(Tensor input)" [function out] => unary!(Ndtri);
-    "angle(Tensor input)" [function method out] => unary!(Angle);
+    "angle(Tensor input)" [function method out] => angle;
     "isnan(Tensor input)" [function method] => unary!(IsNan);
     "isinf(Tensor input)" [function method] => unary!(IsInf);
     "isfinite(Tensor input)" [function method] => unary!(IsFinite);
@@ -433,7 +457,7 @@ operators! { ELEMENTWISE;
     "xlogy(Number input, Tensor other)" [function out alias(special.xlogy)] => binary!(Xlogy number tensor);
     "special.xlog1py(Tensor input, Tensor|Number other)" [function out] => binary!(Xlog1py tensor value);
     "special.xlog1py(Number input, Tensor other)" [function out] => binary!(Xlog1py number tensor);
-    "ldexp(Tensor input, Tensor|Number other)" [function method inplace out] => ldexp;
+    "ldexp(Tensor input, Tensor other)" [function method inplace out] => ldexp;
     // ---- three and more
     "addcmul(Tensor input, Tensor tensor1, Tensor tensor2, *, Number value=1)" [function method inplace out] => |input: &Tensor, a: &Tensor, b: &Tensor, value: Number, dest: Dest<'_>| elementwise::map(ScalarFn::Addcmul, &[input.into(), a.into(), b.into(), value.into()], dest);
     "addcdiv(Tensor input, Tensor tensor1, Tensor tensor2, *, Number value=1)" [function method inplace out] => addcdiv;
@@ -479,8 +503,8 @@ operators! { ELEMENTWISE;
     "nn.functional.mish(Tensor input, bool inplace=False)" [function] => |input: &Tensor, inplace: bool| elementwise::unary(ScalarFn::Mish, input, onto(input, inplace));
     "nn.functional.hardsigmoid(Tensor input, bool inplace=False)" [function] => |input: &Tensor, inplace: bool| elementwise::unary(ScalarFn::Hardsigmoid, input, onto(input, inplace));
     "nn.functional.hardswish(Tensor input, bool inplace=False)" [function] => |input: &Tensor, inplace: bool| elementwise::unary(ScalarFn::Hardswish, input, onto(input, inplace));
-    "nn.functional.logsigmoid(Tensor input)" [function] => |input: &Tensor| elementwise::unary(ScalarFn::LogSigmoid, input, Dest::New);
-    "nn.functional.gelu(Tensor input, *, str approximate='none')" [function] => gelu;
+    "nn.functional.logsigmoid(Tensor input)" [function out] => |input: &Tensor| elementwise::unary(ScalarFn::LogSigmoid, input, Dest::New);
+    "nn.functional.gelu(Tensor input, *, str approximate='none')" [function out] => gelu;
     "nn.functional.hardtanh(Tensor input, float min_val=-1.0, float max_val=1.0, bool inplace=False)" [function] => hardtanh;
     "nn.functional.hardtanh_(Tensor input, float min_val=-1.0, float max_val=1.0)" [function] => |input: &Tensor, lo: f64, hi: f64| hardtanh(input, lo, hi, true);
     "nn.functional.relu6(Tensor input, bool inplace=False)" [function] => |input: &Tensor, inplace: bool| hardtanh(input, 0.0, 6.0, inplace);
@@ -494,10 +518,10 @@ operators! { ELEMENTWISE;
     "selu_(Tensor input)" [function] => |input: &Tensor| elu(input, SELU_ALPHA, SELU_SCALE, 1.0, true);
     "celu(Tensor input, float alpha=1.0)" [function] => |input: &Tensor, alpha: f64| celu(input, alpha, false);
     "celu_(Tensor input, float alpha=1.0)" [function] => |input: &Tensor, alpha: f64| celu(input, alpha, true);
-    "nn.functional.softplus(Tensor input, float beta=1.0, float threshold=20.0)" [function] => |input: &Tensor, beta: f64, threshold: f64| elementwise::map(ScalarFn::Softplus, &[input.into(), beta.into(), threshold.into()], Dest::New);
-    "nn.functional.hardshrink(Tensor input, float lambd=0.5)" [function] => |input: &Tensor, lambd: f64| elementwise::binary(ScalarFn::Hardshrink, input, lambd, Dest::New);
+    "nn.functional.softplus(Tensor input, float beta=1.0, float threshold=20.0)" [function out] => |input: &Tensor, beta: f64, threshold: f64| elementwise::map(ScalarFn::Softplus, &[input.into(), beta.into(), threshold.into()], Dest::New);
+    "nn.functional.hardshrink(Tensor input, float lambd=0.5)" [function out] => |input: &Tensor, lambd: f64| elementwise::binary(ScalarFn::Hardshrink, input, lambd, Dest::New);
     "hardshrink(Tensor input, Number lambd=0.5)" [function method] => |input: &Tensor, lambd: Number| elementwise::binary(ScalarFn::Hardshrink, input, lambd, Dest::New);
-    "nn.functional.softshrink(Tensor input, float lambd=0.5)" [function] => softshrink;
+    "nn.functional.softshrink(Tensor input, float lambd=0.5)" [function out] => softshrink;
     "nn.functional.tanhshrink(Tensor input)" [function] => |input: &Tensor| elementwise::sub(input, &elementwise::tanh(input)?);
     "nn.functional.softsign(Tensor input)" [function] => |input: &Tensor| elementwise::div(input, &elementwise::add(&elementwise::abs(input)?, 1)?);
     "nn.functional.threshold(Tensor input, Number threshold, Number value, bool inplace=False)" [function] => threshold;

@@ -25,7 +25,7 @@ operators! { INDEXING;
     "take(Tensor input, Tensor index)" [function method out] => indexing::take;
     "take_along_dim(Tensor input, Tensor indices, int? dim=None)" [function method out] => indexing::take_along_dim;
     "nonzero(Tensor input)" [function method out] => indexing::nonzero;
-    "nonzero(Tensor input, *, bool as_tuple)" [function method] => |t: &Tensor, tuple: bool| -> Result<crate::call::Returned> {
+    "nonzero(Tensor input, *, bool as_tuple)" [function method out] => |t: &Tensor, tuple: bool| -> Result<crate::call::Returned> {
         Ok(if tuple {
             crate::call::Returned::Tuple(indexing::nonzero_tuple(t)?.into_iter().map(crate::call::Returned::Tensor).collect())
         } else {

@@ -17,9 +17,9 @@ operators! { LINALG;
     "addbmm(Tensor input, Tensor batch1, Tensor batch2, *, Number beta=1, Number alpha=1)" [function method inplace out] => |i: &Tensor, a: &Tensor, b: &Tensor, beta: Number, alpha: Number| linalg::addbmm(i, a, b, beta, alpha);
     "baddbmm(Tensor input, Tensor batch1, Tensor batch2, *, Number beta=1, Number alpha=1)" [function method inplace out] => |i: &Tensor, a: &Tensor, b: &Tensor, beta: Number, alpha: Number| linalg::baddbmm(i, a, b, beta, alpha);
     "addr(Tensor input, Tensor vec1, Tensor vec2, *, Number beta=1, Number alpha=1)" [function method inplace out] => |i: &Tensor, a: &Tensor, b: &Tensor, beta: Number, alpha: Number| linalg::addr(i, a, b, beta, alpha);
-    "nn.functional.linear(Tensor input, Tensor weight, Tensor? bias=None)" [function] => linalg::linear;
-    "einsum(str equation, Tensor[] operands)" [function] => linalg::einsum;
-    "tensordot(Tensor a, Tensor b, int dims=2)" [function] => |a: &Tensor, b: &Tensor, n: i64| {
+    "nn.functional.linear(Tensor input, Tensor weight, Tensor? bias=None)" [function out] => linalg::linear;
+    "einsum(str equation, Tensor[*] operands)" [function] => linalg::einsum;
+    "tensordot(Tensor a, Tensor b, int dims=2)" [function out] => |a: &Tensor, b: &Tensor, n: i64| {
         if n < 0 || n as usize > a.dim() || n as usize > b.dim() {
             return Err(err!(Runtime, "tensordot expects dims >= 0 and no more than the dimensions of either tensor, but got dims={n}"));
         }

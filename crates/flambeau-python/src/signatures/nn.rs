@@ -14,8 +14,8 @@ fn maybe(both: Result<(Tensor, Tensor)>, indices: bool) -> Result<Returned> {
 }
 
 operators! { NN;
-    "softmax(Tensor input, int dim, dtype? dtype=None)" [function method alias(special.softmax)] => activation::softmax;
-    "log_softmax(Tensor input, int dim, dtype? dtype=None)" [function method alias(special.log_softmax)] => activation::log_softmax;
+    "softmax(Tensor input, int dim, dtype? dtype=None)" [function method out alias(special.softmax)] => activation::softmax;
+    "log_softmax(Tensor input, int dim, dtype? dtype=None)" [function method out alias(special.log_softmax)] => activation::log_softmax;
     "layer_norm(Tensor input, int[] normalized_shape, Tensor? weight=None, Tensor? bias=None, float eps=1e-05, bool cudnn_enable=True)" [function] => |x: &Tensor, s: &[i64], w: Option<&Tensor>, b: Option<&Tensor>, e: f64, _c: bool| normalization::layer_norm(x, s, w, b, e);
     "nn.functional.layer_norm(Tensor input, int[] normalized_shape, Tensor? weight=None, Tensor? bias=None, float eps=1e-05)" [function] => normalization::layer_norm;
     "nn.functional.batch_norm(Tensor input, Tensor? running_mean, Tensor? running_var, Tensor? weight=None, Tensor? bias=None, bool training=False, float momentum=0.1, float eps=1e-05)" [function] => normalization::batch_norm;
@@ -36,8 +36,8 @@ operators! { NN;
     "max_pool2d(Tensor input, int[] kernel_size, int[] stride=[], int[] padding=0, int[] dilation=1, bool ceil_mode=False)" [function] => |x: &Tensor, k: &[i64], s: &[i64], p: &[i64], d: &[i64], c: bool| Ok(pooling::max_pool(x, k, s, p, d, c, 2)?.0);
     "max_pool3d(Tensor input, int[] kernel_size, int[] stride=[], int[] padding=0, int[] dilation=1, bool ceil_mode=False)" [function] => |x: &Tensor, k: &[i64], s: &[i64], p: &[i64], d: &[i64], c: bool| Ok(pooling::max_pool(x, k, s, p, d, c, 3)?.0);
     "avg_pool1d(Tensor input, int[] kernel_size, int[] stride=[], int[] padding=0, bool ceil_mode=False, bool count_include_pad=True)" [function alias(nn.functional.avg_pool1d)] => |x: &Tensor, k: &[i64], s: &[i64], p: &[i64], c: bool, i: bool| pooling::avg_pool(x, k, s, p, c, i, None, 1);
-    "nn.functional.avg_pool2d(Tensor input, int[] kernel_size, int[]? stride=None, int[] padding=0, bool ceil_mode=False, bool count_include_pad=True, int? divisor_override=None)" [function] => |x: &Tensor, k: &[i64], s: Option<&[i64]>, p: &[i64], c: bool, i: bool, d: Option<i64>| pooling::avg_pool(x, k, s.unwrap_or(&[]), p, c, i, d, 2);
-    "nn.functional.avg_pool3d(Tensor input, int[] kernel_size, int[]? stride=None, int[] padding=0, bool ceil_mode=False, bool count_include_pad=True, int? divisor_override=None)" [function] => |x: &Tensor, k: &[i64], s: Option<&[i64]>, p: &[i64], c: bool, i: bool, d: Option<i64>| pooling::avg_pool(x, k, s.unwrap_or(&[]), p, c, i, d, 3);
+    "nn.functional.avg_pool2d(Tensor input, int[] kernel_size, int[]? stride=None, int[] padding=0, bool ceil_mode=False, bool count_include_pad=True, int? divisor_override=None)" [function out] => |x: &Tensor, k: &[i64], s: Option<&[i64]>, p: &[i64], c: bool, i: bool, d: Option<i64>| pooling::avg_pool(x, k, s.unwrap_or(&[]), p, c, i, d, 2);
+    "nn.functional.avg_pool3d(Tensor input, int[] kernel_size, int[]? stride=None, int[] padding=0, bool ceil_mode=False, bool count_include_pad=True, int? divisor_override=None)" [function out] => |x: &Tensor, k: &[i64], s: Option<&[i64]>, p: &[i64], c: bool, i: bool, d: Option<i64>| pooling::avg_pool(x, k, s.unwrap_or(&[]), p, c, i, d, 3);
     "adaptive_avg_pool1d(Tensor input, int[] output_size)" [function alias(nn.functional.adaptive_avg_pool1d)] => |x: &Tensor, s: &[i64]| pooling::adaptive_avg_pool(x, s, 1);
     "adaptive_max_pool1d(Tensor input, int[] output_size)" [function] => |x: &Tensor, s: &[i64]| pooling::adaptive_max_pool(x, s, 1);
     "nn.functional.max_pool1d(Tensor input, int[] kernel_size, int[]? stride=None, int[] padding=0, int[] dilation=1, bool ceil_mode=False, bool return_indices=False)" [function] => |x: &Tensor, k: &[i64], s: Option<&[i64]>, p: &[i64], d: &[i64], c: bool, i: bool| maybe(pooling::max_pool(x, k, s.unwrap_or(&[]), p, d, c, 1), i);

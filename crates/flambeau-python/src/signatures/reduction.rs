@@ -49,27 +49,27 @@ fn matrix_norm(t: &Tensor, ord: f64, dim: &[i64], keepdim: bool, dtype: Option<D
 }
 
 operators! { REDUCTION;
-    "sum(Tensor input, *, dtype? dtype=None)" [function method] => |t: &Tensor, d: Option<DType>| reduction::sum_to(t, &[], false, d, Dest::New);
+    "sum(Tensor input, *, dtype? dtype=None)" [function method out] => |t: &Tensor, d: Option<DType>| reduction::sum_to(t, &[], false, d, Dest::New);
     "sum(Tensor input, int[]? dim, bool keepdim=False, *, dtype? dtype=None)" [function method out] => |t: &Tensor, dims: Option<&[i64]>, k: bool, d: Option<DType>| reduction::sum_to(t, list(dims), k, d, Dest::New);
-    "mean(Tensor input, *, dtype? dtype=None)" [function method] => |t: &Tensor, d: Option<DType>| reduction::mean_to(t, &[], false, d, Dest::New);
+    "mean(Tensor input, *, dtype? dtype=None)" [function method out] => |t: &Tensor, d: Option<DType>| reduction::mean_to(t, &[], false, d, Dest::New);
     "mean(Tensor input, int[]? dim, bool keepdim=False, *, dtype? dtype=None)" [function method out] => |t: &Tensor, dims: Option<&[i64]>, k: bool, d: Option<DType>| reduction::mean_to(t, list(dims), k, d, Dest::New);
-    "prod(Tensor input, *, dtype? dtype=None)" [function method] => |t: &Tensor, d: Option<DType>| reduction::prod(t, None, false, d, Dest::New);
+    "prod(Tensor input, *, dtype? dtype=None)" [function method out] => |t: &Tensor, d: Option<DType>| reduction::prod(t, None, false, d, Dest::New);
     "prod(Tensor input, int dim, bool keepdim=False, *, dtype? dtype=None)" [function method out] => |t: &Tensor, dim: i64, k: bool, d: Option<DType>| reduction::prod(t, Some(dim), k, d, Dest::New);
     "sum_to_size(Tensor input, int[*] size)" [method] => |t: &Tensor, s: &[i64]| reduction::sum_to_size(t, s);
     "amax(Tensor input, int[] dim=[], bool keepdim=False)" [function method out] => |t: &Tensor, d: &[i64], k: bool| reduction::amax(t, d, k, Dest::New);
     "amin(Tensor input, int[] dim=[], bool keepdim=False)" [function method out] => |t: &Tensor, d: &[i64], k: bool| reduction::amin(t, d, k, Dest::New);
     "aminmax(Tensor input, *, int? dim=None, bool keepdim=False) -> aminmax(min, max)" [function method] => reduction::aminmax;
-    "max(Tensor input)" [function method] => reduction::max_all;
-    "max(Tensor input, int dim, bool keepdim=False) -> max(values, indices)" [function method] => reduction::max_dim;
+    "max(Tensor input)" [function method out] => reduction::max_all;
+    "max(Tensor input, int dim, bool keepdim=False) -> max(values, indices)" [function method out] => reduction::max_dim;
     "max(Tensor input, Tensor other)" [function method out] => |a: &Tensor, b: &Tensor| elementwise::maximum(a, b);
-    "min(Tensor input)" [function method] => reduction::min_all;
-    "min(Tensor input, int dim, bool keepdim=False) -> min(values, indices)" [function method] => reduction::min_dim;
+    "min(Tensor input)" [function method out] => reduction::min_all;
+    "min(Tensor input, int dim, bool keepdim=False) -> min(values, indices)" [function method out] => reduction::min_dim;
     "min(Tensor input, Tensor other)" [function method out] => |a: &Tensor, b: &Tensor| elementwise::minimum(a, b);
     "argmax(Tensor input, int? dim=None, bool keepdim=False)" [function method out] => reduction::argmax;
     "argmin(Tensor input, int? dim=None, bool keepdim=False)" [function method out] => reduction::argmin;
-    "any(Tensor input)" [function method] => |t: &Tensor| reduction::any(t, &[], false, Dest::New);
+    "any(Tensor input)" [function method out] => |t: &Tensor| reduction::any(t, &[], false, Dest::New);
     "any(Tensor input, int[]? dim, bool keepdim=False)" [function method out] => |t: &Tensor, d: Option<&[i64]>, k: bool| reduction::any(t, list(d), k, Dest::New);
-    "all(Tensor input)" [function method] => |t: &Tensor| reduction::all(t, &[], false, Dest::New);
+    "all(Tensor input)" [function method out] => |t: &Tensor| reduction::all(t, &[], false, Dest::New);
     "all(Tensor input, int[]? dim, bool keepdim=False)" [function method out] => |t: &Tensor, d: Option<&[i64]>, k: bool| reduction::all(t, list(d), k, Dest::New);
     "var(Tensor input, bool unbiased)" [function method] => |t: &Tensor, u: bool| reduction::var(t, &[], correction(u), false);
     "var(Tensor input, int[]? dim, bool unbiased, bool keepdim=False)" [function method out] => |t: &Tensor, d: Option<&[i64]>, u: bool, k: bool| reduction::var(t, list(d), correction(u), k);
