@@ -1,0 +1,83 @@
+"""The repository itself: its commands, formatters, linters, the crates' own tests."""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def check(*command):
+    """Runs a command in the repository's root; its output is the message when it fails."""
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed")
+    # Cargo and pip's build share `target/`.
+    environment = {k: v for k, v in os.environ.items() if k != "CARGO_TARGET_DIR"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-8000:]}"
+
+
+def check_module(module, *arguments):
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"{module} is not installed")
+    check(sys.executable, "-m", module, *arguments)
+
+
+def test_ci_runs_the_readme_command():
+    readme = (ROOT / "README.md").read_text()
+    (command,) = set(re.findall(r"^ {4}(python -m pip install .*pytest)$", readme, re.M))
+    assert command == 'python -m pip install ".[test]" && python -m pytest'
+    lines = [line.strip() for line in (ROOT / ".ci/run").read_text().splitlines()]
+    assert [line for line in lines if "pip install" in line] == [command]
+    assert lines[-1] == command
+    assert os.access(ROOT / ".ci/run", os.X_OK)
+
+
+def test_readme_trains_in_one_command():
+    readme = (ROOT / "README.md").read_text()
+    assert "    python -m pip install . && python examples/mnist.py\n" in readme
+    assert (ROOT / "examples/mnist.py").exists()
+
+
+def test_version_is_the_workspace_version():
+    import flambeau
+
+    (version,) = re.findall(r'^version = "(.*)"$', (ROOT / "Cargo.toml").read_text(), re.M)
+    assert flambeau.__version__ == version
+
+
+@pytest.mark.slow
+def test_cargo_fmt():
+    check("cargo", "fmt", "--all", "--check")
+
+
+@pytest.mark.slow
+def test_cargo_clippy():
+    check("cargo", "clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings")
+
+
+@pytest.mark.slow
+def test_cargo_test():
+    check("cargo", "test", "--release", "--workspace", "--exclude", "flambeau-python")
+
+
+@pytest.mark.slow
+def test_ruff():
+    check_module("ruff", "check", "python", "examples", "tests", "benches")
+
+
+@pytest.mark.slow
+def test_mypy():
+    check_module("mypy", "--strict", "python/flambeau/_flambeau.pyi")
+
+
+def test_stub_is_what_the_extension_writes():
+    import flambeau
+
+    assert (ROOT / "python/flambeau/_flambeau.pyi").read_text() == flambeau._flambeau._stub_text()
