@@ -9,7 +9,7 @@ operators! { JOIN;
     "vstack(Tensor[] tensors)" [function out alias(row_stack)] => join::vstack;
     "dstack(Tensor[] tensors)" [function out] => join::dstack;
     "column_stack(Tensor[] tensors)" [function out] => join::column_stack;
-    "meshgrid(Tensor[*] tensors, *, str indexing='ij')" [function] => join::meshgrid;
+    "_meshgrid(Tensor[] tensors, str indexing)" [function] => join::meshgrid;
     "broadcast_tensors(Tensor[*] tensors)" [function] => join::broadcast_tensors;
     "_meshgrid(Tensor[] tensors, str indexing)" [function] => join::meshgrid;
     "constant_pad_nd(Tensor input, int[] pad, Number value=0)" [function] => |t: &Tensor, p: &[i64], v: Number| join::constant_pad_nd(t, p, v);

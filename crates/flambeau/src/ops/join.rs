@@ -212,7 +212,7 @@ pub fn meshgrid(tensors: &[Tensor], indexing: &str) -> Result<Vec<Tensor>> {
         out.push(view::expand(&view::reshape(t, &shape)?, &sizes)?);
     }
     if swap {
-        out = out.iter().map(|t| view::transpose(t, 0, 1)).collect::<Result<_>>()?;
+        // The first two were exchanged: the grids already lie as "xy" wants them.
         out.swap(0, 1);
     }
     Ok(out)
