@@ -147,7 +147,7 @@ pub fn uniform_(t: &Tensor, from: f64, to: f64, generator: Option<&Generator>) -
 /// Normal numbers from uniform ones, 16 at a time (Box & Muller 1958): the first eight with the second eight.
 macro_rules! normal_blocks {
     ($name:ident, $T:ident, $unit:ident) => {
-        fn $name(g: &mut Engine, out: &mut [$T], mean: $T, std: $T) {
+        fn $name(g: &mut Engine, out: &mut [$T], mean: $T, std: $T, spare: bool) {
             fn block(x: &mut [$T], mean: $T, std: $T) {
                 for j in 0..8 {
                     let radius = ((1.0 - x[j]).ln() * -2.0).sqrt();
@@ -157,7 +157,9 @@ macro_rules! normal_blocks {
                 }
             }
             let n = out.len();
-            out.iter_mut().for_each(|x| *x = g.$unit());
+            // The rest that makes no block is drawn and thrown away, except for half precisions.
+            let drawn = if spare { n } else { n / 16 * 16 };
+            out[..drawn].iter_mut().for_each(|x| *x = g.$unit());
             out.chunks_exact_mut(16).for_each(|x| block(x, mean, std));
             if n % 16 != 0 {
                 // The last sixteen are drawn anew, over some that were done.
@@ -192,12 +194,12 @@ pub fn normal_(t: &Tensor, mean: f64, std: f64, generator: Option<&Generator>) -
     if t.numel() >= 16 && t.is_contiguous() {
         let halves = |g: &mut Engine, n: usize| {
             let mut wide = vec![0f32; n];
-            normal_blocks_f32(g, &mut wide, mean as f32, std as f32);
+            normal_blocks_f32(g, &mut wide, mean as f32, std as f32, false);
             wide
         };
         return match t.dtype() {
-            DType::F32 => fill::<f32>(t, generator, |g, out| normal_blocks_f32(g, out, mean as f32, std as f32)),
-            DType::F64 => fill::<f64>(t, generator, |g, out| normal_blocks_f64(g, out, mean, std)),
+            DType::F32 => fill::<f32>(t, generator, |g, out| normal_blocks_f32(g, out, mean as f32, std as f32, true)),
+            DType::F64 => fill::<f64>(t, generator, |g, out| normal_blocks_f64(g, out, mean, std, true)),
             DType::F16 => fill::<f16>(t, generator, |g, out| {
                 let wide = halves(g, out.len());
                 out.iter_mut().zip(wide).for_each(|(x, w)| *x = f16::from_f32(w));
