@@ -132,7 +132,14 @@ unsafe fn fresh(size: usize) -> *mut u8 {
         return std::alloc::alloc(layout(size));
     }
     // Straight from the system: aligned to huge pages, and a size beyond memory is refused rather than promised.
-    let ptr = libc::mmap(null_mut(), size, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0);
+    let ptr = libc::mmap(
+        null_mut(),
+        size,
+        libc::PROT_READ | libc::PROT_WRITE,
+        libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+        -1,
+        0,
+    );
     if ptr == libc::MAP_FAILED {
         return null_mut();
     }

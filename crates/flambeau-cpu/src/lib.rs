@@ -45,6 +45,15 @@ pub fn cpu() -> &'static Cpu {
     &CPU
 }
 
+/// Writes `n` copies of the first bytes of `one`.
+///
+/// # Safety
+/// `at` has room for `n` elements.
+unsafe fn fill_with<const S: usize>(at: *mut [u8; S], n: usize, one: &[u8; 16]) {
+    let value = std::array::from_fn::<u8, S, _>(|i| one[i]);
+    std::slice::from_raw_parts_mut(at, n).fill(value);
+}
+
 /// Delegates families to the module functions of the same signature.
 macro_rules! families {
     ($($module:ident :: $name:ident ( $($arg:ident : $type:ty),* $(,)? ) -> $out:ty;)*) => {
@@ -116,8 +125,12 @@ impl Backend for Cpu {
                 if one[..size].iter().all(|b| *b == one[0]) {
                     std::ptr::write_bytes(at, one[0], (hi - lo) * size);
                 } else {
-                    for i in 0..hi - lo {
-                        std::ptr::copy_nonoverlapping(one.as_ptr(), at.add(i * size), size);
+                    let n = hi - lo;
+                    match size {
+                        2 => fill_with(at as *mut [u8; 2], n, &one),
+                        4 => fill_with(at as *mut [u8; 4], n, &one),
+                        8 => fill_with(at as *mut [u8; 8], n, &one),
+                        _ => fill_with(at as *mut [u8; 16], n, &one),
                     }
                 }
             }

@@ -1,6 +1,7 @@
 //! Element by element: one driver for eager operators and fused groups.
 
 use crate::convert;
+use crate::kernels::kernel;
 use crate::pool;
 use crate::tile::{Evaluator, Prepared, Space, TILE};
 use flambeau_core::*;
@@ -17,6 +18,9 @@ pub fn map(program: &Program, x: &[Operand], out: &[Operand]) -> Result<()> {
     if total == 0 {
         return Ok(());
     }
+    if plain(program, x, out, total) {
+        return Ok(());
+    }
     let sizes = out[0].sizes;
     // Iterate in the order of the first output's memory.
     let mut order: SmallVec<[usize; 6]> = (0..sizes.len()).collect();
@@ -31,17 +35,60 @@ pub fn map(program: &Program, x: &[Operand], out: &[Operand]) -> Result<()> {
     }
     let prepared = Prepared::new(program, x)?;
     // A result may go straight to its memory when that has the right form and no operand is there too.
-    let apart = |o: &Operand| {
-        x.iter().all(|i| {
-            let (a, b) = (o.ptr as usize, i.ptr as usize);
-            let (na, nb) = (extent(o.sizes, o.strides) as usize * o.dtype.size(), extent(i.sizes, i.strides) as usize * i.dtype.size());
-            a + na <= b || b + nb <= a
-        })
-    };
-    let direct = out.iter().zip(program.results).position(|(o, &v)| {
-        v as usize >= program.inputs.len() && o.dtype == prepared.class(v).dtype() && apart(o)
-    });
+    let direct = out
+        .iter()
+        .zip(program.results)
+        .position(|(o, &v)| v as usize >= program.inputs.len() && o.dtype == prepared.class(v).dtype() && apart(o, x));
     let inner = space.inner();
+    // One tile, evaluated and stored.
+    let tile = |e: &mut Evaluator, i: usize, n: usize| {
+        let single = i % inner + n <= inner;
+        let target = direct.filter(|&d| single && space.inner_stride(outs + d) == 1).map(|d| {
+            let at = space.offset(outs + d, i);
+            (program.results[d], out[d].ptr.wrapping_offset(at * out[d].dtype.size() as isize))
+        });
+        e.tile(i, n, target);
+        for (r, (o, &v)) in out.iter().zip(program.results).enumerate() {
+            if target.is_some() && direct == Some(r) {
+                continue;
+            }
+            let (size, stride) = (o.dtype.size() as isize, space.inner_stride(outs + r));
+            let class = prepared.class(v);
+            let (mut done, mut at) = (0, i);
+            while done < n {
+                let len = (inner - at % inner).min(n - done);
+                let dst = o.ptr.wrapping_offset(space.offset(outs + r, at) * size);
+                let src = e.value(v).wrapping_add(done * class.size());
+                // SAFETY: `dst` walks the output's own memory; `src` has the tile's values, in a slot or in an operand that
+                // is exactly this memory (then the bytes are the same and `store_over` handles it).
+                unsafe { store_over(o.dtype, class, src, len, dst, stride) };
+                done += len;
+                at += len;
+            }
+        }
+    };
+    if let Some(d) = transposed(&space).filter(|_| total >= 4096) {
+        // Bands of rows under one column tile, so that a cache line of the transposed operand serves a whole band.
+        const BAND: usize = 16;
+        let last = space.sizes.len() - 1;
+        let bands = space.sizes[d].div_ceil(BAND);
+        let units = total / (space.sizes[d] * inner) * bands;
+        let below: usize = space.sizes[d + 1..last].iter().product();
+        pool::chunks(units, (GRAIN / (BAND * inner)).max(1), |lo, hi| {
+            let mut e = Evaluator::new(&prepared, &space);
+            for unit in lo..hi {
+                let (plane, r0) = (unit / bands, unit % bands * BAND);
+                let (above, within) = (plane / below, plane % below);
+                for column in (0..inner).step_by(TILE) {
+                    for r in r0..(r0 + BAND).min(space.sizes[d]) {
+                        let row = (above * space.sizes[d] + r) * below + within;
+                        tile(&mut e, row * inner + column, TILE.min(inner - column));
+                    }
+                }
+            }
+        });
+        return Ok(());
+    }
     let work = |lo: usize, hi: usize| {
         let mut e = Evaluator::new(&prepared, &space);
         let mut i = lo;
@@ -49,30 +96,7 @@ pub fn map(program: &Program, x: &[Operand], out: &[Operand]) -> Result<()> {
             // A tile within one row where rows are long; short rows share one.
             let n = (hi - i).min(TILE);
             let n = if inner >= TILE { n.min(inner - i % inner) } else { n };
-            let single = i % inner + n <= inner;
-            let target = direct.filter(|&d| single && space.inner_stride(outs + d) == 1).map(|d| {
-                let at = space.offset(outs + d, i);
-                (program.results[d], out[d].ptr.wrapping_offset(at * out[d].dtype.size() as isize))
-            });
-            e.tile(i, n, target);
-            for (r, (o, &v)) in out.iter().zip(program.results).enumerate() {
-                if target.is_some() && direct == Some(r) {
-                    continue;
-                }
-                let (size, stride) = (o.dtype.size() as isize, space.inner_stride(outs + r));
-                let class = prepared.class(v);
-                let (mut done, mut at) = (0, i);
-                while done < n {
-                    let len = (inner - at % inner).min(n - done);
-                    let dst = o.ptr.wrapping_offset(space.offset(outs + r, at) * size);
-                    let src = e.value(v).wrapping_add(done * class.size());
-                    // SAFETY: `dst` walks the output's own memory; `src` has the tile's values, in a slot or in an operand that
-                    // is exactly this memory (then the bytes are the same and `store_over` handles it).
-                    unsafe { store_over(o.dtype, class, src, len, dst, stride) };
-                    done += len;
-                    at += len;
-                }
-            }
+            tile(&mut e, i, n);
             i += n;
         }
     };
@@ -82,6 +106,51 @@ pub fn map(program: &Program, x: &[Operand], out: &[Operand]) -> Result<()> {
         pool::chunks(total, GRAIN, work);
     }
     Ok(())
+}
+
+/// Whether an output's memory is apart from every operand's.
+fn apart(o: &Operand, x: &[Operand]) -> bool {
+    let end = |o: &Operand| o.ptr as usize + extent(o.sizes, o.strides) as usize * o.dtype.size();
+    x.iter().all(|i| end(o) <= i.ptr as usize || end(i) <= o.ptr as usize)
+}
+
+/// One step over contiguous operands in its own class: the kernel alone. False when it is not that.
+fn plain(program: &Program, x: &[Operand], out: &[Operand], total: usize) -> bool {
+    let ([step], [o], [result]) = (program.steps, out, program.results) else { return false };
+    let StepOp::Apply(f) = step.op else { return false };
+    let dtype = step.class.dtype();
+    if *result as usize != program.inputs.len()
+        || x.len() != program.inputs.len()
+        || x.is_empty()
+        || o.dtype != dtype
+        || !o.is_contiguous()
+        || !x.iter().all(|i| i.dtype == dtype && i.is_contiguous())
+        || !program.inputs.iter().all(|i| *i == Input::Operand(step.class))
+        || !apart(o, x)
+    {
+        return false;
+    }
+    let Some(kernel) = kernel(f, step.class) else { return false };
+    let at = |lo: usize, k: usize| x[step.args[k] as usize].ptr.wrapping_add(lo * dtype.size()) as *const u8;
+    let run = |lo: usize, hi: usize| {
+        // SAFETY: every operand has elements lo..hi contiguous in the class's form, and the output overlaps none of them.
+        unsafe { kernel(hi - lo, at(lo, 0), at(lo, 1), at(lo, 2), at(lo, 3), o.ptr.wrapping_add(lo * dtype.size())) }
+    };
+    if total < 2 * GRAIN {
+        run(0, total);
+    } else {
+        pool::chunks(total, GRAIN, run);
+    }
+    true
+}
+
+/// The dimension in which some operand is contiguous while it strides along the innermost one.
+fn transposed(space: &Space) -> Option<usize> {
+    let last = space.sizes.len() - 1;
+    if space.inner() < 32 {
+        return None;
+    }
+    space.strides.iter().filter(|s| s[last] > 4).find_map(|s| (0..last).find(|&d| s[d] == 1 && space.sizes[d] >= 8))
 }
 
 /// Stores numbers; nothing to do when they are already there.
@@ -114,7 +183,6 @@ fn copy(space: &Space, x: &Operand, out: &Operand, total: usize) {
 fn copy_as<T: Copy + Send + Sync>(space: &Space, x: &Operand, out: &Operand, total: usize) {
     let inner = space.inner();
     let (sx, so) = (space.inner_stride(0), space.inner_stride(1));
-    let rows = total / inner;
     let (src, dst) = (Ptr(x.ptr as *mut T), Ptr(out.ptr as *mut T));
     // A transposed source: its unit stride is in an outer dimension. Walk both in blocks that fit the cache.
     let dims = space.sizes.len();
@@ -145,7 +213,6 @@ fn copy_as<T: Copy + Send + Sync>(space: &Space, x: &Operand, out: &Operand, tot
             i += len;
         }
     };
-    let _ = rows;
     if total < 2 * GRAIN {
         work(0, total);
     } else {

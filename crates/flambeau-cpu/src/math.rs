@@ -88,6 +88,49 @@ pub fn log_f32<I: Isa>(x0: f32) -> f32 {
     let v = if magnitude == 0 { 0xff80_0000_u32 as i32 } else { bits(x0) | ((bits(x0) >> 31) & 0x7fc0_0000) };
     float(if special { v } else { bits(r) })
 }
+/// `ln (1 + x)`: the logarithm of the rounded sum, plus what rounding lost over the sum (Kahan).
+#[inline(always)]
+pub fn log1p_f32<I: Isa>(x: f32) -> f32 {
+    let u = 1.0 + x;
+    let lost = if x > 1.0 { 1.0 - (u - x) } else { x - (u - 1.0) };
+    let y = log_f32::<I>(u);
+    // Outside the positive finite numbers the logarithm has the answer already; -0 keeps its sign.
+    let y = if u > 0.0 && u < f32::INFINITY { y + lost / u } else { y };
+    if x == 0.0 {
+        x
+    } else {
+        y
+    }
+}
+/// `e^x - 1`: x = n ln 2 + r, `2^n (e^r - 1) + (2^n - 1)`, with half of the power so that the largest does not overflow.
+#[inline(always)]
+pub fn expm1_f32<I: Isa>(x0: f32) -> f32 {
+    let x = if x0 > 89.0 { 89.0 } else { x0 };
+    let x = if x < -20.0 { -20.0 } else { x };
+    let t = fma::<I>(x, std::f32::consts::LOG2_E, MAGIC);
+    let n = t - MAGIC;
+    let ni = bits(t).wrapping_sub(0x4b40_0000);
+    let r = fma::<I>(n, -0.693_359_4, x);
+    let r = fma::<I>(n, 2.121_944_4e-4, r);
+    let mut p = fma::<I>(1.987_569_1e-4, r, 1.398_2e-3);
+    p = fma::<I>(p, r, 8.333_452e-3);
+    p = fma::<I>(p, r, 4.166_579_6e-2);
+    p = fma::<I>(p, r, 1.666_666_5e-1);
+    p = fma::<I>(p, r, 5e-1);
+    p = fma::<I>(p, r * r, r);
+    let half = float(ni.wrapping_add(126) << 23);
+    let y = fma::<I>(p, half, half - 0.5) * 2.0;
+    // Tiny numbers (and zeros, with their sign) are their own result; n is 0 for the polynomial alone.
+    if ni == 0 {
+        if x0 == 0.0 {
+            x0
+        } else {
+            p
+        }
+    } else {
+        y
+    }
+}
 /// `tanh x`: an odd polynomial near 0, `(1 - e) / (1 + e)` with `e = exp(-2|x|)` beyond.
 #[inline(always)]
 pub fn tanh_f32<I: Isa>(x: f32) -> f32 {
@@ -97,7 +140,7 @@ pub fn tanh_f32<I: Isa>(x: f32) -> f32 {
     p = fma::<I>(p, s, -5.373_971_6e-2);
     p = fma::<I>(p, s, 1.333_144_2e-1);
     p = fma::<I>(p, s, -3.333_328e-1);
-    let small = fma::<I>(p * s, x, x);
+    let small = fma::<I>(p * s, x, x).copysign(x);
     let e = exp_f32::<I>(-2.0 * a);
     let big = ((1.0 - e) / (1.0 + e)).copysign(x);
     if a < 0.625 {
@@ -139,7 +182,13 @@ fn sin_f32<I: Isa>(x: f32, cosine: bool) -> f32 {
     let mut p = fma::<I>(2.608_316e-6, s, -1.981_069e-4);
     p = fma::<I>(p, s, 8.333_079e-3);
     p = fma::<I>(p, s, -1.666_666e-1);
-    float(bits(fma::<I>(p * s, r, r)) ^ sign)
+    let y = float(bits(fma::<I>(p * s, r, r)) ^ sign);
+    // The sine of -0 is -0.
+    if !cosine && x == 0.0 {
+        x
+    } else {
+        y
+    }
 }
 
 macro_rules! shared_float {
@@ -296,10 +345,6 @@ macro_rules! shared_float {
             a.hypot(b)
         }
         #[inline(always)]
-        pub fn expm1(self, a: $T) -> $T {
-            a.exp_m1()
-        }
-        #[inline(always)]
         pub fn exp2(self, a: $T) -> $T {
             a.exp2()
         }
@@ -310,10 +355,6 @@ macro_rules! shared_float {
         #[inline(always)]
         pub fn log10(self, a: $T) -> $T {
             a.log10()
-        }
-        #[inline(always)]
-        pub fn log1p(self, a: $T) -> $T {
-            a.ln_1p()
         }
         #[inline(always)]
         pub fn tan(self, a: $T) -> $T {
@@ -356,7 +397,7 @@ macro_rules! shared_float {
             if a > 20.0 {
                 a
             } else {
-                self.exp(a).ln_1p()
+                self.log1p(self.exp(a))
             }
         }
         #[inline(always)]
@@ -364,7 +405,7 @@ macro_rules! shared_float {
             if a.is_infinite() && a == b {
                 return a;
             }
-            self.max(a, b) + (-(a - b).abs()).exp().ln_1p()
+            self.max(a, b) + self.log1p(self.exp(-(a - b).abs()))
         }
         #[inline(always)]
         pub fn logaddexp2(self, a: $T, b: $T) -> $T {
@@ -448,6 +489,14 @@ impl<I: Isa> Math<I, f32> {
         exp_f32::<I>(a)
     }
     #[inline(always)]
+    pub fn expm1(self, a: f32) -> f32 {
+        expm1_f32::<I>(a)
+    }
+    #[inline(always)]
+    pub fn log1p(self, a: f32) -> f32 {
+        log1p_f32::<I>(a)
+    }
+    #[inline(always)]
     pub fn log(self, a: f32) -> f32 {
         log_f32::<I>(a)
     }
@@ -497,6 +546,14 @@ impl<I: Isa> Math<I, f64> {
     #[inline(always)]
     pub fn exp(self, a: f64) -> f64 {
         a.exp()
+    }
+    #[inline(always)]
+    pub fn expm1(self, a: f64) -> f64 {
+        a.exp_m1()
+    }
+    #[inline(always)]
+    pub fn log1p(self, a: f64) -> f64 {
+        a.ln_1p()
     }
     #[inline(always)]
     pub fn log(self, a: f64) -> f64 {
@@ -812,12 +869,33 @@ pub mod special {
     }
     /// Acklam's rational approximation of the normal quantile (relative error 1e-9).
     fn ndtri_start(p: f64) -> f64 {
-        const A: [f64; 6] = [-3.969683028665376e1, 2.209460984245205e2, -2.759285104469687e2, 1.38357751867269e2, -3.066479806614716e1, 2.506628277459239];
-        const B: [f64; 5] = [-5.447609879822406e1, 1.615858368580409e2, -1.556989798598866e2, 6.680131188771972e1, -1.328068155288572e1];
-        const C: [f64; 6] = [-7.784894002430293e-3, -3.223964580411365e-1, -2.400758277161838, -2.549732539343734, 4.374664141464968, 2.938163982698783];
+        const A: [f64; 6] = [
+            -3.969683028665376e1,
+            2.209460984245205e2,
+            -2.759285104469687e2,
+            1.38357751867269e2,
+            -3.066479806614716e1,
+            2.506628277459239,
+        ];
+        const B: [f64; 5] = [
+            -5.447609879822406e1,
+            1.615858368580409e2,
+            -1.556989798598866e2,
+            6.680131188771972e1,
+            -1.328068155288572e1,
+        ];
+        const C: [f64; 6] = [
+            -7.784894002430293e-3,
+            -3.223964580411365e-1,
+            -2.400758277161838,
+            -2.549732539343734,
+            4.374664141464968,
+            2.938163982698783,
+        ];
         const D: [f64; 4] = [7.784695709041462e-3, 3.224671290700398e-1, 2.445134137142996, 3.754408661907416];
         let tail = |q: f64| {
-            (((((C[0] * q + C[1]) * q + C[2]) * q + C[3]) * q + C[4]) * q + C[5]) / ((((D[0] * q + D[1]) * q + D[2]) * q + D[3]) * q + 1.0)
+            (((((C[0] * q + C[1]) * q + C[2]) * q + C[3]) * q + C[4]) * q + C[5])
+                / ((((D[0] * q + D[1]) * q + D[2]) * q + D[3]) * q + 1.0)
         };
         if p < 0.02425 {
             tail((-2.0 * p.ln()).sqrt())
@@ -869,7 +947,10 @@ pub mod special {
             x += 1.0;
         }
         let z = 1.0 / (x * x);
-        let series = z * (1.0 / 12.0 - z * (1.0 / 120.0 - z * (1.0 / 252.0 - z * (1.0 / 240.0 - z * (1.0 / 132.0 - z * (691.0 / 32760.0 - z / 12.0))))));
+        let series = z
+            * (1.0 / 12.0
+                - z * (1.0 / 120.0
+                    - z * (1.0 / 252.0 - z * (1.0 / 240.0 - z * (1.0 / 132.0 - z * (691.0 / 32760.0 - z / 12.0))))));
         out + x.ln() - 0.5 / x - series
     }
     /// Hurwitz zeta by Euler–Maclaurin summation, s > 1.
@@ -889,8 +970,18 @@ pub mod special {
             }
         }
         const B: [f64; 12] = [
-            12.0, -720.0, 30240.0, -1209600.0, 47900160.0, -1.8924375803183791606e9, 7.47242496e10, -2.950130727918164224e12,
-            1.1646782814350067249e14, -4.5979787224074726105e15, 1.8152105401943546773e17, -7.1661652561756670113e18,
+            12.0,
+            -720.0,
+            30240.0,
+            -1209600.0,
+            47900160.0,
+            -1.8924375803183791606e9,
+            7.47242496e10,
+            -2.950130727918164224e12,
+            1.1646782814350067249e14,
+            -4.5979787224074726105e15,
+            1.8152105401943546773e17,
+            -7.1661652561756670113e18,
         ];
         let mut sum = q.powf(-s);
         let mut a = q;

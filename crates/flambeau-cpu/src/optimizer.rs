@@ -12,7 +12,20 @@ const GRAIN: usize = 8 * 1024;
 /// # Errors
 /// `NotImplemented` for parameters that are not real floats.
 pub fn optimizer(step: &OptimizerStep, lists: &[&[Operand]]) -> Result<()> {
-    let params = lists[0];
+    let Some(&params) = lists.first() else { bail!(Runtime, "an optimizer step needs a list of parameters") };
+    let needed = match step {
+        OptimizerStep::Sgd { .. } => 2,
+        OptimizerStep::Adam { amsgrad, .. } => 4 + usize::from(*amsgrad),
+    };
+    for (l, list) in lists.iter().enumerate() {
+        let fits = list.len() == params.len() && list.iter().zip(params).all(|(o, p)| o.numel() == p.numel());
+        ensure!(
+            fits || (list.is_empty() && l >= needed),
+            Runtime,
+            "optimizer step: list {l} does not fit the parameters"
+        );
+    }
+    ensure!(lists.len() >= needed, Runtime, "optimizer step: {} lists given, {needed} needed", lists.len());
     // One list of pieces over all parameters, so that many small ones share the threads.
     let mut pieces: Vec<(usize, usize, usize)> = Vec::new();
     for (k, p) in params.iter().enumerate() {
@@ -28,7 +41,8 @@ pub fn optimizer(step: &OptimizerStep, lists: &[&[Operand]]) -> Result<()> {
         let n = hi - lo;
         let class = params[k].dtype.class();
         if lists.iter().all(|l| l.is_empty() || l[k].dtype == class.dtype()) {
-            let at = |l: usize| lists.get(l).filter(|l| !l.is_empty()).map(|l| l[k].ptr.wrapping_add(lo * class.size()));
+            let at =
+                |l: usize| lists.get(l).filter(|l| !l.is_empty()).map(|l| l[k].ptr.wrapping_add(lo * class.size()));
             update(step, class, n, [at(0), at(1), at(2), at(3), at(4)]);
         } else {
             // Half precisions: through a tile in the class.
@@ -88,21 +102,25 @@ macro_rules! update {
                 let slice = |k: usize| self.at[k].map(|p| unsafe { std::slice::from_raw_parts_mut(p, self.n) });
                 let (Some(p), Some(g)) = (slice(0), slice(1)) else { return };
                 let (p, g) = (&mut p[..self.n], &g[..self.n]);
+                // Without weight decay nothing is added: 0 times an infinite parameter would be NaN.
+                let decay_with = |wd: $T| move |g: $T, p: $T| if wd != 0.0 { g + wd * p } else { g };
                 match *self.step {
                     OptimizerStep::Sgd { lr, momentum, dampening, weight_decay, nesterov, maximize, first } => {
-                        let (lr, mu, damp, wd) = (lr as $T, momentum as $T, (1.0 - dampening) as $T, weight_decay as $T);
+                        let (lr, mu, damp, wd) =
+                            (lr as $T, momentum as $T, (1.0 - dampening) as $T, weight_decay as $T);
                         let sign: $T = if maximize { -1.0 } else { 1.0 };
+                        let decayed = decay_with(wd);
                         match slice(2) {
                             None => {
                                 for i in 0..p.len() {
-                                    let d = sign * g[i] + wd * p[i];
+                                    let d = decayed(sign * g[i], p[i]);
                                     p[i] -= lr * d;
                                 }
                             }
                             Some(b) => {
                                 let b = &mut b[..p.len()];
                                 for i in 0..p.len() {
-                                    let d = sign * g[i] + wd * p[i];
+                                    let d = decayed(sign * g[i], p[i]);
                                     b[i] = if first { d } else { mu * b[i] + damp * d };
                                     let d = if nesterov { d + mu * b[i] } else { b[i] };
                                     p[i] -= lr * d;
@@ -121,26 +139,30 @@ macro_rules! update {
                         let decay = if decoupled { (1.0 - lr * weight_decay) as $T } else { 1.0 };
                         let wd = if decoupled { 0.0 } else { wd };
                         let sign: $T = if maximize { -1.0 } else { 1.0 };
+                        let decayed = decay_with(wd);
                         let top = if amsgrad { slice(4) } else { None };
+                        // From the nearer end, as `lerp` is defined.
+                        let near = k1.abs() < 0.5;
+                        let lerp = |m: $T, d: $T| if near { m + k1 * (d - m) } else { d - (d - m) * (1.0 - k1) };
                         match top {
                             None => {
                                 for i in 0..p.len() {
                                     let x = p[i] * decay;
-                                    let d = sign * g[i] + wd * x;
-                                    m[i] += k1 * (d - m[i]);
+                                    let d = decayed(sign * g[i], x);
+                                    m[i] = lerp(m[i], d);
                                     v[i] = b2 * v[i] + k2 * d * d;
-                                    p[i] = x - size * (m[i] / (v[i].sqrt() / c2 + eps));
+                                    p[i] = x - (size * m[i]) / (v[i].sqrt() / c2 + eps);
                                 }
                             }
                             Some(top) => {
                                 let top = &mut top[..p.len()];
                                 for i in 0..p.len() {
                                     let x = p[i] * decay;
-                                    let d = sign * g[i] + wd * x;
-                                    m[i] += k1 * (d - m[i]);
+                                    let d = decayed(sign * g[i], x);
+                                    m[i] = lerp(m[i], d);
                                     v[i] = b2 * v[i] + k2 * d * d;
-                                    top[i] = if v[i] > top[i] { v[i] } else { top[i] };
-                                    p[i] = x - size * (m[i] / (top[i].sqrt() / c2 + eps));
+                                    top[i] = if v[i] > top[i] || v[i].is_nan() { v[i] } else { top[i] };
+                                    p[i] = x - (size * m[i]) / (top[i].sqrt() / c2 + eps);
                                 }
                             }
                         }

@@ -56,25 +56,6 @@ macro_rules! real_folds {
             simple_fold!(Min, $T, $highest, |a, x| if x < a || $nan(x) { x } else { a });
             simple_fold!(Any, $T, 0 as $T, |a, x| (a != 0 as $T || x != 0 as $T) as u8 as $T);
             simple_fold!(All, $T, 1 as $T, |a, x| (a != 0 as $T && x != 0 as $T) as u8 as $T);
-            /// Sum of squared distances from a known mean.
-            #[derive(Clone, Copy)]
-            pub struct Deviation(pub $T);
-            impl Fold<$T> for Deviation {
-                type State = $T;
-                #[inline(always)]
-                fn start(self) -> $T {
-                    0 as $T
-                }
-                #[inline(always)]
-                fn push(self, s: $T, x: $T, _: usize) -> $T {
-                    let d = x - self.0;
-                    s + d * d
-                }
-                #[inline(always)]
-                fn join(self, a: $T, b: $T) -> $T {
-                    a + b
-                }
-            }
             /// The extreme value and where it is: first of equals, NaN wins.
             #[derive(Clone, Copy)]
             pub struct Extreme {
@@ -116,6 +97,31 @@ macro_rules! real_folds {
         }
     };
 }
+macro_rules! deviation {
+    ($Name:ident $T:ident) => {
+        /// Sum of squared distances from a known mean.
+        #[derive(Clone, Copy)]
+        struct $Name($T);
+        impl Fold<$T> for $Name {
+            type State = $T;
+            #[inline(always)]
+            fn start(self) -> $T {
+                0.0
+            }
+            #[inline(always)]
+            fn push(self, s: $T, x: $T, _: usize) -> $T {
+                let d = x - self.0;
+                s + d * d
+            }
+            #[inline(always)]
+            fn join(self, a: $T, b: $T) -> $T {
+                a + b
+            }
+        }
+    };
+}
+deviation!(DeviationSingle f32);
+deviation!(DeviationDouble f64);
 real_folds!(single f32 f32::NEG_INFINITY, f32::INFINITY, |x: f32| x.is_nan(), |a: f32, b: f32| a + b, |a: f32, b: f32| a * b);
 real_folds!(double f64 f64::NEG_INFINITY, f64::INFINITY, |x: f64| x.is_nan(), |a: f64, b: f64| a + b, |a: f64, b: f64| a * b);
 real_folds!(integer i64 i64::MIN, i64::MAX, |_: i64| false, |a: i64, b: i64| a.wrapping_add(b), |a: i64, b: i64| a.wrapping_mul(b));
@@ -126,8 +132,14 @@ macro_rules! complex_folds {
             use super::*;
             simple_fold!(Sum, $C, $C::new(0.0, 0.0), |a, x| a + x);
             simple_fold!(Prod, $C, $C::new(1.0, 0.0), |a, x| a * x);
-            simple_fold!(Any, $C, $C::new(0.0, 0.0), |a, x| $C::new((a != $C::new(0.0, 0.0) || x != $C::new(0.0, 0.0)) as u8 as _, 0.0));
-            simple_fold!(All, $C, $C::new(1.0, 0.0), |a, x| $C::new((a != $C::new(0.0, 0.0) && x != $C::new(0.0, 0.0)) as u8 as _, 0.0));
+            simple_fold!(Any, $C, $C::new(0.0, 0.0), |a, x| $C::new(
+                (a != $C::new(0.0, 0.0) || x != $C::new(0.0, 0.0)) as u8 as _,
+                0.0
+            ));
+            simple_fold!(All, $C, $C::new(1.0, 0.0), |a, x| $C::new(
+                (a != $C::new(0.0, 0.0) && x != $C::new(0.0, 0.0)) as u8 as _,
+                0.0
+            ));
         }
     };
 }
@@ -250,6 +262,7 @@ fn run<T: Copy + Send + Sync, F: Fold<T>>(
                     // Several short rows in one tile.
                     let rows = rows_in_tile.min(hi - o);
                     e.tile(o * r, rows * r, None);
+                    // SAFETY: as said at the top.
                     let x = unsafe { std::slice::from_raw_parts(e.value(value) as *const T, rows * r) };
                     for (k, x) in x.chunks_exact(r).enumerate() {
                         let f = fold(o + k);
@@ -282,7 +295,8 @@ fn run<T: Copy + Send + Sync, F: Fold<T>>(
         let c0 = band * TILE;
         let w = TILE.min(shape.columns - c0);
         let mut e = Evaluator::new(p, space);
-        let (lo, hi) = (piece.saturating_mul(piece_rows).min(r), piece.saturating_add(1).saturating_mul(piece_rows).min(r));
+        let (lo, hi) =
+            (piece.saturating_mul(piece_rows).min(r), piece.saturating_add(1).saturating_mul(piece_rows).min(r));
         let mut tree: Tree2<F::State> = Tree2::new();
         let mut at = lo;
         while at < hi {
@@ -290,6 +304,7 @@ fn run<T: Copy + Send + Sync, F: Fold<T>>(
             let mut acc = vec![f.start(); w];
             for i in at..end {
                 e.tile((o * r + i) * shape.columns + c0, w, None);
+                // SAFETY: as said at the top.
                 let x = unsafe { std::slice::from_raw_parts(e.value(value) as *const T, w) };
                 dispatch(Columns { f, x, i, acc: &mut acc });
             }
@@ -437,7 +452,16 @@ impl<'o> Sink<'o> {
     fn put<T: Copy>(&self, i: usize, x: T) {
         let at = self.space.offset(0, i) * self.out.dtype.size() as isize;
         // SAFETY: output `i` lies in the operand's memory, is written once, and `x` is a number of `class`.
-        unsafe { convert::store(self.out.dtype, self.class, &x as *const T as *const u8, 1, self.out.ptr.wrapping_offset(at), 1) }
+        unsafe {
+            convert::store(
+                self.out.dtype,
+                self.class,
+                &x as *const T as *const u8,
+                1,
+                self.out.ptr.wrapping_offset(at),
+                1,
+            )
+        }
     }
 }
 
@@ -507,7 +531,8 @@ pub fn reduce(how: Reduction, program: &Program, x: &[Operand], dims: u64, out: 
                 Reduction::Max => go!($T, $mod::Max, |i, s| sinks[0].put(i, s)),
                 Reduction::Min => go!($T, $mod::Min, |i, s| sinks[0].put(i, s)),
                 Reduction::ArgMax | Reduction::ArgMin => {
-                    go!($T, $mod::Extreme { largest: how == Reduction::ArgMax }, |i, s: ($T, usize)| index.put(i, s.1 as i64))
+                    go!($T, $mod::Extreme { largest: how == Reduction::ArgMax }, |i, s: ($T, usize)| index
+                        .put(i, s.1 as i64))
                 }
                 Reduction::MaxIndex | Reduction::MinIndex => {
                     go!($T, $mod::Extreme { largest: how == Reduction::MaxIndex }, |i, s: ($T, usize)| {
@@ -520,26 +545,48 @@ pub fn reduce(how: Reduction, program: &Program, x: &[Operand], dims: u64, out: 
         };
     }
     macro_rules! moments {
-        ($T:ident $mod:ident) => {
+        ($T:ident $mod:ident $Deviation:ident) => {
             match how {
                 Reduction::ScaledSum(k) => go!($T, $mod::Sum, |i, s: $T| sinks[0].put(i, s * k as $T)),
                 Reduction::VarMean { correction } => {
                     // Two passes: the mean, then the squared distances from it.
                     let means = Slots::new(outputs, 0 as $T);
-                    run::<$T, _>(&p, &space, &shape, value, |_| $mod::Sum, |i, s: $T| {
-                        // SAFETY: each output is emitted once.
-                        unsafe { means.set(i, s / r as $T) }
-                    });
+                    run::<$T, _>(
+                        &p,
+                        &space,
+                        &shape,
+                        value,
+                        |_| $mod::Sum,
+                        |i, s: $T| {
+                            // SAFETY: each output is emitted once.
+                            unsafe { means.set(i, s / r as $T) }
+                        },
+                    );
                     let means: Vec<$T> = means.values.into_iter().map(|c| c.into_inner()).collect();
                     let divisor = (r as f64 - correction).max(0.0) as $T;
                     if columns == 1 {
-                        run::<$T, _>(&p, &space, &shape, value, |o| $mod::Deviation(means[o]), |i, s: $T| sinks[0].put(i, s / divisor));
+                        run::<$T, _>(
+                            &p,
+                            &space,
+                            &shape,
+                            value,
+                            |o| $Deviation(means[o]),
+                            |i, s: $T| sinks[0].put(i, s / divisor),
+                        );
                     } else {
                         // A mean for each column: subtract it before folding.
-                        variance_columns::<$T>(&p, &space, &shape, value, &means, |i, s| sinks[0].put(i, s / divisor), |x, m| {
-                            let d = x - m;
-                            d * d
-                        });
+                        variance_columns::<$T>(
+                            &p,
+                            &space,
+                            &shape,
+                            value,
+                            &means,
+                            |i, s| sinks[0].put(i, s / divisor),
+                            |x, m| {
+                                let d = x - m;
+                                d * d
+                            },
+                        );
                     }
                     if sinks.len() > 1 {
                         means.iter().enumerate().for_each(|(i, &m)| sinks[1].put(i, m));
@@ -554,12 +601,12 @@ pub fn reduce(how: Reduction, program: &Program, x: &[Operand], dims: u64, out: 
         Class::F32 => {
             values!(f32 single);
             ordered!(f32 single);
-            moments!(f32 single);
+            moments!(f32 single DeviationSingle);
         }
         Class::F64 => {
             values!(f64 double);
             ordered!(f64 double);
-            moments!(f64 double);
+            moments!(f64 double DeviationDouble);
         }
         Class::I64 => {
             values!(i64 integer);

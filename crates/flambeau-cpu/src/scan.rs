@@ -5,7 +5,8 @@ use crate::pool;
 use crate::tile::Space;
 use flambeau_core::*;
 
-/// See [`Backend::scan`]. Sums run in the dtype's class, in order, so each prefix is the rounded sum of what precedes it.
+/// See [`Backend::scan`]. Sums and products run in order, those of
+/// float32 (and of the halves) in double precision, so that each prefix is the rounded sum of what precedes it.
 ///
 /// # Errors
 /// `NotImplemented` for an order on complex numbers.
@@ -26,7 +27,8 @@ pub fn scan(how: Scan, x: &Operand, dim: usize, out: &[Operand]) -> Result<()> {
     let mut strides: SmallVec<[&[i64]; 3]> = SmallVec::from_iter([x.strides]);
     strides.extend(out.iter().map(|o| o.strides));
     let space = Space::new(x.sizes, &strides, &others, &[]);
-    let along: SmallVec<[isize; 2]> = out.iter().map(|o| if o.sizes.is_empty() { 1 } else { o.strides[dim] as isize }).collect();
+    let along: SmallVec<[isize; 2]> =
+        out.iter().map(|o| if o.sizes.is_empty() { 1 } else { o.strides[dim] as isize }).collect();
     let rows = total / n;
     let out_dtype = out[0].dtype;
     let compute = if out_dtype.category() > x.dtype.category() { out_dtype.class() } else { class };
@@ -47,9 +49,17 @@ pub fn scan(how: Scan, x: &Operand, dim: usize, out: &[Operand]) -> Result<()> {
                     };
                 }
                 match compute {
-                    Class::F32 => real(how, slice!(f32), &mut indices, |a, b| a + b, |a, b| a * b, |x| x.is_nan(), log_add_f32),
-                    Class::F64 => real(how, slice!(f64), &mut indices, |a, b| a + b, |a, b| a * b, |x| x.is_nan(), log_add_f64),
-                    Class::I64 => real(how, slice!(i64), &mut indices, i64::wrapping_add, i64::wrapping_mul, |_| false, |a, _| a),
+                    Class::F32 if how == Scan::Sum => wide(slice!(f32), 0.0, |a, b| a + b),
+                    Class::F32 if how == Scan::Prod => wide(slice!(f32), 1.0, |a, b| a * b),
+                    Class::F32 => {
+                        real(how, slice!(f32), &mut indices, |a, b| a + b, |a, b| a * b, |x| x.is_nan(), log_add_f32)
+                    }
+                    Class::F64 => {
+                        real(how, slice!(f64), &mut indices, |a, b| a + b, |a, b| a * b, |x| x.is_nan(), log_add_f64)
+                    }
+                    Class::I64 => {
+                        real(how, slice!(i64), &mut indices, i64::wrapping_add, i64::wrapping_mul, |_| false, |a, _| a)
+                    }
                     Class::C32 => plain(how, slice!(Complex32)),
                     Class::C64 => plain(how, slice!(Complex64)),
                 }
@@ -124,6 +134,14 @@ fn real<T: Copy + PartialOrd>(
                 }
             }
         }
+    }
+}
+/// Runs in f64 and rounds each prefix.
+fn wide(x: &mut [f32], start: f64, f: impl Fn(f64, f64) -> f64) {
+    let mut s = start;
+    for v in x {
+        s = f(s, *v as f64);
+        *v = s as f32;
     }
 }
 fn plain<T: Copy + std::ops::Add<Output = T> + std::ops::Mul<Output = T>>(how: Scan, x: &mut [T]) {

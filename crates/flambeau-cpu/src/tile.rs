@@ -28,7 +28,10 @@ impl Space {
             }
             let n = sizes[d] as usize;
             let last = space.sizes.len();
-            if !fresh && last > 0 && operands.iter().zip(&space.strides).all(|(o, s)| s[last - 1] == o[d] as isize * n as isize) {
+            if !fresh
+                && last > 0
+                && operands.iter().zip(&space.strides).all(|(o, s)| s[last - 1] == o[d] as isize * n as isize)
+            {
                 space.sizes[last - 1] *= n;
                 for (o, s) in operands.iter().zip(&mut space.strides) {
                     s[last - 1] = o[d] as isize;
@@ -90,9 +93,9 @@ impl<'a> Prepared<'a> {
         let mut kernels = SmallVec::new();
         for s in program.steps {
             kernels.push(match s.op {
-                StepOp::Apply(f) => Some(
-                    kernel(f, s.class).ok_or_else(|| err!(NotImplemented, "\"{}\" not implemented for {:?}", f.name(), s.class))?,
-                ),
+                StepOp::Apply(f) => Some(kernel(f, s.class).ok_or_else(|| {
+                    err!(NotImplemented, "\"{}\" not implemented for '{}'", f.name(), s.class.dtype().title())
+                })?),
                 StepOp::Convert(..) => None,
             });
         }
@@ -194,7 +197,14 @@ impl<'a, 'p> Evaluator<'a, 'p> {
                 let at = self.space.offset(k_now, row * inner) + column as isize * stride;
                 // SAFETY: as above, for a part of the tile.
                 unsafe {
-                    convert::load(operand.dtype, class, operand.ptr.wrapping_offset(at * size), stride, len, slot.add(done * class.size()))
+                    convert::load(
+                        operand.dtype,
+                        class,
+                        operand.ptr.wrapping_offset(at * size),
+                        stride,
+                        len,
+                        slot.add(done * class.size()),
+                    )
                 };
                 done += len;
                 row += 1;
