@@ -1,6 +1,7 @@
 //! Signatures of new tensors.
 
 use crate::types::MemoryFormat;
+use flambeau::ops::windows::Window;
 use flambeau::{DType, Device, Number, Result, Tensor};
 
 fn place(d: Option<Device>) -> Device {
@@ -40,4 +41,22 @@ operators! { FACTORY;
     "linspace(Number start, Number end, int steps, *, dtype? dtype=None, device? device=None)" [function factory out] => |a: Number, b: Number, n: i64, d: Option<DType>, v: Option<Device>| factory::linspace(a, b, n, d, place(v));
     "logspace(Number start, Number end, int steps, float base=10.0, *, dtype? dtype=None, device? device=None)" [function factory out] => |a: Number, b: Number, n: i64, base: f64, d: Option<DType>, v: Option<Device>| factory::logspace(a, b, n, base, d, place(v));
     "eye(int n, int? m=None, *, dtype? dtype=None, device? device=None)" [function factory out] => |n: i64, m: Option<i64>, d: Option<DType>, v: Option<Device>| factory::eye(n, m.unwrap_or(n), kind(d), place(v));
+    "tril_indices(int row, int col, int offset=0, *, dtype? dtype=None, device? device=None)" [function factory] => |r: i64, c: i64, o: i64, d: Option<DType>, v: Option<Device>| scatter::triangle_indices(r, c, o, true, d.unwrap_or(DType::I64), place(v));
+    "triu_indices(int row, int col, int offset=0, *, dtype? dtype=None, device? device=None)" [function factory] => |r: i64, c: i64, o: i64, d: Option<DType>, v: Option<Device>| scatter::triangle_indices(r, c, o, false, d.unwrap_or(DType::I64), place(v));
+    "signal.windows.bartlett(int M, *, bool sym=True, dtype? dtype=None, device? device=None)" [function factory] => |n: i64, s: bool, d: Option<DType>, v: Option<Device>| windows::window(Window::Bartlett, n, s, kind(d), place(v));
+    "signal.windows.blackman(int M, *, bool sym=True, dtype? dtype=None, device? device=None)" [function factory] => |n: i64, s: bool, d: Option<DType>, v: Option<Device>| windows::window(Window::GeneralCosine(&[0.42, 0.5, 0.08]), n, s, kind(d), place(v));
+    "signal.windows.cosine(int M, *, bool sym=True, dtype? dtype=None, device? device=None)" [function factory] => |n: i64, s: bool, d: Option<DType>, v: Option<Device>| windows::window(Window::Cosine, n, s, kind(d), place(v));
+    "signal.windows.exponential(int M, *, float? center=None, float tau=1.0, bool sym=True, dtype? dtype=None, device? device=None)" [function factory] => |n: i64, c: Option<f64>, t: f64, s: bool, d: Option<DType>, v: Option<Device>| windows::window(Window::Exponential(c, t), n, s, kind(d), place(v));
+    "signal.windows.gaussian(int M, *, float std=1.0, bool sym=True, dtype? dtype=None, device? device=None)" [function factory] => |n: i64, x: f64, s: bool, d: Option<DType>, v: Option<Device>| windows::window(Window::Gaussian(x), n, s, kind(d), place(v));
+    "signal.windows.general_cosine(int M, *, float[] a, bool sym=True, dtype? dtype=None, device? device=None)" [function factory] => |n: i64, a: &[f64], s: bool, d: Option<DType>, v: Option<Device>| windows::window(Window::GeneralCosine(a), n, s, kind(d), place(v));
+    "signal.windows.general_hamming(int M, *, float alpha=0.54, bool sym=True, dtype? dtype=None, device? device=None)" [function factory] => |n: i64, a: f64, s: bool, d: Option<DType>, v: Option<Device>| windows::window(Window::GeneralCosine(&[a, 1.0 - a]), n, s, kind(d), place(v));
+    "signal.windows.hamming(int M, *, bool sym=True, dtype? dtype=None, device? device=None)" [function factory] => |n: i64, s: bool, d: Option<DType>, v: Option<Device>| windows::window(Window::GeneralCosine(&[0.54, 0.46]), n, s, kind(d), place(v));
+    "signal.windows.hann(int M, *, bool sym=True, dtype? dtype=None, device? device=None)" [function factory] => |n: i64, s: bool, d: Option<DType>, v: Option<Device>| windows::window(Window::GeneralCosine(&[0.5, 0.5]), n, s, kind(d), place(v));
+    "signal.windows.kaiser(int M, *, float beta=12.0, bool sym=True, dtype? dtype=None, device? device=None)" [function factory] => |n: i64, b: f64, s: bool, d: Option<DType>, v: Option<Device>| windows::window(Window::Kaiser(b), n, s, kind(d), place(v));
+    "signal.windows.nuttall(int M, *, bool sym=True, dtype? dtype=None, device? device=None)" [function factory] => |n: i64, s: bool, d: Option<DType>, v: Option<Device>| windows::window(Window::GeneralCosine(&[0.3635819, 0.4891775, 0.1365995, 0.0106411]), n, s, kind(d), place(v));
+    "hann_window(int window_length, bool periodic=True, *, dtype? dtype=None, device? device=None)" [function factory] => |n: i64, p: bool, d: Option<DType>, v: Option<Device>| windows::window(Window::GeneralCosine(&[0.5, 0.5]), n, !p, kind(d), place(v));
+    "hamming_window(int window_length, bool periodic=True, float alpha=0.54, float beta=0.46, *, dtype? dtype=None, device? device=None)" [function factory] => |n: i64, p: bool, a: f64, b: f64, d: Option<DType>, v: Option<Device>| windows::window(Window::GeneralCosine(&[a, b]), n, !p, kind(d), place(v));
+    "blackman_window(int window_length, bool periodic=True, *, dtype? dtype=None, device? device=None)" [function factory] => |n: i64, p: bool, d: Option<DType>, v: Option<Device>| windows::window(Window::GeneralCosine(&[0.42, 0.5, 0.08]), n, !p, kind(d), place(v));
+    "bartlett_window(int window_length, bool periodic=True, *, dtype? dtype=None, device? device=None)" [function factory] => |n: i64, p: bool, d: Option<DType>, v: Option<Device>| windows::window(Window::Bartlett, n, !p, kind(d), place(v));
+    "kaiser_window(int window_length, bool periodic=True, float beta=12.0, *, dtype? dtype=None, device? device=None)" [function factory] => |n: i64, p: bool, b: f64, d: Option<DType>, v: Option<Device>| windows::window(Window::Kaiser(b), n, !p, kind(d), place(v));
 }

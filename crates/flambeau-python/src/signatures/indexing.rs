@@ -1,20 +1,22 @@
 //! Signatures of reading and writing by index.
 
-use flambeau::core::err;
 use flambeau::{Dest, Number, Result, Tensor, Value};
-
-fn scatter_reduced(t: &Tensor, dim: i64, index: &Tensor, src: &Tensor, reduce: &str, dest: Dest<'_>) -> Result<Tensor> {
-    match reduce {
-        "add" => indexing::scatter_add_to(t, dim, index, src, dest),
-        _ => Err(err!(Runtime, "reduce argument must be either add or multiply, got '{reduce}' (multiply: use scatter_reduce)")),
-    }
-}
 
 operators! { INDEXING;
     "gather(Tensor input, int dim, Tensor index, *, bool sparse_grad=False)" [function method out] => |t: &Tensor, d: i64, i: &Tensor, _s: bool| indexing::gather(t, d, i);
     "scatter(Tensor input, int dim, Tensor index, Tensor src)" [function method inplace out] => |t: &Tensor, d: i64, i: &Tensor, s: &Tensor| indexing::scatter(t, d, i, s, Dest::New);
     "scatter(Tensor input, int dim, Tensor index, Number value)" [function method inplace out] => |t: &Tensor, d: i64, i: &Tensor, v: Number| indexing::scatter_value(t, d, i, v, Dest::New);
-    "scatter(Tensor input, int dim, Tensor index, Tensor src, *, str reduce)" [function method inplace out] => |t: &Tensor, d: i64, i: &Tensor, s: &Tensor, r: &str| scatter_reduced(t, d, i, s, r, Dest::New);
+    "scatter(Tensor input, int dim, Tensor index, Tensor src, *, str reduce)" [function method inplace out] => scatter::scatter_combine;
+    "scatter(Tensor input, int dim, Tensor index, Number value, *, str reduce)" [function method inplace out] => scatter::scatter_combine_value;
+    "scatter_reduce(Tensor input, int dim, Tensor index, Tensor src, str reduce, *, bool include_self=True)" [function method inplace out] => scatter::scatter_reduce;
+    "index_reduce(Tensor input, int dim, Tensor index, Tensor source, str reduce, *, bool include_self=True)" [function method inplace out] => scatter::index_reduce;
+    "put(Tensor input, Tensor index, Tensor source, bool accumulate=False)" [function method inplace] => scatter::put;
+    "nonzero_static(Tensor input, *, int size, int fill_value=-1)" [function method out] => scatter::nonzero_static;
+    "select_scatter(Tensor input, Tensor src, int dim, int index)" [function method out] => scatter::select_scatter;
+    "slice_scatter(Tensor input, Tensor src, int dim=0, int? start=None, int? end=None, int step=1)" [function method out] => scatter::slice_scatter;
+    "diagonal_scatter(Tensor input, Tensor src, int offset=0, int dim1=0, int dim2=1)" [function method out] => scatter::diagonal_scatter;
+    "as_strided_scatter(Tensor input, Tensor src, int[] size, int[] stride, int? storage_offset=None)" [function method out] => scatter::as_strided_scatter;
+    "unravel_index(Tensor indices, int[] shape)" [function] => scatter::unravel_index;
     "scatter_add(Tensor input, int dim, Tensor index, Tensor src)" [function method inplace out] => indexing::scatter_add;
     "index_select(Tensor input, int dim, Tensor index)" [function method out] => indexing::index_select;
     "index_add(Tensor input, int dim, Tensor index, Tensor source, *, Number alpha=1)" [function method inplace out] => |t: &Tensor, d: i64, i: &Tensor, s: &Tensor, a: Number| indexing::index_add_to(t, d, i, s, a, Dest::New);

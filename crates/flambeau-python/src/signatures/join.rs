@@ -9,8 +9,12 @@ operators! { JOIN;
     "vstack(Tensor[] tensors)" [function out alias(row_stack)] => join::vstack;
     "dstack(Tensor[] tensors)" [function out] => join::dstack;
     "column_stack(Tensor[] tensors)" [function out] => join::column_stack;
-    "_meshgrid(Tensor[] tensors, str indexing)" [function] => join::meshgrid;
     "broadcast_tensors(Tensor[*] tensors)" [function] => join::broadcast_tensors;
     "_meshgrid(Tensor[] tensors, str indexing)" [function] => join::meshgrid;
     "constant_pad_nd(Tensor input, int[] pad, Number value=0)" [function] => |t: &Tensor, p: &[i64], v: Number| join::constant_pad_nd(t, p, v);
+    "block_diag(Tensor[*] tensors)" [function] => join::block_diag;
+    "cartesian_prod(Tensor[*] tensors)" [function] => scatter::cartesian_prod;
+    "combinations(Tensor input, int r=2, bool with_replacement=False)" [function] => scatter::combinations;
+    "complex(Tensor real, Tensor imag)" [function out] => scatter::complex;
+    "polar(Tensor abs, Tensor angle)" [function out] => scatter::polar;
 }

@@ -153,7 +153,12 @@ operators! { VIEW;
     "view_as_complex(Tensor input)" [function method] => view::view_as_complex;
     "select(Tensor input, int dim, int index)" [function method] => view::select;
     "narrow(Tensor input, int dim, int start, int length)" [function method] => view::narrow;
-    "narrow(Tensor input, int dim, Tensor start, int length)" [function method] => |t: &Tensor, d: i64, s: &Tensor, n: i64| view::narrow(t, d, s.item()?.to_i64(), n);
+    "narrow(Tensor input, int dim, Tensor start, int length)" [function method] => |t: &Tensor, d: i64, s: &Tensor, n: i64| {
+        if s.dim() != 0 || !s.dtype().is_integral(false) {
+            return Err(err!(Runtime, "start must be an 0-dim integral Tensor."));
+        }
+        view::narrow(t, d, s.item()?.to_i64(), n)
+    };
     "narrow_copy(Tensor input, int dim, int start, int length)" [function method out] => |t: &Tensor, d: i64, s: i64, n: i64| copy_of(view::narrow(t, d, s, n));
     "squeeze(Tensor input)" [function method] => |t: &Tensor| view::squeeze(t, None);
     "squeeze(Tensor input, int[] dim)" [function method] => |t: &Tensor, d: &[i64]| view::squeeze(t, Some(d));
@@ -170,6 +175,7 @@ operators! { VIEW;
     "unfold(Tensor input, int dimension, int size, int step)" [method] => view::unfold;
     "unfold_copy(Tensor input, int dimension, int size, int step)" [function out] => |t: &Tensor, d: i64, s: i64, k: i64| copy_of(view::unfold(t, d, s, k));
     "as_strided(Tensor input, int[] size, int[] stride, int? storage_offset=None)" [function method] => view::as_strided;
+    "as_strided_(Tensor input, int[] size, int[] stride, int? storage_offset=None)" [function method] => view::as_strided_;
     "as_strided_copy(Tensor input, int[] size, int[] stride, int? storage_offset=None)" [function out] => |t: &Tensor, s: &[i64], k: &[i64], o: Option<i64>| copy_of(view::as_strided(t, s, k, o));
     "alias_copy(Tensor input)" [function out] => view::clone;
     "flatten(Tensor input, int start_dim=0, int end_dim=-1)" [function method] => view::flatten;
@@ -198,7 +204,7 @@ operators! { VIEW;
     "clone(Tensor input, *, memory_format? memory_format=None)" [function method] => |t: &Tensor, f: Option<MemoryFormat>| view::clone_as(t, f.map_or(view::MemoryFormat::Preserve, to_core));
     "contiguous(Tensor input, memory_format? memory_format=None)" [method] => |t: &Tensor, f: Option<MemoryFormat>| view::contiguous_as(t, f.map_or(view::MemoryFormat::Contiguous, to_core));
     "resize_(Tensor input, int[*] size, *, memory_format? memory_format=None)" [method] => |t: &Tensor, s: &[i64], _f: Option<MemoryFormat>| view::resize_(t, s);
-    "resize_as_(Tensor input, Tensor the_template, *, memory_format? memory_format=None)" [method] => |t: &Tensor, o: &Tensor, _f: Option<MemoryFormat>| view::resize_as_(t, o);
+    "resize_as_(Tensor input, Tensor the_template, *, memory_format? memory_format=None)" [function method] => |t: &Tensor, o: &Tensor, _f: Option<MemoryFormat>| view::resize_as_(t, o);
     "flip(Tensor input, int[*] dims)" [function method] => |t: &Tensor, d: &[i64]| view::flip(t, d);
     "fliplr(Tensor input)" [function method] => |t: &Tensor| if t.dim() < 2 { Err(err!(Runtime, "Input must be >= 2-d.")) } else { view::flip(t, &[1]) };
     "flipud(Tensor input)" [function method] => |t: &Tensor| if t.dim() < 1 { Err(err!(Runtime, "Input must be >= 1-d.")) } else { view::flip(t, &[0]) };

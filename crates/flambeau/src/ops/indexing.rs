@@ -10,7 +10,7 @@ use flambeau_core::*;
 
 /// Where the positions of an indexed read or write come from.
 #[derive(Clone, Debug, PartialEq)]
-enum Places {
+pub(super) enum Places {
     /// The index tensor has the result's rank; dimension `0` is replaced by its values (gather, scatter).
     Along(usize),
     /// The 1-d index tensor selects along a dimension (index_select, index_add).
@@ -176,7 +176,7 @@ impl Primitive for Read {
     crate::shareable!();
 }
 
-fn check_along(name: &str, d: usize, x: &Meta, index: &Meta) -> Result<()> {
+pub(super) fn check_along(name: &str, d: usize, x: &Meta, index: &Meta) -> Result<()> {
     ensure!(
         index.dim() == x.dim() || x.dim() == 0 || index.dim() == 0,
         Runtime,
@@ -204,9 +204,11 @@ impl Primitive for WriteAt {
     fn name(&self) -> &'static str {
         match (&self.places, self.how) {
             (Places::Along(_), Write::Set) => "scatter",
-            (Places::Along(_), _) => "scatter_add",
+            (Places::Along(_), Write::Add) => "scatter_add",
+            (Places::Along(_), _) => "scatter_reduce",
             (Places::Whole(_), Write::Set) => "index_copy",
-            (Places::Whole(_), _) => "index_add",
+            (Places::Whole(_), Write::Add) => "index_add",
+            (Places::Whole(_), _) => "index_reduce",
             (Places::Advanced { .. }, _) => "index_put",
             (Places::Flat, _) => "put",
         }
@@ -236,12 +238,21 @@ impl Primitive for WriteAt {
         Effect::Update
     }
     fn saves(&self, _: Mask) -> Mask {
-        0xfffc
+        match self.how {
+            Write::Set | Write::Add => 0xfffc,
+            Write::Mul | Write::Max | Write::Min => 0xffff | output_bit(0),
+        }
     }
     fn vjp(&self, cx: &Vjp, g: &[Option<Tensor>]) -> Result<Gradients> {
         let mut grads: Gradients = SmallVec::from_elem(None, cx.len());
         let Some(g) = &g[0] else { return Ok(grads) };
         let index: SmallVec<[Tensor; 2]> = (2..cx.len()).map(|i| cx.input(i)).collect::<Result<_>>()?;
+        if !matches!(self.how, Write::Set | Write::Add) {
+            let (gx, gv) = self.combined_grad(cx, g, &index)?;
+            grads[0] = gx;
+            grads[1] = gv;
+            return Ok(grads);
+        }
         if cx.needs(0) {
             grads[0] = Some(match self.how {
                 Write::Add => g.clone(),
@@ -280,14 +291,56 @@ impl Primitive for WriteAt {
     crate::shareable!();
 }
 
-fn write(x: &Tensor, places: Places, index: &[Tensor], values: &Tensor, how: Write, fresh: bool) -> Result<Tensor> {
+impl WriteAt {
+    fn read(&self, x: &Tensor, index: &[Tensor]) -> Result<Tensor> {
+        let mut operands: SmallVec<[&Tensor; 4]> = SmallVec::from_iter([x]);
+        operands.extend(index.iter());
+        apply1(Read(self.places.clone()), &operands, Dest::New)
+    }
+    /// Gradients of products and extrema. A product's gradient is the product of the other factors, found without dividing
+    /// by zero; an extremum's is shared evenly among the values that reach it.
+    fn combined_grad(&self, cx: &Vjp, g: &Tensor, index: &[Tensor]) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (x, v, y) = (cx.input(0)?, cx.input(1)?, cx.output(0)?);
+        let put = |x: &Tensor, v: &Tensor, how: Write| write(x, self.places.clone(), index, v, how, true);
+        let (mut gx, mut gv) = (None, None);
+        if self.how == Write::Mul {
+            if cx.needs(0) {
+                gx = Some(e::mul(g, &put(&factory::ones_like(&x)?, &v, Write::Mul)?)?);
+            }
+            if cx.needs(1) {
+                let zero = e::eq(&v, 0)?;
+                let zeros = put(&factory::zeros_like(&x)?, &e::to_dtype(&zero, v.dtype())?, Write::Add)?;
+                let alone = e::logical_and(&zero, &e::eq(&self.read(&zeros, index)?, 1)?)?;
+                // With its only zero left out, the product at a place is that of the other factors.
+                let others = put(&x, &e::where_(&alone, &factory::ones_like(&v)?, &v)?, Write::Mul)?;
+                let at_zero = self.read(&e::mul(g, &others)?, index)?;
+                let divided = e::div(&self.read(&e::mul(g, &y)?, index)?, &e::where_(&zero, &factory::ones_like(&v)?, &v)?)?;
+                gv = Some(e::where_(&alone, &at_zero, &divided)?);
+            }
+        } else {
+            let dtype = g.dtype();
+            let mine = e::to_dtype(&e::eq(&x, &y)?, dtype)?;
+            let theirs = e::to_dtype(&e::eq(&v, &self.read(&y, index)?)?, dtype)?;
+            let share = e::div(g, &put(&mine, &theirs, Write::Add)?)?;
+            if cx.needs(0) {
+                gx = Some(e::mul(&mine, &share)?);
+            }
+            if cx.needs(1) {
+                gv = Some(e::mul(&theirs, &self.read(&share, index)?)?);
+            }
+        }
+        Ok((gx, gv))
+    }
+}
+
+pub(super) fn write(x: &Tensor, places: Places, index: &[Tensor], values: &Tensor, how: Write, fresh: bool) -> Result<Tensor> {
     let target = if fresh { view::clone(x)? } else { x.clone() };
     let mut operands: SmallVec<[&Tensor; 5]> = SmallVec::from_iter([&target, values]);
     operands.extend(index.iter());
     apply1(WriteAt { places, how }, &operands, Dest::Inplace(&target))
 }
 
-fn check_index(name: &str, index: &Tensor) -> Result<Tensor> {
+pub(super) fn check_index(name: &str, index: &Tensor) -> Result<Tensor> {
     let d = index.dtype();
     ensure!(
         matches!(d, DType::I64 | DType::I32),
@@ -303,13 +356,14 @@ fn check_index(name: &str, index: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// `Runtime` for a wrong dtype or rank, `Index` for positions out of range.
 pub fn gather(x: &Tensor, dim: i64, index: &Tensor) -> Result<Tensor> {
-    let index = check_index("gather", index)?;
+    let bytes = index.dtype() == DType::U8;
+    let index = if bytes { e::to_dtype(index, DType::I64)? } else { check_index("gather", index)? };
     let d = wrap_dim(dim, x.dim())?;
     if x.dim() == 0 || index.dim() == 0 {
         let (a, b) = (view::reshape(x, &[-1])?, view::reshape(&index, &[-1])?);
         return view::reshape(&apply1(Read(Places::Along(0)), &[&a, &b], Dest::New)?, &index.sizes());
     }
-    apply1(Read(Places::Along(d)), &[x, &index], Dest::New)
+    super::scatter::out_of_bounds(apply1(Read(Places::Along(d)), &[x, &index], Dest::New))
 }
 /// Slices at `index` along a dimension.
 ///
@@ -326,7 +380,7 @@ pub fn index_select(x: &Tensor, dim: i64, index: &Tensor) -> Result<Tensor> {
     let index = view::reshape(&index, &[-1])?;
     apply1(Read(Places::Whole(d)), &[x, &index], Dest::New)
 }
-fn same_dtype(name: &str, x: &Tensor, v: &Tensor) -> Result<()> {
+pub(super) fn same_dtype(name: &str, x: &Tensor, v: &Tensor) -> Result<()> {
     ensure!(
         x.dtype() == v.dtype(),
         Runtime,
@@ -367,7 +421,7 @@ fn write_along(x: &Tensor, dim: i64, index: &Tensor, src: &Tensor, how: Write, d
         write(&flat, Places::Along(0), &[view::reshape(&index, &[-1])?], &view::reshape(src, &[-1])?, how, false)?;
         return Ok(target);
     }
-    write(&target, Places::Along(d), std::slice::from_ref(&index), src, how, false)
+    super::scatter::out_of_bounds(write(&target, Places::Along(d), std::slice::from_ref(&index), src, how, false))
 }
 /// Writes `src` at `index` along a dimension.
 ///
@@ -482,7 +536,7 @@ pub fn take(x: &Tensor, index: &Tensor) -> Result<Tensor> {
 /// As [`gather`].
 pub fn take_along_dim(x: &Tensor, index: &Tensor, dim: Option<i64>) -> Result<Tensor> {
     ensure!(index.dtype() == DType::I64, Runtime, "torch.take_along_dim(): dtype of indices should be Long but got {}", index.dtype().title());
-    let Some(dim) = dim else { return gather(&view::reshape(x, &[-1])?, 0, &view::reshape(index, &[-1])?) };
+    let Some(dim) = dim else { return gather(&view::reshape(x, &[-1])?, 0, &wrapped(&view::reshape(index, &[-1])?, x.numel())?) };
     ensure!(x.dim() == index.dim(), Runtime, "torch.take_along_dim(): input and indices should have the same number of dimensions, but got {} dimensions for input, and {} dimensions for indices", x.dim(), index.dim());
     let d = wrap_dim(dim, x.dim())?;
     let (xs, is) = (x.sizes(), index.sizes());
@@ -493,7 +547,12 @@ pub fn take_along_dim(x: &Tensor, index: &Tensor, dim: Option<i64>) -> Result<Te
             (a[k], b[k]) = (n, n);
         }
     }
-    gather(&view::expand(x, &a)?, dim, &view::expand(index, &b)?)
+    let n = xs.get(d).copied().unwrap_or(1);
+    gather(&view::expand(x, &a)?, dim, &wrapped(&view::expand(index, &b)?, n)?)
+}
+/// Positions with negative ones counted from the end.
+fn wrapped(index: &Tensor, n: i64) -> Result<Tensor> {
+    e::where_(&e::lt(index, 0)?, &e::add(index, n)?, index)
 }
 
 /// Positions of the values that are not zero: (count, rank), row-major.
@@ -532,7 +591,13 @@ pub fn masked_fill(x: &Tensor, mask: &Tensor, value: Value, dest: Dest) -> Resul
     ensure!(mask.dtype() == DType::Bool, Runtime, "masked_fill only supports boolean masks, but got dtype {}", mask.dtype().title());
     let v = match value {
         Value::Tensor(t) => {
-            ensure!(t.dim() == 0, Runtime, "masked_fill only supports a 0-dimensional value tensor, but got tensor with {} dimension(s).", t.dim());
+            ensure!(t.dim() == 0, Runtime, "masked_fill_ only supports a 0-dimensional value tensor, but got tensor with {} dimension(s).", t.dim());
+            ensure!(
+                x.dtype().is_complex() || !t.dtype().is_complex(),
+                Runtime,
+                "value cannot be converted to type {} without overflow",
+                x.dtype().name()
+            );
             e::to_dtype(t, x.dtype())?
         }
         Value::Number(n) => {

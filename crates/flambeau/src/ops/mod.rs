@@ -17,6 +17,8 @@ pub mod pooling;
 pub mod random;
 pub mod reduction;
 pub mod scan;
+pub mod scatter;
 pub mod sorting;
 pub mod statistics;
 pub mod view;
+pub mod windows;

@@ -685,12 +685,22 @@ pub fn unfold(t: &Tensor, dim: i64, size: i64, step: i64) -> Result<Tensor> {
 /// # Errors
 /// `Runtime` when it reaches outside.
 pub fn as_strided(t: &Tensor, sizes: &[i64], strides: &[i64], offset: Option<i64>) -> Result<Tensor> {
+    let offset = check_strided(t, sizes, strides, offset)?;
+    one(View::AsStrided(sizes.into(), strides.into(), offset), t)
+}
+/// The offset of a layout that is well-formed.
+fn check_strided(t: &Tensor, sizes: &[i64], strides: &[i64], offset: Option<i64>) -> Result<i64> {
     ensure!(sizes.len() == strides.len(), Runtime, "mismatch in length of strides and shape");
-    ensure!(strides.iter().all(|s| *s >= 0), Runtime, "as_strided: Negative strides are not supported at the moment, got strides: {}", Shape(strides));
+    ensure!(
+        strides.iter().all(|s| *s >= 0),
+        Runtime,
+        "as_strided: Negative strides are not supported at the moment, got strides: {}",
+        Shape(strides)
+    );
     check_sizes(sizes, t.dtype())?;
     let offset = offset.unwrap_or(t.offset());
     ensure!(offset >= 0, Runtime, "Tensor: invalid storage offset {offset}");
-    one(View::AsStrided(sizes.into(), strides.into(), offset), t)
+    Ok(offset)
 }
 /// The same tensor as a view.
 ///
@@ -1111,6 +1121,15 @@ pub fn t_(x: &Tensor) -> Result<Tensor> {
         return in_place(x, View::Alias);
     }
     transpose_(x, 0, 1)
+}
+
+/// `as_strided` in place.
+///
+/// # Errors
+/// As [`as_strided`], and for writes that autograd refuses.
+pub fn as_strided_(t: &Tensor, sizes: &[i64], strides: &[i64], offset: Option<i64>) -> Result<Tensor> {
+    let offset = check_strided(t, sizes, strides, offset)?;
+    in_place(t, View::AsStrided(sizes.into(), strides.into(), offset))
 }
 
 /// Elements in reverse along dimensions.

@@ -1,0 +1,375 @@
+//! Scattered reductions, and copies with one view of them replaced.
+
+use crate::ops::elementwise as e;
+use crate::ops::indexing::{check_along, check_index, same_dtype, write, Places};
+use crate::ops::{factory, view};
+use crate::tensor::Tensor;
+use flambeau_core::*;
+
+/// The value that leaves `how` unchanged, in a dtype.
+fn neutral(how: &str, dtype: DType) -> Number {
+    let bits = dtype.size() as u32 * 8;
+    let unsigned = matches!(dtype, DType::U8 | DType::U16 | DType::U32 | DType::U64);
+    match (how, dtype.category()) {
+        ("prod", _) => Number::Int(1),
+        ("amax", Category::Float) => Number::Float(f64::NEG_INFINITY),
+        ("amin", Category::Float) => Number::Float(f64::INFINITY),
+        ("amin", Category::Bool) => Number::Bool(true),
+        ("amax", Category::Integer) if !unsigned => Number::Int(i64::MIN >> (64 - bits)),
+        ("amin", Category::Integer) if unsigned => Number::Int(if bits == 64 { i64::MAX } else { (1 << bits) - 1 }),
+        ("amin", Category::Integer) => Number::Int(i64::MAX >> (64 - bits)),
+        _ => Number::Int(0),
+    }
+}
+
+/// Combines `src` with what `x` holds at the given places. `src` has the sizes of the places.
+fn reduce_at(x: &Tensor, places: Places, index: &[Tensor], src: &Tensor, reduce: &str, include_self: bool) -> Result<Tensor> {
+    let whole = src.sizes();
+    let constant = |n: Number| view::expand(&factory::full(&[], n, x.dtype(), x.device())?, &whole);
+    let base = if include_self {
+        x.clone()
+    } else {
+        write(x, places.clone(), index, &constant(neutral(reduce, x.dtype()))?, Write::Set, true)?
+    };
+    let how = match reduce {
+        "prod" => Write::Mul,
+        "amax" => Write::Max,
+        "amin" => Write::Min,
+        _ => Write::Add,
+    };
+    let out = write(&base, places.clone(), index, src, how, true)?;
+    if reduce != "mean" {
+        return Ok(out);
+    }
+    // Places that nothing was written to keep a count of one.
+    let ones = factory::ones_like(x)?.detach();
+    let start = if include_self { ones } else { write(&ones, places.clone(), index, &constant(Number::Int(0))?, Write::Set, true)? };
+    let count = write(&start, places, index, &constant(Number::Int(1))?, Write::Add, true)?;
+    if x.dtype().is_integral(true) {
+        e::floor_divide(&out, &count)
+    } else {
+        e::div(&out, &count)
+    }
+}
+
+/// Reduces the values of `src` that meet at one place of `x`, along a dimension: "sum", "prod", "mean", "amax" or "amin".
+/// Without `include_self` the values of `x` at places that are written to take no part.
+///
+/// # Errors
+/// `Runtime` for an unknown reduction, wrong dtypes, ranks or sizes, and positions out of range.
+pub fn scatter_reduce(x: &Tensor, dim: i64, index: &Tensor, src: &Tensor, reduce: &str, include_self: bool) -> Result<Tensor> {
+    ensure!(
+        matches!(reduce, "sum" | "prod" | "mean" | "amax" | "amin"),
+        Runtime,
+        "reduce argument must be either sum, prod, mean, amax or amin, got {reduce}."
+    );
+    scatter_with(x, dim, index, src, reduce, include_self, "scatter_reduce")
+}
+/// `scatter` with `reduce` "add" or "multiply".
+///
+/// # Errors
+/// As [`scatter_reduce`].
+pub fn scatter_combine(x: &Tensor, dim: i64, index: &Tensor, src: &Tensor, reduce: &str) -> Result<Tensor> {
+    let how = match reduce {
+        "add" => "sum",
+        "multiply" => "prod",
+        _ => bail!(Runtime, "reduce argument must be either add or multiply."),
+    };
+    scatter_with(x, dim, index, src, how, true, "scatter")
+}
+/// [`scatter_combine`] with one number for every place.
+///
+/// # Errors
+/// As [`scatter_reduce`].
+pub fn scatter_combine_value(x: &Tensor, dim: i64, index: &Tensor, value: Number, reduce: &str) -> Result<Tensor> {
+    let v = factory::full(&[], value, x.dtype(), x.device())?;
+    scatter_combine(x, dim, index, &view::expand(&v, &index.sizes())?, reduce)
+}
+fn scatter_with(x: &Tensor, dim: i64, index: &Tensor, src: &Tensor, reduce: &str, include_self: bool, name: &str) -> Result<Tensor> {
+    let index = check_index(name, index)?;
+    same_dtype(name, x, src)?;
+    let d = wrap_dim(dim, x.dim())?;
+    if index.numel() == 0 {
+        return view::clone(x);
+    }
+    check_along(name, d, &x.meta(), &index.meta())?;
+    if x.dim() == 0 {
+        let row = |t: &Tensor| view::reshape(t, &[-1]);
+        return view::reshape(&scatter_with(&row(x)?, 0, &row(&index)?, &row(src)?, reduce, include_self, name)?, &[]);
+    }
+    let sizes = if index.dim() == 0 { Dims::from_elem(1, x.dim()) } else { index.sizes() };
+    let index = view::reshape(&index, &sizes)?;
+    let have = src.sizes();
+    ensure!(
+        have.len() == sizes.len() || have.is_empty(),
+        Runtime,
+        "Index tensor must have the same number of dimensions as src tensor"
+    );
+    let mut src = if have.is_empty() { view::reshape(src, &sizes)? } else { src.clone() };
+    for (k, &n) in sizes.iter().enumerate() {
+        let m = src.size(k as i64)?;
+        ensure!(
+            n <= m,
+            Runtime,
+            "Expected index {} to be no larger than self {} apart from dimension {d} and to be no larger size than src {}",
+            Shape(&sizes),
+            Shape(&x.sizes()),
+            Shape(&have)
+        );
+        if n < m {
+            src = view::narrow(&src, k as i64, 0, n)?;
+        }
+    }
+    out_of_bounds(reduce_at(x, Places::Along(d), &[index], &src, reduce, include_self))
+}
+/// PyTorch's class for positions out of range in gather and scatter.
+pub(super) fn out_of_bounds(r: Result<Tensor>) -> Result<Tensor> {
+    r.map_err(|e| if e.kind() == ErrorKind::Index { err!(Runtime, "{}", e.message()) } else { e })
+}
+/// Reduces slices of `src` that meet at one index of a dimension of `x`: "prod", "mean", "amax" or "amin".
+///
+/// # Errors
+/// As [`scatter_reduce`]; `Index` for positions out of range.
+pub fn index_reduce(x: &Tensor, dim: i64, index: &Tensor, src: &Tensor, reduce: &str, include_self: bool) -> Result<Tensor> {
+    ensure!(
+        matches!(reduce, "prod" | "mean" | "amax" | "amin"),
+        Runtime,
+        "index_reduce(): Expected reduce to be one of prod, mean, amax or amin but got {reduce}."
+    );
+    ensure!(index.dim() <= 1, Index, "index_reduce(): Index is supposed to be a vector, but got dim: {}", index.dim());
+    same_dtype("index_reduce", x, src)?;
+    let index = view::reshape(&check_index("index_reduce", index)?, &[-1])?;
+    let d = wrap_dim(dim, x.dim())?;
+    if x.dim() == 0 {
+        let y = index_reduce(&view::reshape(x, &[1])?, 0, &index, &view::reshape(src, &[-1])?, reduce, include_self)?;
+        return view::reshape(&y, &[]);
+    }
+    let mut want = x.sizes();
+    want[d] = index.numel();
+    let src = if src.dim() == 0 && numel(&want) == 1 { view::reshape(src, &want)? } else { src.clone() };
+    ensure!(
+        src.sizes() == want,
+        Runtime,
+        "index_reduce(): source {} must have self's sizes {} except {} at dimension {d}",
+        Shape(&src.sizes()),
+        Shape(&x.sizes()),
+        index.numel()
+    );
+    if index.numel() == 0 {
+        return view::clone(x);
+    }
+    reduce_at(x, Places::Whole(d), &[index], &src, reduce, include_self)
+}
+/// Values of `source` at positions of the flattened tensor; repeated positions add up with `accumulate`.
+///
+/// # Errors
+/// `Index` for positions out of range, `Runtime` for wrong dtypes or counts.
+pub fn put(x: &Tensor, index: &Tensor, source: &Tensor, accumulate: bool) -> Result<Tensor> {
+    ensure!(index.dtype() == DType::I64, Runtime, "put_(): Expected a long tensor for index, but got {}", index.dtype().title());
+    ensure!(
+        x.dtype() == source.dtype(),
+        Runtime,
+        "put_(): self and source expected to have the same dtype, but got self.dtype = {} and source.dtype = {}",
+        x.dtype().title(),
+        source.dtype().title()
+    );
+    ensure!(
+        index.numel() == source.numel(),
+        Runtime,
+        "put_(): Expected source and index to have the same number of elements, but got source.numel() = {}, index.numel() = {}",
+        source.numel(),
+        index.numel()
+    );
+    ensure!(!(x.numel() == 0 && index.numel() > 0), Index, "put_(): the tensor has no elements");
+    if index.numel() == 0 {
+        return view::clone(x);
+    }
+    let flat = view::reshape(x, &[-1])?;
+    let values = view::reshape(source, &[-1])?;
+    let how = if accumulate { Write::Add } else { Write::Set };
+    let places = Places::Advanced { dims: SmallVec::from_iter([0]), at: 0 };
+    view::reshape(&write(&flat, places, &[view::reshape(index, &[-1])?], &values, how, true)?, &x.sizes())
+}
+/// The first `size` rows of [`nonzero`](super::indexing::nonzero), missing ones filled with `fill`.
+///
+/// # Errors
+/// `Runtime` for a negative size.
+pub fn nonzero_static(x: &Tensor, size: i64, fill: i64) -> Result<Tensor> {
+    ensure!(size >= 0, Runtime, "nonzero_static: 'size' must be an non-negative integer");
+    let found = super::indexing::nonzero(x)?;
+    let n = found.size(0)?;
+    if n >= size {
+        return view::clone(&view::narrow(&found, 0, 0, size)?);
+    }
+    let rest = factory::full(&[size - n, x.dim() as i64], Number::Int(fill), DType::I64, x.device())?;
+    super::join::cat(&[found, rest], 0)
+}
+
+/// A copy of `x` in which the view `part` holds `src`.
+fn with_part(x: &Tensor, src: &Tensor, name: &str, part: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    let out = view::clone(x)?;
+    let place = part(&out)?;
+    ensure!(
+        place.sizes() == src.sizes(),
+        Runtime,
+        "{name}: expected src to have a size equal to the slice of self. src size = {}, slice size = {}",
+        Shape(&src.sizes()),
+        Shape(&place.sizes())
+    );
+    e::copy_(&place, src)?;
+    Ok(out)
+}
+/// A copy with one index of a dimension replaced.
+///
+/// # Errors
+/// As [`view::select`]; `Runtime` for other sizes.
+pub fn select_scatter(x: &Tensor, src: &Tensor, dim: i64, index: i64) -> Result<Tensor> {
+    with_part(x, src, "select_scatter", |t| view::select(t, dim, index))
+}
+/// A copy with a slice replaced.
+///
+/// # Errors
+/// As [`view::slice`]; `Runtime` for other sizes.
+pub fn slice_scatter(x: &Tensor, src: &Tensor, dim: i64, start: Option<i64>, end: Option<i64>, step: i64) -> Result<Tensor> {
+    with_part(x, src, "slice_scatter", |t| view::slice(t, dim, start.unwrap_or(0), end.unwrap_or(i64::MAX), step))
+}
+/// A copy with a diagonal replaced.
+///
+/// # Errors
+/// As [`view::diagonal`]; `Runtime` for other sizes.
+pub fn diagonal_scatter(x: &Tensor, src: &Tensor, offset: i64, dim1: i64, dim2: i64) -> Result<Tensor> {
+    with_part(x, src, "diagonal_scatter", |t| view::diagonal(t, offset, dim1, dim2))
+}
+/// A copy with an `as_strided` view replaced.
+///
+/// # Errors
+/// As [`view::as_strided`]; `Runtime` for other sizes.
+pub fn as_strided_scatter(x: &Tensor, src: &Tensor, sizes: &[i64], strides: &[i64], offset: Option<i64>) -> Result<Tensor> {
+    // The bounds are those of the tensor that was given, not of its copy.
+    view::as_strided(&x.detach(), sizes, strides, offset)?;
+    let base = view::contiguous(x)?;
+    with_part(&base, src, "as_strided_scatter", |t| view::as_strided(t, sizes, strides, Some(offset.unwrap_or(0))))
+}
+/// Coordinates, in a tensor of `shape`, of positions in the flattened tensor; one tensor a dimension.
+///
+/// # Errors
+/// `Value` for a negative size or positions out of range.
+pub fn unravel_index(indices: &Tensor, shape: &[i64]) -> Result<Vec<Tensor>> {
+    ensure!(
+        indices.dtype().is_integral(false),
+        Type,
+        "expected 'indices' to be integer dtype, but got {}",
+        indices.dtype().name()
+    );
+    ensure!(shape.iter().all(|n| *n >= 0), Value, "'shape' cannot have negative values, but got {}", Shape(shape));
+    let strides = contiguous_strides(shape);
+    shape
+        .iter()
+        .zip(&strides)
+        .map(|(&n, &s)| e::remainder(&e::floor_divide(indices, s)?, n.max(1)))
+        .collect()
+}
+/// Every choice of `r` elements of a 1-d tensor, in order, a row each.
+///
+/// # Errors
+/// `Runtime` for another rank or a negative `r`.
+pub fn combinations(x: &Tensor, r: i64, with_replacement: bool) -> Result<Tensor> {
+    ensure!(x.dim() == 1, Runtime, "Expect a 1D vector, but got shape {}", Shape(&x.sizes()));
+    ensure!(r >= 0, Runtime, "Expect a non-negative number, but got {r}");
+    if r == 0 {
+        return factory::empty(&[0], x.dtype(), x.device());
+    }
+    let (n, r) = (x.numel(), r as usize);
+    let mut rows: Vec<i64> = Vec::new();
+    let mut pick: Vec<i64> = (0..r as i64).map(|i| if with_replacement { 0 } else { i }).collect();
+    let last = |k: usize| if with_replacement { n - 1 } else { n - (r - k) as i64 };
+    let mut more = n > 0 && pick[0] <= last(0);
+    while more {
+        rows.extend_from_slice(&pick);
+        more = false;
+        for k in (0..r).rev() {
+            if pick[k] < last(k) {
+                pick[k] += 1;
+                for j in k + 1..r {
+                    pick[j] = if with_replacement { pick[k] } else { pick[j - 1] + 1 };
+                }
+                more = true;
+                break;
+            }
+        }
+    }
+    let count = (rows.len() / r) as i64;
+    let index = crate::ops::device::to_device(&Tensor::from_slice(&rows, &[rows.len() as i64])?, x.device())?;
+    view::reshape(&super::indexing::index_select(x, 0, &index)?, &[count, r as i64])
+}
+/// Rows of every combination of one element of each 1-d tensor.
+///
+/// # Errors
+/// `Runtime` for tensors of another rank.
+pub fn cartesian_prod(tensors: &[Tensor]) -> Result<Tensor> {
+    for t in tensors {
+        ensure!(t.dim() == 1, Runtime, "Expect a 1D vector, but got shape {}", Shape(&t.sizes()));
+    }
+    if tensors.len() == 1 {
+        return Ok(tensors[0].clone());
+    }
+    let columns: Vec<Tensor> = super::join::meshgrid(tensors, "ij")?.iter().map(view::ravel).collect::<Result<_>>()?;
+    super::join::stack(&columns, 1)
+}
+
+/// Complex numbers from real and imaginary parts.
+///
+/// # Errors
+/// `Runtime` unless both are float32 or float64 alike.
+pub fn complex(real: &Tensor, imag: &Tensor) -> Result<Tensor> {
+    pair(real, imag)?;
+    let sizes = broadcast_shapes(&real.sizes(), &imag.sizes())?;
+    let parts = [view::expand(real, &sizes)?, view::expand(imag, &sizes)?];
+    view::view_as_complex(&super::join::stack(&parts, -1)?)
+}
+/// Complex numbers from absolute value and angle.
+///
+/// # Errors
+/// As [`complex`].
+pub fn polar(abs: &Tensor, angle: &Tensor) -> Result<Tensor> {
+    pair(abs, angle)?;
+    complex(&e::mul(abs, &e::cos(angle)?)?, &e::mul(abs, &e::sin(angle)?)?)
+}
+fn pair(a: &Tensor, b: &Tensor) -> Result<()> {
+    let float = |t: &Tensor| matches!(t.dtype(), DType::F32 | DType::F64 | DType::F16);
+    ensure!(
+        float(a) && float(b),
+        Runtime,
+        "Expected both inputs to be Half, Float or Double tensors but got {} and {}",
+        a.dtype().title(),
+        b.dtype().title()
+    );
+    ensure!(
+        a.dtype() == b.dtype(),
+        Runtime,
+        "Expected object of scalar type {} but got scalar type {} for second argument",
+        a.dtype().title(),
+        b.dtype().title()
+    );
+    Ok(())
+}
+/// Row and column numbers of the lower triangle of a (rows, cols) matrix, up to the diagonal `offset`; or of the upper one.
+///
+/// # Errors
+/// `Runtime` for negative sizes.
+pub fn triangle_indices(rows: i64, cols: i64, offset: i64, lower: bool, dtype: DType, device: Device) -> Result<Tensor> {
+    ensure!(rows >= 0, Runtime, "row must be non-negative, got{rows}");
+    ensure!(cols >= 0, Runtime, "col must be non-negative, got{cols}");
+    let (mut r, mut c) = (Vec::new(), Vec::new());
+    for i in 0..rows {
+        let edge = i.saturating_add(offset);
+        let range = if lower { 0..edge.saturating_add(1).clamp(0, cols) } else { edge.clamp(0, cols)..cols };
+        for j in range {
+            r.push(i);
+            c.push(j);
+        }
+    }
+    let n = r.len() as i64;
+    r.append(&mut c);
+    crate::ops::device::to_device(&e::to_dtype(&Tensor::from_slice(&r, &[2, n])?, dtype)?, device)
+}
