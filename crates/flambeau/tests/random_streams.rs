@@ -66,7 +66,9 @@ fn draw(name: &str, g: &Generator) -> Result<Tensor> {
         "randn bf16 blocks" => randn(100, DType::BF16),
         "randn f32 scalar" => randn(7, DType::F32),
         "randn f64 scalar" => randn(7, DType::F64),
-        "normal column" => random::normal_(&view::select(&factory::empty(&[40, 2], DType::F32, Device::Cpu)?, 1, 0)?, 2.0, 3.0, g),
+        "normal column" => {
+            random::normal_(&view::select(&factory::empty(&[40, 2], DType::F32, Device::Cpu)?, 1, 0)?, 2.0, 3.0, g)
+        }
         "log_normal" => random::log_normal_(&empty(40)?, 0.5, 0.25, g),
         "exponential" => random::exponential_(&empty(40)?, 1.5, g),
         "cauchy" => random::cauchy_(&empty(40)?, 1.0, 2.0, g),
@@ -94,7 +96,8 @@ fn draw(name: &str, g: &Generator) -> Result<Tensor> {
 #[test]
 fn streams_are_those_of_pytorch() {
     for (name, expected) in EXPECTED {
-        let got = draw(name, &Generator::new(3)).and_then(|t| t.to_vec::<f64>()).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let got =
+            draw(name, &Generator::new(3)).and_then(|t| t.to_vec::<f64>()).unwrap_or_else(|e| panic!("{name}: {e}"));
         let n = got.len();
         let got: Vec<f64> = if n <= 6 { got } else { got[..3].iter().chain(&got[n - 3..]).copied().collect() };
         assert_eq!(got.len(), expected.len(), "{name}");

@@ -1,7 +1,10 @@
 //! Signatures of the operators that networks are made of.
 
-use crate::call::Returned;
-use flambeau::{Result, Tensor};
+use crate::call::{with_py, Object, Returned};
+use flambeau::core::{ensure, err};
+use flambeau::mode;
+use flambeau::{Dest, Result, Tensor};
+use pyo3::prelude::*;
 
 /// Values, with their positions when asked for.
 fn maybe(both: Result<(Tensor, Tensor)>, indices: bool) -> Result<Returned> {
@@ -11,6 +14,72 @@ fn maybe(both: Result<(Tensor, Tensor)>, indices: bool) -> Result<Returned> {
     } else {
         Returned::Tensor(values)
     })
+}
+
+/// The output sizes of an adaptive pool: an int, or a sequence of ints and `None` (the input's own size).
+fn output_sizes(x: &Tensor, sizes: Object) -> Result<Vec<i64>> {
+    let given: Vec<Option<i64>> = with_py(|py| {
+        let sizes = sizes.bind(py);
+        match sizes.extract::<Option<i64>>() {
+            Ok(one) => Ok(vec![one]),
+            Err(_) => sizes.extract::<Vec<Option<i64>>>(),
+        }
+    })?;
+    ensure!(
+        given.len() == 1 || x.dim() > given.len(),
+        Value,
+        "Input dimension should be at least {}, got {}",
+        given.len() + 1,
+        x.dim()
+    );
+    Ok(given.into_iter().map(|n| n.unwrap_or(pooling::KEEP)).collect())
+}
+
+/// Rows of a table by index. `max_norm` scales the rows that are used down in place first; `scale_grad_by_freq` divides a row's
+/// gradient by how often it was used.
+#[allow(clippy::too_many_arguments)]
+fn embedding(
+    input: &Tensor,
+    weight: &Tensor,
+    padding_idx: Option<i64>,
+    max_norm: Option<f64>,
+    norm_type: f64,
+    scale_grad_by_freq: bool,
+    _sparse: bool,
+) -> Result<Tensor> {
+    if max_norm.is_none() && !scale_grad_by_freq {
+        return indexing::embedding(input, weight, padding_idx);
+    }
+    ensure!(weight.dim() == 2, Runtime, "'weight' must be 2-D");
+    let rows = device::to_vec_i64(input)?;
+    let count = weight.sizes()[0];
+    if let Some(row) = rows.iter().find(|r| !(0..count).contains(*r)) {
+        return Err(err!(Index, "index out of range in self: {row} of {count} rows"));
+    }
+    if let Some(max_norm) = max_norm {
+        let _off = mode::no_grad();
+        let mut used = rows.clone();
+        used.sort_unstable();
+        used.dedup();
+        let used = device::to_device(&Tensor::from_slice(&used, &[used.len() as i64])?, weight.device())?;
+        let table = weight.detach();
+        let old = indexing::index_select(&table, 0, &used)?;
+        let norms = reduction::vector_norm(&old, norm_type, &[1], true, None)?;
+        let factor = elementwise::div(max_norm, &elementwise::add(&norms, 1e-7)?)?;
+        let new = elementwise::where_(&elementwise::gt(&norms, max_norm)?, &elementwise::mul(&old, &factor)?, &old)?;
+        indexing::index_copy(&table, 0, &used, &new, Dest::Inplace(&table))?;
+    }
+    if !scale_grad_by_freq || !weight.requires_grad() {
+        return indexing::embedding(input, weight, padding_idx);
+    }
+    let mut counts = vec![0f64; count as usize];
+    rows.iter().for_each(|&r| counts[r as usize] += 1.0);
+    counts.iter_mut().for_each(|n| *n = n.max(1.0));
+    let counts = elementwise::to_dtype(&Tensor::from_slice(&counts, &[count, 1])?, weight.dtype())?;
+    // The value is the table's; the gradient is divided.
+    let fixed = weight.detach();
+    let share = elementwise::div(&elementwise::sub(weight, &fixed)?, &device::to_device(&counts, weight.device())?)?;
+    indexing::embedding(input, &elementwise::add(&fixed, &share)?, padding_idx)
 }
 
 operators! { NN;
@@ -43,14 +112,20 @@ operators! { NN;
     "nn.functional.max_pool1d(Tensor input, int[] kernel_size, int[]? stride=None, int[] padding=0, int[] dilation=1, bool ceil_mode=False, bool return_indices=False)" [function] => |x: &Tensor, k: &[i64], s: Option<&[i64]>, p: &[i64], d: &[i64], c: bool, i: bool| maybe(pooling::max_pool(x, k, s.unwrap_or(&[]), p, d, c, 1), i);
     "nn.functional.adaptive_max_pool1d(Tensor input, int[] output_size, bool return_indices=False)" [function] => |x: &Tensor, s: &[i64], i: bool| maybe(pooling::adaptive_max_pool(x, s, 1), i);
     "nn.functional.max_pool2d(Tensor input, int[] kernel_size, int[]? stride=None, int[] padding=0, int[] dilation=1, bool ceil_mode=False, bool return_indices=False)" [function] => |x: &Tensor, k: &[i64], s: Option<&[i64]>, p: &[i64], d: &[i64], c: bool, i: bool| maybe(pooling::max_pool(x, k, s.unwrap_or(&[]), p, d, c, 2), i);
-    "nn.functional.adaptive_max_pool2d(Tensor input, int[] output_size, bool return_indices=False)" [function] => |x: &Tensor, s: &[i64], i: bool| maybe(pooling::adaptive_max_pool(x, s, 2), i);
-    "nn.functional.adaptive_avg_pool2d(Tensor input, int[] output_size)" [function] => |x: &Tensor, s: &[i64]| pooling::adaptive_avg_pool(x, s, 2);
+    "nn.functional.adaptive_max_pool2d(Tensor input, object output_size, bool return_indices=False)" [function] => |x: &Tensor, s: Object, i: bool| maybe(pooling::adaptive_max_pool(x, &output_sizes(x, s)?, 2), i);
+    "nn.functional.adaptive_avg_pool2d(Tensor input, object output_size)" [function] => |x: &Tensor, s: Object| pooling::adaptive_avg_pool(x, &output_sizes(x, s)?, 2);
     "nn.functional.max_pool3d(Tensor input, int[] kernel_size, int[]? stride=None, int[] padding=0, int[] dilation=1, bool ceil_mode=False, bool return_indices=False)" [function] => |x: &Tensor, k: &[i64], s: Option<&[i64]>, p: &[i64], d: &[i64], c: bool, i: bool| maybe(pooling::max_pool(x, k, s.unwrap_or(&[]), p, d, c, 3), i);
-    "nn.functional.adaptive_max_pool3d(Tensor input, int[] output_size, bool return_indices=False)" [function] => |x: &Tensor, s: &[i64], i: bool| maybe(pooling::adaptive_max_pool(x, s, 3), i);
-    "nn.functional.adaptive_avg_pool3d(Tensor input, int[] output_size)" [function] => |x: &Tensor, s: &[i64]| pooling::adaptive_avg_pool(x, s, 3);
+    "nn.functional.adaptive_max_pool3d(Tensor input, object output_size, bool return_indices=False)" [function] => |x: &Tensor, s: Object, i: bool| maybe(pooling::adaptive_max_pool(x, &output_sizes(x, s)?, 3), i);
+    "nn.functional.adaptive_avg_pool3d(Tensor input, object output_size)" [function] => |x: &Tensor, s: Object| pooling::adaptive_avg_pool(x, &output_sizes(x, s)?, 3);
     "_cross_entropy(Tensor input, Tensor target, int ignore_index=-100)" [function] => loss::cross_entropy;
     "_cross_entropy_rows(Tensor input, Tensor target, int ignore_index=-100)" [function] => loss::cross_entropy_rows;
     "nn.functional.scaled_dot_product_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, float dropout_p=0.0, bool is_causal=False, float? scale=None, bool enable_gqa=False)" [function] => attention::scaled_dot_product_attention;
-    "nn.functional.embedding(Tensor input, Tensor weight, int? padding_idx=None)" [function] => indexing::embedding;
+    "nn.functional.embedding(Tensor input, Tensor weight, int? padding_idx=None, float? max_norm=None, float norm_type=2.0, bool scale_grad_by_freq=False, bool sparse=False)" [function] => embedding;
+    "embedding(Tensor weight, Tensor indices, int padding_idx=-1, bool scale_grad_by_freq=False, bool sparse=False)" [function] => |weight: &Tensor, indices: &Tensor, padding: i64, scale: bool, sparse: bool| embedding(indices, weight, (padding >= 0).then_some(padding), None, 2.0, scale, sparse);
+    "rms_norm(Tensor input, int[] normalized_shape, Tensor? weight=None, float? eps=None)" [function alias(nn.functional.rms_norm)] => normalization::rms_norm;
+    "prelu(Tensor input, Tensor weight)" [function method alias(nn.functional.prelu)] => activation::prelu;
+    "nn.functional.rrelu(Tensor input, float lower=0.125, float upper=0.3333333333333333, bool training=False, bool inplace=False)" [function] => activation::rrelu;
+    "rrelu(Tensor input, float lower=0.125, float upper=0.3333333333333333, bool training=False)" [function] => |x: &Tensor, lower: f64, upper: f64, training: bool| activation::rrelu(x, lower, upper, training, false);
+    "rrelu_(Tensor input, float lower=0.125, float upper=0.3333333333333333, bool training=False)" [function] => |x: &Tensor, lower: f64, upper: f64, training: bool| activation::rrelu(x, lower, upper, training, true);
     "nn.functional.one_hot(Tensor tensor, int num_classes=-1)" [function] => indexing::one_hot;
 }

@@ -1,8 +1,8 @@
 //! Signatures of what draws random numbers, and of dropout.
 
+use flambeau::core::MemoryFormat;
 use flambeau::ops::dropout::Unit;
 use flambeau::random::Generator;
-use flambeau::core::MemoryFormat;
 use flambeau::{DType, Device, Number, Tensor, Value};
 
 /// Dropout of one kind; in-place spellings write their input.

@@ -129,3 +129,55 @@ pub fn softmax(t: &Tensor, dim: i64, dtype: Option<DType>) -> Result<Tensor> {
 pub fn log_softmax(t: &Tensor, dim: i64, dtype: Option<DType>) -> Result<Tensor> {
     run(t, dim, dtype, true)
 }
+
+/// `x` above zero, `weight x` below, with one weight for all or one for each channel.
+///
+/// # Errors
+/// `Runtime` for weights that are neither.
+pub fn prelu(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    ensure!(
+        x.dtype() == weight.dtype(),
+        Runtime,
+        "prelu: Type promoting not supported. Got {} and {}",
+        x.dtype().name(),
+        weight.dtype().name()
+    );
+    ensure!(
+        weight.dim() <= 1,
+        Runtime,
+        "prelu: Expected `weight` to be a scalar or 1D tensor, but got: ndim = {}",
+        weight.dim()
+    );
+    let sizes = x.sizes();
+    let mut slope = weight.clone();
+    if weight.numel() != 1 {
+        ensure!(!sizes.is_empty(), Runtime, "Not allow zero-dim input tensor.");
+        let channels = if sizes.len() > 1 { sizes[1] } else { 1 };
+        ensure!(
+            channels == weight.numel(),
+            Runtime,
+            "Mismatch of parameter numbers and input channel size. Found parameter numbers = {} and channel size = {channels}.",
+            weight.numel()
+        );
+        let mut shape: Dims = SmallVec::from_elem(1, sizes.len());
+        shape[1] = channels;
+        slope = crate::ops::view::reshape(&slope, &shape)?;
+    } else {
+        slope = crate::ops::view::reshape(&slope, &[])?;
+    }
+    e::where_(&e::gt(x, 0)?, x, &e::mul(&slope, x)?)
+}
+/// Leaky ReLU whose slopes are drawn uniformly from `[lower, upper)` in training, for elements that are not positive (Xu et al.
+/// 2015); else their mean.
+///
+/// # Errors
+/// `Runtime` for bounds out of order.
+pub fn rrelu(x: &Tensor, lower: f64, upper: f64, training: bool, inplace: bool) -> Result<Tensor> {
+    ensure!(lower <= upper, Runtime, "Lower bound should be less than or equal to the upper bound");
+    let dest = if inplace { Dest::Inplace(x) } else { Dest::New };
+    if !training {
+        return e::binary(ScalarFn::LeakyRelu, x, (lower + upper) / 2.0, dest);
+    }
+    let slopes = crate::ops::random::slopes(x, lower, upper)?;
+    e::binary(ScalarFn::Mul, x, &slopes, dest)
+}

@@ -75,6 +75,16 @@ impl Primitive for Convolution {
         let Some(h) = &h[0] else { return Ok(grads) };
         let spatial = |i: usize| -> Dims { cx.info(i).sizes[2..].into() };
         let one = |op: Convolution, a: &Tensor, b: &Tensor| apply1(op, &[a, b], Dest::New).map(Some);
+        // Strides can leave a rest of an input that the original windows did not reach, but windows of this forward do.
+        let forward = |c: &Conv, a: &Tensor, b: &Tensor, sizes: &[i64]| -> Result<Option<Tensor>> {
+            let mut y = apply1(Convolution::Forward(c.clone()), &[a, b], Dest::New)?;
+            for (d, &n) in sizes.iter().enumerate().skip(2) {
+                if y.sizes()[d] > n {
+                    y = view::narrow(&y, d as i64, 0, n)?;
+                }
+            }
+            Ok(Some(y))
+        };
         match self {
             Convolution::Forward(c) => {
                 if cx.needs(0) {
@@ -91,7 +101,7 @@ impl Primitive for Convolution {
             // Both are bilinear: gradients with respect to each operand are again convolutions.
             Convolution::Input(c, _) => {
                 if cx.needs(0) {
-                    grads[0] = one(Convolution::Forward(c.clone()), h, &cx.input(1)?)?;
+                    grads[0] = forward(c, h, &cx.input(1)?, &cx.info(0).sizes)?;
                 }
                 if cx.needs(1) {
                     grads[1] = one(Convolution::Weight(c.clone(), spatial(1)), &cx.input(0)?, h)?;
@@ -99,14 +109,13 @@ impl Primitive for Convolution {
             }
             Convolution::Weight(c, _) => {
                 if cx.needs(0) {
-                    grads[0] = one(Convolution::Forward(c.clone()), &cx.input(1)?, h)?;
+                    grads[0] = forward(c, &cx.input(1)?, h, &cx.info(0).sizes)?;
                 }
                 if cx.needs(1) {
                     grads[1] = one(Convolution::Input(c.clone(), spatial(1)), &cx.input(0)?, h)?;
                 }
             }
         }
-        // Strides can leave a rest of the input that no window reaches: a forward with fewer windows is padded by its caller.
         Ok(grads)
     }
     fn key(&self, key: &mut PlanKey) {
@@ -132,10 +141,22 @@ fn fill(name: &str, what: &str, v: &[i64], n: usize) -> Result<Vec<i64>> {
 /// # Errors
 /// `Runtime` for shapes that do not fit, as PyTorch words it.
 #[allow(clippy::too_many_arguments)]
-pub fn conv(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, stride: &[i64], padding: &[i64], dilation: &[i64], groups: i64, n: usize) -> Result<Tensor> {
+pub fn conv(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    stride: &[i64],
+    padding: &[i64],
+    dilation: &[i64],
+    groups: i64,
+    n: usize,
+) -> Result<Tensor> {
     let name = ["conv1d", "conv2d", "conv3d"][n - 1];
     if x.dim() == n + 1 && weight.dim() == n + 2 {
-        return view::squeeze(&conv(&view::unsqueeze(x, 0)?, weight, bias, stride, padding, dilation, groups, n)?, Some(&[0]));
+        return view::squeeze(
+            &conv(&view::unsqueeze(x, 0)?, weight, bias, stride, padding, dilation, groups, n)?,
+            Some(&[0]),
+        );
     }
     let (xs, ws) = (x.sizes(), weight.sizes());
     ensure!(
@@ -146,7 +167,13 @@ pub fn conv(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, stride: &[i64], 
         n + 2,
         Shape(&xs)
     );
-    ensure!(ws.len() == n + 2, Runtime, "expected {}-dimensional weight for {name}, but got weight of size {}", n + 2, Shape(&ws));
+    ensure!(
+        ws.len() == n + 2,
+        Runtime,
+        "expected {}-dimensional weight for {name}, but got weight of size {}",
+        n + 2,
+        Shape(&ws)
+    );
     let c = Conv {
         stride: fill(name, "stride", stride, n)?,
         padding: fill(name, "padding", padding, n)?,
@@ -181,10 +208,30 @@ pub fn conv(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, stride: &[i64], 
 }
 fn check(name: &str, c: &Conv, ws: &[i64]) -> Result<()> {
     ensure!(c.groups > 0, Runtime, "{name}: non-positive groups is not supported, got {}", c.groups);
-    ensure!(c.stride.iter().all(|s| *s > 0), Runtime, "{name}: non-positive stride is not supported, got {}", Shape(&c.stride));
-    ensure!(c.dilation.iter().all(|s| *s > 0), Runtime, "{name}: dilation should be greater than zero, got {}", Shape(&c.dilation));
-    ensure!(c.padding.iter().all(|s| *s >= 0), Runtime, "{name}: negative padding is not supported, got {}", Shape(&c.padding));
-    ensure!(ws[2..].iter().all(|s| *s > 0), Runtime, "{name}: kernel size should be greater than zero, got weight of size {}", Shape(ws));
+    ensure!(
+        c.stride.iter().all(|s| *s > 0),
+        Runtime,
+        "{name}: non-positive stride is not supported, got {}",
+        Shape(&c.stride)
+    );
+    ensure!(
+        c.dilation.iter().all(|s| *s > 0),
+        Runtime,
+        "{name}: dilation should be greater than zero, got {}",
+        Shape(&c.dilation)
+    );
+    ensure!(
+        c.padding.iter().all(|s| *s >= 0),
+        Runtime,
+        "{name}: negative padding is not supported, got {}",
+        Shape(&c.padding)
+    );
+    ensure!(
+        ws[2..].iter().all(|s| *s > 0),
+        Runtime,
+        "{name}: kernel size should be greater than zero, got weight of size {}",
+        Shape(ws)
+    );
     ensure!(
         ws[0] % c.groups == 0 && ws[0] >= c.groups,
         Runtime,
@@ -211,15 +258,34 @@ fn check_bias(bias: Option<&Tensor>, n: i64, ws: &[i64]) -> Result<()> {
 ///
 /// # Errors
 /// As [`conv`]; strided convolutions cannot keep the size.
-pub fn conv_named(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, stride: &[i64], padding: &str, dilation: &[i64], groups: i64, n: usize) -> Result<Tensor> {
+pub fn conv_named(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    stride: &[i64],
+    padding: &str,
+    dilation: &[i64],
+    groups: i64,
+    n: usize,
+) -> Result<Tensor> {
     match padding {
         "valid" => conv(x, weight, bias, stride, &[0], dilation, groups, n),
         "same" => {
-            ensure!(stride.iter().all(|s| *s == 1), Runtime, "padding='same' is not supported for strided convolutions");
+            ensure!(
+                stride.iter().all(|s| *s == 1),
+                Runtime,
+                "padding='same' is not supported for strided convolutions"
+            );
             let name = ["conv1d", "conv2d", "conv3d"][n - 1];
             let d = fill(name, "dilation", dilation, n)?;
             let ws = weight.sizes();
-            ensure!(ws.len() == n + 2, Runtime, "expected {}-dimensional weight for {name}, but got weight of size {}", n + 2, Shape(&ws));
+            ensure!(
+                ws.len() == n + 2,
+                Runtime,
+                "expected {}-dimensional weight for {name}, but got weight of size {}",
+                n + 2,
+                Shape(&ws)
+            );
             let total: Vec<i64> = (0..n).map(|i| d[i] * (ws[i + 2] - 1)).collect();
             if total.iter().all(|t| t % 2 == 0) {
                 let half: Vec<i64> = total.iter().map(|t| t / 2).collect();
@@ -227,7 +293,16 @@ pub fn conv_named(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, stride: &[
             }
             // An odd total: one more on the right.
             let pad: Vec<i64> = total.iter().rev().flat_map(|t| [t / 2, t - t / 2]).collect();
-            conv(&crate::ops::join::constant_pad_nd(x, &pad, Number::Int(0))?, weight, bias, stride, &[0], dilation, groups, n)
+            conv(
+                &crate::ops::join::constant_pad_nd(x, &pad, Number::Int(0))?,
+                weight,
+                bias,
+                stride,
+                &[0],
+                dilation,
+                groups,
+                n,
+            )
         }
         _ => Err(err!(Runtime, "Invalid padding string: '{padding}'")),
     }
@@ -251,7 +326,17 @@ pub fn conv_transpose(
 ) -> Result<Tensor> {
     let name = ["conv_transpose1d", "conv_transpose2d", "conv_transpose3d"][n - 1];
     if x.dim() == n + 1 && weight.dim() == n + 2 {
-        let y = conv_transpose(&view::unsqueeze(x, 0)?, weight, bias, stride, padding, output_padding, groups, dilation, n)?;
+        let y = conv_transpose(
+            &view::unsqueeze(x, 0)?,
+            weight,
+            bias,
+            stride,
+            padding,
+            output_padding,
+            groups,
+            dilation,
+            n,
+        )?;
         return view::squeeze(&y, Some(&[0]));
     }
     let (xs, ws) = (x.sizes(), weight.sizes());
@@ -292,7 +377,12 @@ pub fn conv_transpose(
             c.dilation[i]
         );
         let size = (xs[i + 2] - 1) * c.stride[i] - 2 * c.padding[i] + c.dilation[i] * (ws[i + 2] - 1) + extra[i] + 1;
-        ensure!(size > 0, Runtime, "Given input size per channel: {}. Calculated output size per channel is not positive", Shape(&xs[2..]));
+        ensure!(
+            size > 0,
+            Runtime,
+            "Given input size per channel: {}. Calculated output size per channel is not positive",
+            Shape(&xs[2..])
+        );
         spatial.push(size);
     }
     let y = apply1(Convolution::Input(c, spatial), &[x, weight], Dest::New)?;

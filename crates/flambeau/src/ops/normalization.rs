@@ -28,7 +28,12 @@ impl Primitive for LayerNorm {
     }
     fn infer(&self, x: &[&Meta], out: &mut Draft) -> Result<()> {
         let m = x[0];
-        ensure!(m.dtype.is_float(), NotImplemented, "\"LayerNormKernelImpl\" not implemented for '{}'", m.dtype.title());
+        ensure!(
+            m.dtype.is_float(),
+            NotImplemented,
+            "\"LayerNormKernelImpl\" not implemented for '{}'",
+            m.dtype.title()
+        );
         out.push(m.sizes.clone(), m.dtype);
         out.push_constant([m.sizes[0]].as_slice(), statistics_type(m.dtype));
         out.push_constant([m.sizes[0]].as_slice(), statistics_type(m.dtype));
@@ -146,7 +151,13 @@ impl Primitive for LayerNormGrad {
 ///
 /// # Errors
 /// `Runtime` when `shape` is not how the input's sizes end, or weight and bias differ from it.
-pub fn layer_norm(x: &Tensor, shape: &[i64], weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f64) -> Result<Tensor> {
+pub fn layer_norm(
+    x: &Tensor,
+    shape: &[i64],
+    weight: Option<&Tensor>,
+    bias: Option<&Tensor>,
+    eps: f64,
+) -> Result<Tensor> {
     let sizes = x.sizes();
     ensure!(
         !shape.is_empty(),
@@ -205,16 +216,33 @@ pub fn batch_norm(
     eps: f64,
 ) -> Result<Tensor> {
     let sizes = x.sizes();
+    if x.numel() == 0 {
+        // Nothing to normalise; the parameters stay in the graph.
+        let mut y = view::clone(x)?;
+        if let (Some(w), true) = (weight, weight.is_some_and(|w| w.numel() > 0)) {
+            y = e::mul(&y, &view::select(w, 0, 0)?)?;
+        }
+        if let (Some(b), true) = (bias, bias.is_some_and(|b| b.numel() > 0)) {
+            y = e::add(&y, &view::select(b, 0, 0)?)?;
+        }
+        return Ok(y);
+    }
     ensure!(sizes.len() >= 2, Runtime, "batch_norm: expected input with at least 2 dimensions, got {}", Shape(&sizes));
     let c = sizes[1];
-    for (what, p) in [("running_mean", running_mean), ("running_var", running_var), ("weight", weight), ("bias", bias)] {
+    for (what, p) in [("running_mean", running_mean), ("running_var", running_var), ("weight", weight), ("bias", bias)]
+    {
         if let Some(p) = p {
             ensure!(p.numel() == c, Runtime, "{what} should contain {c} elements not {}", p.numel());
         }
     }
     let n = x.numel() / c.max(1);
     if training {
-        ensure!(n > 1, Value, "Expected more than 1 value per channel when training, got input size torch.Size({})", Shape(&sizes));
+        ensure!(
+            n > 1,
+            Value,
+            "Expected more than 1 value per channel when training, got input size torch.Size({})",
+            Shape(&sizes)
+        );
     }
     let mut shape: Dims = SmallVec::from_elem(1, sizes.len());
     shape[1] = c;
@@ -246,8 +274,48 @@ pub fn batch_norm(
     }
     let centered = e::sub(x, &mean)?;
     match bias {
-        Some(b) => e::map(ScalarFn::Addcmul, &[(&wide(b)?).into(), (&centered).into(), (&scale).into(), 1.0.into()], Dest::New),
+        Some(b) => {
+            e::map(ScalarFn::Addcmul, &[(&wide(b)?).into(), (&centered).into(), (&scale).into(), 1.0.into()], Dest::New)
+        }
         None => e::mul(&centered, &scale),
     }
     .and_then(|y| e::to_dtype(&y, x.dtype()))
+}
+
+/// Divides by the root mean square over the last dimensions (Zhang & Sennrich 2019); half precisions are computed in float32.
+/// `eps` is the dtype's own when it is not given.
+///
+/// # Errors
+/// `Runtime` when `shape` is not how the input's sizes end.
+pub fn rms_norm(x: &Tensor, shape: &[i64], weight: Option<&Tensor>, eps: Option<f64>) -> Result<Tensor> {
+    let sizes = x.sizes();
+    ensure!(
+        !shape.is_empty(),
+        Runtime,
+        "Expected normalized_shape to be at least 1-dimensional, i.e., containing at least one element, but got normalized_shape = {}",
+        Shape(shape)
+    );
+    ensure!(
+        sizes.len() >= shape.len() && sizes[sizes.len() - shape.len()..] == *shape,
+        Runtime,
+        "Given normalized_shape={}, expected input with shape [*, {}], but got input of size{}",
+        Shape(shape),
+        shape.iter().map(i64::to_string).collect::<Vec<_>>().join(", "),
+        Shape(&sizes)
+    );
+    let eps = eps.unwrap_or(match x.dtype() {
+        DType::F64 | DType::C128 => f64::EPSILON,
+        DType::F16 => 9.765625e-4,
+        DType::BF16 => 7.8125e-3,
+        _ => f32::EPSILON as f64,
+    });
+    let half = matches!(x.dtype(), DType::F16 | DType::BF16);
+    let wide = if half { e::to_dtype(x, DType::F32)? } else { x.clone() };
+    let dims: Vec<i64> = (1..=shape.len() as i64).map(|d| -d).collect();
+    let scale = e::rsqrt(&e::add(&reduction::mean(&e::mul(&wide, &wide)?, &dims, true)?, eps)?)?;
+    let mut y = e::mul(&wide, &scale)?;
+    if let Some(w) = weight {
+        y = e::mul(&y, w)?;
+    }
+    e::to_dtype(&y, x.dtype())
 }

@@ -57,7 +57,12 @@ impl Primitive for Pooling {
                 let flat = [sizes[0], sizes[1], -1];
                 let zeros = factory::zeros(&plane, g.dtype(), g.device())?;
                 let windows = if g.numel() == 0 { [sizes[0], sizes[1], 0] } else { flat };
-                let gx = indexing::scatter_add(&zeros, 2, &view::reshape(&cx.output(1)?, &windows)?, &view::reshape(g, &windows)?)?;
+                let gx = indexing::scatter_add(
+                    &zeros,
+                    2,
+                    &view::reshape(&cx.output(1)?, &windows)?,
+                    &view::reshape(g, &windows)?,
+                )?;
                 view::reshape(&gx, sizes)?
             }
             Pooling::Avg(p, _) => apply1(Pooling::AvgGrad(p.clone(), spatial), &[g], Dest::New)?,
@@ -66,7 +71,7 @@ impl Primitive for Pooling {
         Ok(SmallVec::from_iter([Some(out)]))
     }
     fn key(&self, key: &mut PlanKey) {
-        let (k, (Pooling::Max(p, s) | Pooling::Avg(p, s) | Pooling::AvgGrad(p, s))) = (
+        let (k, Pooling::Max(p, s) | Pooling::Avg(p, s) | Pooling::AvgGrad(p, s)) = (
             match self {
                 Pooling::Max(..) => 0,
                 Pooling::Avg(..) => 1,
@@ -98,7 +103,12 @@ fn output_sizes(name: &str, xs: &[i64], p: &Pool, ceil: bool) -> Result<Dims> {
         n + 2,
         Shape(xs)
     );
-    ensure!(xs[1..].iter().all(|s| *s != 0), Runtime, "{name}(): Expected input to have non-zero size for non-batch dimensions, but got sizes {}", Shape(xs));
+    ensure!(
+        xs[1..].iter().all(|s| *s != 0),
+        Runtime,
+        "{name}(): Expected input to have non-zero size for non-batch dimensions, but got sizes {}",
+        Shape(xs)
+    );
     let mut out = Dims::new();
     for i in 0..n {
         ensure!(p.kernel[i] > 0, Runtime, "kernel size should be greater than zero, but got {}", Shape(&p.kernel));
@@ -115,7 +125,8 @@ fn output_sizes(name: &str, xs: &[i64], p: &Pool, ceil: bool) -> Result<Dims> {
         );
         let span = p.dilation[i] * (p.kernel[i] - 1) + 1;
         let room = xs[i + 2] + 2 * p.padding[i] - span;
-        let mut size = if ceil { (room + p.stride[i] - 1).div_euclid(p.stride[i]) + 1 } else { room.div_euclid(p.stride[i]) + 1 };
+        let mut size =
+            if ceil { (room + p.stride[i] - 1).div_euclid(p.stride[i]) + 1 } else { room.div_euclid(p.stride[i]) + 1 };
         // A window that starts in the padding on the right does not count.
         if ceil && (size - 1) * p.stride[i] >= xs[i + 2] + p.padding[i] {
             size -= 1;
@@ -136,7 +147,15 @@ fn output_sizes(name: &str, xs: &[i64], p: &Pool, ceil: bool) -> Result<Dims> {
 /// # Errors
 /// `Runtime` for windows that do not fit.
 #[allow(clippy::too_many_arguments)]
-pub fn max_pool(x: &Tensor, kernel: &[i64], stride: &[i64], padding: &[i64], dilation: &[i64], ceil: bool, n: usize) -> Result<(Tensor, Tensor)> {
+pub fn max_pool(
+    x: &Tensor,
+    kernel: &[i64],
+    stride: &[i64],
+    padding: &[i64],
+    dilation: &[i64],
+    ceil: bool,
+    n: usize,
+) -> Result<(Tensor, Tensor)> {
     let name = ["max_pool1d", "max_pool2d", "max_pool3d"][n - 1];
     if x.dim() == n + 1 {
         let (y, i) = max_pool(&view::unsqueeze(x, 0)?, kernel, stride, padding, dilation, ceil, n)?;
@@ -152,7 +171,12 @@ pub fn max_pool(x: &Tensor, kernel: &[i64], stride: &[i64], padding: &[i64], dil
         divisor: None,
     };
     let sizes = output_sizes(name, &x.sizes(), &p, ceil)?;
-    ensure!(!x.dtype().is_complex() && x.dtype() != DType::Bool, NotImplemented, "\"{name}\" not implemented for '{}'", x.dtype().title());
+    ensure!(
+        !x.dtype().is_complex() && x.dtype() != DType::Bool,
+        NotImplemented,
+        "\"{name}\" not implemented for '{}'",
+        x.dtype().title()
+    );
     let mut out = apply(Pooling::Max(p, sizes), &[x], Dest::New)?;
     let i = out.pop().ok_or_else(|| err!(Runtime, "{name}: missing result"))?;
     Ok((out.swap_remove(0), i))
@@ -162,12 +186,31 @@ pub fn max_pool(x: &Tensor, kernel: &[i64], stride: &[i64], padding: &[i64], dil
 /// # Errors
 /// `Runtime` for windows that do not fit.
 #[allow(clippy::too_many_arguments)]
-pub fn avg_pool(x: &Tensor, kernel: &[i64], stride: &[i64], padding: &[i64], ceil: bool, count_include_pad: bool, divisor: Option<i64>, n: usize) -> Result<Tensor> {
+pub fn avg_pool(
+    x: &Tensor,
+    kernel: &[i64],
+    stride: &[i64],
+    padding: &[i64],
+    ceil: bool,
+    count_include_pad: bool,
+    divisor: Option<i64>,
+    n: usize,
+) -> Result<Tensor> {
     let name = ["avg_pool1d", "avg_pool2d", "avg_pool3d"][n - 1];
     if x.dim() == n + 1 {
-        return view::squeeze(&avg_pool(&view::unsqueeze(x, 0)?, kernel, stride, padding, ceil, count_include_pad, divisor, n)?, Some(&[0]));
+        return view::squeeze(
+            &avg_pool(&view::unsqueeze(x, 0)?, kernel, stride, padding, ceil, count_include_pad, divisor, n)?,
+            Some(&[0]),
+        );
     }
     ensure!(divisor != Some(0), Runtime, "divisor must be not zero");
+    if x.dtype() == DType::I64 {
+        // Integer means are cut, as integer division is.
+        let wide = crate::ops::elementwise::to_dtype(x, DType::F64)?;
+        let mean = avg_pool(&wide, kernel, stride, padding, ceil, count_include_pad, divisor, n)?;
+        return crate::ops::elementwise::to_dtype(&mean, DType::I64);
+    }
+    ensure!(x.dtype().is_float(), NotImplemented, "\"{name}\" not implemented for '{}'", x.dtype().title());
     let kernel = fill(name, "kernel_size", kernel, n)?;
     let p = Pool {
         stride: if stride.is_empty() { kernel.clone() } else { fill(name, "stride", stride, n)? },
@@ -191,7 +234,25 @@ pub fn adaptive_avg_pool(x: &Tensor, size: &[i64], n: usize) -> Result<Tensor> {
 fn windows(n: i64, m: i64) -> Vec<(i64, i64)> {
     (0..m).map(|i| ((i * n) / m, ((i + 1) * n + m - 1) / m)).collect()
 }
-fn adaptive(x: &Tensor, size: &[i64], n: usize, name: &str, of: &dyn Fn(&Tensor, &[i64]) -> Result<Tensor>) -> Result<Tensor> {
+/// Stands for the input's own size in an adaptive pool's output sizes.
+pub const KEEP: i64 = i64::MIN;
+fn resolve(name: &str, n: usize, size: Vec<i64>, spatial: &[i64]) -> Result<Vec<i64>> {
+    let size: Vec<i64> = size.iter().zip(spatial).map(|(s, x)| if *s == KEEP { *x } else { *s }).collect();
+    ensure!(
+        size.iter().all(|s| *s >= 0),
+        Runtime,
+        "{name}{n}d: elements of output_size must be greater than or equal to 0 but received {}",
+        Shape(&size)
+    );
+    Ok(size)
+}
+fn adaptive(
+    x: &Tensor,
+    size: &[i64],
+    n: usize,
+    name: &str,
+    of: &dyn Fn(&Tensor, &[i64]) -> Result<Tensor>,
+) -> Result<Tensor> {
     let xs = x.sizes();
     ensure!(
         xs.len() == n + 1 || xs.len() == n + 2,
@@ -203,7 +264,7 @@ fn adaptive(x: &Tensor, size: &[i64], n: usize, name: &str, of: &dyn Fn(&Tensor,
     );
     let lead = xs.len() - n;
     let size = fill(name, "output_size", size, n)?;
-    let size: Vec<i64> = size.iter().enumerate().map(|(i, s)| if *s < 0 { xs[lead + i] } else { *s }).collect();
+    let size = resolve(name, n, size, &xs[lead..])?;
     for d in 1..xs.len() {
         ensure!(xs[d] > 0 || d < lead, Runtime, "{name}{n}d(): Expected input to have non-zero size for non-batch dimensions, but input has sizes {} with dimension {d} being empty", Shape(&xs));
     }
@@ -242,7 +303,7 @@ pub fn adaptive_max_pool(x: &Tensor, size: &[i64], n: usize) -> Result<(Tensor, 
     );
     let lead = xs.len() - n;
     let size = fill("adaptive_max_pool", "output_size", size, n)?;
-    let size: Vec<i64> = size.iter().enumerate().map(|(i, s)| if *s < 0 { xs[lead + i] } else { *s }).collect();
+    let size = resolve("adaptive_max_pool", n, size, &xs[lead..])?;
     ensure!(xs[1..].iter().all(|s| *s > 0), Runtime, "adaptive_max_pool{n}d(): Expected input to have non-zero size for non-batch dimensions, but input has sizes {}", Shape(&xs));
     // The position plane travels along: maxima of maxima, gathered.
     let plane = &xs[lead..];

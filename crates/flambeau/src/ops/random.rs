@@ -26,19 +26,58 @@ store!(u8, x => x as u8; i8, x => x as i64 as i8; i16, x => x as i64 as i16; i32
 macro_rules! with_type {
     ($name:expr, $dtype:expr, $T:ident => $body:expr) => {
         match $dtype {
-            DType::F16 => { type $T = f16; $body }
-            DType::BF16 => { type $T = bf16; $body }
-            DType::F32 => { type $T = f32; $body }
-            DType::F64 => { type $T = f64; $body }
-            DType::U8 => { type $T = u8; $body }
-            DType::I8 => { type $T = i8; $body }
-            DType::I16 => { type $T = i16; $body }
-            DType::I32 => { type $T = i32; $body }
-            DType::I64 => { type $T = i64; $body }
-            DType::U16 => { type $T = u16; $body }
-            DType::U32 => { type $T = u32; $body }
-            DType::U64 => { type $T = u64; $body }
-            DType::Bool => { type $T = bool; $body }
+            DType::F16 => {
+                type $T = f16;
+                $body
+            }
+            DType::BF16 => {
+                type $T = bf16;
+                $body
+            }
+            DType::F32 => {
+                type $T = f32;
+                $body
+            }
+            DType::F64 => {
+                type $T = f64;
+                $body
+            }
+            DType::U8 => {
+                type $T = u8;
+                $body
+            }
+            DType::I8 => {
+                type $T = i8;
+                $body
+            }
+            DType::I16 => {
+                type $T = i16;
+                $body
+            }
+            DType::I32 => {
+                type $T = i32;
+                $body
+            }
+            DType::I64 => {
+                type $T = i64;
+                $body
+            }
+            DType::U16 => {
+                type $T = u16;
+                $body
+            }
+            DType::U32 => {
+                type $T = u32;
+                $body
+            }
+            DType::U64 => {
+                type $T = u64;
+                $body
+            }
+            DType::Bool => {
+                type $T = bool;
+                $body
+            }
             other => Err(err!(NotImplemented, "\"{}\" not implemented for '{}'", $name, other.title())),
         }
     };
@@ -49,7 +88,11 @@ fn floating(name: &str, t: &Tensor) -> Result<()> {
 }
 
 /// Fills `t` in the order of its memory with what `draw` writes.
-fn fill<T: Copy>(t: &Tensor, generator: Option<&Generator>, draw: impl FnOnce(&mut Engine, &mut [T])) -> Result<Tensor> {
+fn fill<T: Copy>(
+    t: &Tensor,
+    generator: Option<&Generator>,
+    draw: impl FnOnce(&mut Engine, &mut [T]),
+) -> Result<Tensor> {
     ensure!(
         t.as_batched().is_none(),
         Runtime,
@@ -93,7 +136,12 @@ fn fill<T: Copy>(t: &Tensor, generator: Option<&Generator>, draw: impl FnOnce(&m
     Ok(t.clone())
 }
 /// Fills with one number after the other.
-fn fill_each(name: &str, t: &Tensor, generator: Option<&Generator>, mut next: impl FnMut(&mut Engine) -> f64) -> Result<Tensor> {
+fn fill_each(
+    name: &str,
+    t: &Tensor,
+    generator: Option<&Generator>,
+    mut next: impl FnMut(&mut Engine) -> f64,
+) -> Result<Tensor> {
     with_type!(name, t.dtype(), T => fill::<T>(t, generator, |engine, out| out.iter_mut().for_each(|x| *x = T::of(next(engine)))))
 }
 
@@ -105,18 +153,19 @@ fn fill_each(name: &str, t: &Tensor, generator: Option<&Generator>, mut next: im
 /// `Runtime` for bounds out of order or out of the dtype's range, `NotImplemented` for integers.
 pub fn uniform_(t: &Tensor, from: f64, to: f64, generator: Option<&Generator>) -> Result<Tensor> {
     floating("check_uniform_bounds", t)?;
-    ensure!(
-        from <= to,
-        Runtime,
-        "uniform_ expects to return a [from, to) range, but found from={from} > to={to}"
-    );
+    ensure!(from <= to, Runtime, "uniform_ expects to return a [from, to) range, but found from={from} > to={to}");
     let largest = match t.dtype() {
         DType::F16 => 65504.0,
         DType::BF16 => f32::from_bits(0x7f7f_0000) as f64,
         DType::F32 => f32::MAX as f64,
         _ => f64::MAX,
     };
-    ensure!(from.abs() <= largest && to.abs() <= largest, Runtime, "uniform_: bounds {from} and {to} are out of range for {}", t.dtype());
+    ensure!(
+        from.abs() <= largest && to.abs() <= largest,
+        Runtime,
+        "uniform_: bounds {from} and {to} are out of range for {}",
+        t.dtype()
+    );
     ensure!(
         to - from <= largest,
         Runtime,
@@ -126,7 +175,9 @@ pub fn uniform_(t: &Tensor, from: f64, to: f64, generator: Option<&Generator>) -
     );
     match t.dtype() {
         // One rounding: the product and the sum are fused, as in PyTorch's kernels.
-        DType::F64 => fill::<f64>(t, generator, |g, out| out.iter_mut().for_each(|x| *x = g.unit_f64().mul_add(to - from, from))),
+        DType::F64 => {
+            fill::<f64>(t, generator, |g, out| out.iter_mut().for_each(|x| *x = g.unit_f64().mul_add(to - from, from)))
+        }
         DType::F32 => {
             let (a, b) = (from as f32, to as f32);
             fill::<f32>(t, generator, |g, out| out.iter_mut().for_each(|x| *x = g.unit_f32().mul_add(b - a, a)))
@@ -134,12 +185,16 @@ pub fn uniform_(t: &Tensor, from: f64, to: f64, generator: Option<&Generator>) -
         DType::F16 => {
             let (a, b) = (f16::from_f64(from).to_f32(), f16::from_f64(to).to_f32());
             let width = f16::from_f32(b - a).to_f32();
-            fill::<f16>(t, generator, |g, out| out.iter_mut().for_each(|x| *x = f16::from_f32(g.unit_f32().mul_add(width, a))))
+            fill::<f16>(t, generator, |g, out| {
+                out.iter_mut().for_each(|x| *x = f16::from_f32(g.unit_f32().mul_add(width, a)))
+            })
         }
         _ => {
             let (a, b) = (bf16::from_f64(from).to_f32(), bf16::from_f64(to).to_f32());
             let width = bf16::from_f32(b - a).to_f32();
-            fill::<bf16>(t, generator, |g, out| out.iter_mut().for_each(|x| *x = bf16::from_f32(g.unit_f32().mul_add(width, a))))
+            fill::<bf16>(t, generator, |g, out| {
+                out.iter_mut().for_each(|x| *x = bf16::from_f32(g.unit_f32().mul_add(width, a)))
+            })
         }
     }
 }
@@ -237,7 +292,9 @@ pub fn exponential_(t: &Tensor, lambda: f64, generator: Option<&Generator>) -> R
 pub fn cauchy_(t: &Tensor, median: f64, sigma: f64, generator: Option<&Generator>) -> Result<Tensor> {
     ensure!(t.dtype().is_float(), Runtime, "Cauchy distribution is a continuous probability distribution. dtype must be a floating point but you specified {}", t.dtype().title());
     ensure!(sigma > 0.0, Runtime, "cauchy_ expects sigma > 0.0, but found sigma={sigma}");
-    fill_each("cauchy_cpu", t, generator, |g| sigma.mul_add((std::f64::consts::PI * (g.unit_f64() - 0.5)).tan(), median))
+    fill_each("cauchy_cpu", t, generator, |g| {
+        sigma.mul_add((std::f64::consts::PI * (g.unit_f64() - 0.5)).tan(), median)
+    })
 }
 /// How many trials until the first success, in place.
 ///
@@ -274,13 +331,28 @@ pub fn random_(t: &Tensor, from: Option<i64>, to: Option<i64>, generator: Option
             let from = from.unwrap_or(0);
             ensure!(from < to, Runtime, "random_ expects 'from' to be less than 'to', but got from={from} >= to={to}");
             if !dtype.is_float() {
-                ensure!(from >= lowest && (from < 0 || from as u64 <= largest), Runtime, "from is out of bounds for {}", dtype.title());
-                ensure!(to - 1 >= lowest && (to < 1 || (to - 1) as u64 <= largest), Runtime, "to - 1 is out of bounds for {}", dtype.title());
+                ensure!(
+                    from >= lowest && (from < 0 || from as u64 <= largest),
+                    Runtime,
+                    "from is out of bounds for {}",
+                    dtype.title()
+                );
+                ensure!(
+                    to - 1 >= lowest && (to < 1 || (to - 1) as u64 <= largest),
+                    Runtime,
+                    "to - 1 is out of bounds for {}",
+                    dtype.title()
+                );
             }
             (from, (to as u64).wrapping_sub(from as u64))
         }
         (Some(from), None) => {
-            ensure!(from >= lowest && (from < 0 || from as u64 <= largest), Runtime, "from is out of bounds for {}", dtype.title());
+            ensure!(
+                from >= lowest && (from < 0 || from as u64 <= largest),
+                Runtime,
+                "from is out of bounds for {}",
+                dtype.title()
+            );
             // 0 stands for all of 2⁶⁴.
             (from, largest.wrapping_sub(from as u64).wrapping_add(1))
         }
@@ -364,7 +436,11 @@ pub fn bernoulli_tensor_(t: &Tensor, p: &Tensor, generator: Option<&Generator>) 
     let strides = t.strides();
     order.sort_by_key(|&d| std::cmp::Reverse(strides[d as usize]));
     let probabilities = view::permute(&probabilities, &order)?.to_vec::<f64>()?;
-    ensure!(probabilities.iter().all(|p| (0.0..=1.0).contains(p)), Runtime, "Expected p_in >= 0 && p_in <= 1 to be true, but got false.");
+    ensure!(
+        probabilities.iter().all(|p| (0.0..=1.0).contains(p)),
+        Runtime,
+        "Expected p_in >= 0 && p_in <= 1 to be true, but got false."
+    );
     let mut p = probabilities.into_iter();
     fill_each("bernoulli_tensor_cpu_self_", t, generator, |g| {
         let p = p.next().unwrap_or(0.0);
@@ -401,7 +477,11 @@ pub fn multinomial(t: &Tensor, count: i64, replacement: bool, generator: Option<
     ensure!(count > 0, Runtime, "cannot sample n_sample <= 0 samples");
     let classes = sizes[sizes.len() - 1];
     ensure!(classes > 0, Runtime, "number of categories must be positive");
-    ensure!(replacement || count <= classes, Runtime, "cannot sample n_sample > prob_dist.size(-1) samples without replacement");
+    ensure!(
+        replacement || count <= classes,
+        Runtime,
+        "cannot sample n_sample > prob_dist.size(-1) samples without replacement"
+    );
     ensure!(classes <= 1 << 24, Runtime, "number of categories cannot exceed 2^24");
     let _off = mode::no_grad();
     let p = t.detach();
@@ -447,11 +527,23 @@ fn cumulative(row: &[f64], single: bool) -> Vec<f64> {
     let mut out = Vec::with_capacity(row.len());
     if single {
         let mut sum = 0f32;
-        let sums: Vec<f32> = row.iter().map(|w| { sum += *w as f32; sum }).collect();
+        let sums: Vec<f32> = row
+            .iter()
+            .map(|w| {
+                sum += *w as f32;
+                sum
+            })
+            .collect();
         out.extend(sums.iter().map(|s| (s / sum) as f64));
     } else {
         let mut sum = 0f64;
-        let sums: Vec<f64> = row.iter().map(|w| { sum += w; sum }).collect();
+        let sums: Vec<f64> = row
+            .iter()
+            .map(|w| {
+                sum += w;
+                sum
+            })
+            .collect();
         out.extend(sums.iter().map(|s| s / sum));
     }
     if let Some(last) = out.last_mut() {
@@ -476,6 +568,17 @@ fn top_indices(keys: &Tensor, count: i64) -> Result<Tensor> {
     }
     device::to_device(&Tensor::from_slice(&out, &out_sizes)?, keys.device())
 }
+/// 1 where `x` is positive, else a number drawn from `[lower, upper)`.
+pub(crate) fn slopes(x: &Tensor, lower: f64, upper: f64) -> Result<Tensor> {
+    floating("rrelu_with_noise_out_cpu", x)?;
+    let out = factory::empty(&x.sizes(), x.dtype(), Device::Cpu)?;
+    let mut values = x.to_vec::<f64>()?.into_iter();
+    fill_each("rrelu", &out, None, |g| match values.next() {
+        Some(v) if v <= 0.0 => g.unit_f64().mul_add(upper - lower, lower),
+        _ => 1.0,
+    })?;
+    device::to_device(&out, x.device())
+}
 /// Poisson-distributed counts with the input's values as rates.
 ///
 /// # Errors
@@ -494,7 +597,13 @@ pub fn poisson(t: &Tensor, generator: Option<&Generator>) -> Result<Tensor> {
 /// # Errors
 /// `Runtime` for shapes that do not broadcast or differing dtypes.
 pub fn binomial(count: &Tensor, prob: &Tensor, generator: Option<&Generator>) -> Result<Tensor> {
-    ensure!(count.dtype() == prob.dtype(), Runtime, "Found dtype {} but expected {}", prob.dtype().title(), count.dtype().title());
+    ensure!(
+        count.dtype() == prob.dtype(),
+        Runtime,
+        "Found dtype {} but expected {}",
+        prob.dtype().title(),
+        count.dtype().title()
+    );
     floating("binomial_cpu", count)?;
     let sizes = broadcast_shapes(&count.sizes(), &prob.sizes())?;
     let n = view::expand(&count.detach(), &sizes)?.to_vec::<f64>()?;
@@ -522,21 +631,38 @@ fn fresh_like(t: &Tensor, dtype: Option<DType>, device: Option<Device>) -> Resul
 ///
 /// # Errors
 /// As [`uniform_`].
-pub fn rand(sizes: &[i64], generator: Option<&Generator>, dtype: Option<DType>, device: Option<Device>) -> Result<Tensor> {
+pub fn rand(
+    sizes: &[i64],
+    generator: Option<&Generator>,
+    dtype: Option<DType>,
+    device: Option<Device>,
+) -> Result<Tensor> {
     uniform_(&fresh(sizes, dtype, device)?, 0.0, 1.0, generator)
 }
 /// Standard normal numbers.
 ///
 /// # Errors
 /// As [`normal_`].
-pub fn randn(sizes: &[i64], generator: Option<&Generator>, dtype: Option<DType>, device: Option<Device>) -> Result<Tensor> {
+pub fn randn(
+    sizes: &[i64],
+    generator: Option<&Generator>,
+    dtype: Option<DType>,
+    device: Option<Device>,
+) -> Result<Tensor> {
     normal_(&fresh(sizes, dtype, device)?, 0.0, 1.0, generator)
 }
 /// Integers of `[low, high)`; int64 unless told otherwise.
 ///
 /// # Errors
 /// As [`random_`].
-pub fn randint(low: i64, high: i64, sizes: &[i64], generator: Option<&Generator>, dtype: Option<DType>, device: Option<Device>) -> Result<Tensor> {
+pub fn randint(
+    low: i64,
+    high: i64,
+    sizes: &[i64],
+    generator: Option<&Generator>,
+    dtype: Option<DType>,
+    device: Option<Device>,
+) -> Result<Tensor> {
     random_(&fresh(sizes, Some(dtype.unwrap_or(DType::I64)), device)?, Some(low), Some(high), generator)
 }
 /// [`rand`] in another tensor's shape.
@@ -564,14 +690,25 @@ pub fn randint_like(t: &Tensor, low: i64, high: i64, dtype: Option<DType>, devic
 ///
 /// # Errors
 /// As [`normal_`].
-pub fn normal(mean: f64, std: f64, sizes: &[i64], generator: Option<&Generator>, dtype: Option<DType>, device: Option<Device>) -> Result<Tensor> {
+pub fn normal(
+    mean: f64,
+    std: f64,
+    sizes: &[i64],
+    generator: Option<&Generator>,
+    dtype: Option<DType>,
+    device: Option<Device>,
+) -> Result<Tensor> {
     normal_(&fresh(sizes, dtype, device)?, mean, std, generator)
 }
 /// Normal numbers with means and deviations given by element (a number counts for all).
 ///
 /// # Errors
 /// `Runtime` for a negative deviation or shapes that do not broadcast.
-pub fn normal_tensors(mean: crate::tensor::Value, std: crate::tensor::Value, generator: Option<&Generator>) -> Result<Tensor> {
+pub fn normal_tensors(
+    mean: crate::tensor::Value,
+    std: crate::tensor::Value,
+    generator: Option<&Generator>,
+) -> Result<Tensor> {
     use crate::tensor::Value;
     let _off = mode::no_grad();
     match (mean, std) {

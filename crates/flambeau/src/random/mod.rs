@@ -212,7 +212,12 @@ impl Generator {
     /// # Errors
     /// `Runtime` when the bytes are no state.
     pub fn set_state(&self, bytes: &[u8]) -> Result<()> {
-        ensure!(bytes.len() == STATE_BYTES, Runtime, "RNG state is wrong size: {} bytes instead of {STATE_BYTES}", bytes.len());
+        ensure!(
+            bytes.len() == STATE_BYTES,
+            Runtime,
+            "RNG state is wrong size: {} bytes instead of {STATE_BYTES}",
+            bytes.len()
+        );
         let word = |at: usize| {
             let mut b = [0u8; 8];
             b.copy_from_slice(&bytes[at..at + 8]);
