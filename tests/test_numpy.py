@@ -59,8 +59,8 @@ def test_exchange_keeps_shape_strides_and_type(a):
     t = torch.from_numpy(a)
     assert tuple(t.shape) == a.shape
     if a.size > 1:
-        assert [s for s, n in zip(t.stride(), a.shape) if n > 1] == [
-            s // a.itemsize for s, n in zip(a.strides, a.shape) if n > 1
+        assert [s for s, n in zip(t.stride(), a.shape, strict=True) if n > 1] == [
+            s // a.itemsize for s, n in zip(a.strides, a.shape, strict=True) if n > 1
         ]
     same(t, a)
     same(torch.tensor(a), a)
