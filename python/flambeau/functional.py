@@ -38,8 +38,22 @@ def cartesian_prod(*tensors: Tensor) -> Tensor:
     """All combinations of one element of each 1-d tensor, a row each."""
     if len(tensors) == 1:
         return tensors[0]
-    grids = _flambeau.operators["meshgrid"](list(tensors), indexing="ij")
+    grids = meshgrid(*tensors, indexing="ij")
     return _flambeau.operators["stack"]([g.reshape(-1) for g in grids], 1)
+
+
+def einsum(equation: str, *operands: Any) -> Tensor:
+    """Einstein summation over operands named by the equation's terms."""
+    if len(operands) == 1 and isinstance(operands[0], (list, tuple)):
+        operands = tuple(operands[0])
+    return _flambeau.operators["_einsum"](equation, list(operands))  # type: ignore[no-any-return]
+
+
+def meshgrid(*tensors: Any, indexing: str | None = None) -> tuple[Tensor, ...]:
+    """Coordinate grids of 1-d tensors; "ij" orders the dimensions as the arguments, "xy" swaps the first two."""
+    if len(tensors) == 1 and isinstance(tensors[0], (list, tuple)):
+        tensors = tuple(tensors[0])
+    return tuple(_flambeau.operators["_meshgrid"](list(tensors), "ij" if indexing is None else indexing))
 
 
 def block_diag(*tensors: Tensor) -> Tensor:
@@ -88,6 +102,8 @@ __all__ = [
     "atleast_3d",
     "block_diag",
     "broadcast_shapes",
+    "einsum",
+    "meshgrid",
     "broadcast_tensors",
     "cartesian_prod",
 ]

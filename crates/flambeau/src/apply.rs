@@ -251,6 +251,8 @@ fn attach(
         if saves & (1 << i) != 0 {
             saved.push(match &originals {
                 Some((k, copy)) if *k == i => SavedTensor::original(i, copy.clone()),
+                // The write has moved the version on already; what is saved is the value before it.
+                Some(_) if outs.first().is_some_and(|o| same_counter(o, t)) => SavedTensor::input(i, t)?.before_write(),
                 _ => SavedTensor::input(i, t)?,
             });
         }
@@ -270,6 +272,16 @@ fn attach(
         }
     }
     Ok(node)
+}
+
+/// Whether two tensors count their in-place writes together.
+fn same_counter(a: &Tensor, b: &Tensor) -> bool {
+    let (a, b) = (a.meta(), b.meta());
+    match (&a.version, &b.version) {
+        (Some(x), Some(y)) => Arc::ptr_eq(x, y),
+        (None, None) => Arc::ptr_eq(&a.storage, &b.storage),
+        _ => false,
+    }
 }
 
 /// Outputs that share operand 0's memory.

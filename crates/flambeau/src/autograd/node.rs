@@ -337,7 +337,9 @@ impl Node {
             };
             values.push((s.bit, tensor));
         }
-        if !retain && !list.is_empty() {
+        // A product with a number has saved that number, as PyTorch sees it.
+        let numbers = matches!(&self.function, Function::Op { op, .. } if op.as_map().is_some_and(|m| m.keeps_numbers()));
+        if !retain && (!list.is_empty() || numbers) {
             *guard = Saved::Released;
         }
         Ok(values)
@@ -364,6 +366,11 @@ impl SavedTensor {
             );
         }
         Ok(SavedTensor { bit: 1 << i, version: t.version(), tensor: t.clone() })
+    }
+    /// The version before the in-place write of which this input was an operand.
+    pub(crate) fn before_write(mut self) -> SavedTensor {
+        self.version = self.version.wrapping_sub(1);
+        self
     }
     /// Keeps an output without its node, so that no reference cycle forms.
     pub(crate) fn output(i: usize, t: &Tensor) -> SavedTensor {

@@ -1,6 +1,6 @@
 //! Views: each knows its base and how to be made from it again, so that a write through one is a write to all.
 
-use super::node::{Edge, Function, InputInfo, Node};
+use super::node::{Edge, InputInfo, Node};
 use crate::apply::{apply_shared, Dest};
 use crate::primitive::{Draft, Primitive};
 use crate::tensor::{Tensor, REQUIRES_GRAD};
@@ -78,24 +78,21 @@ pub(crate) fn refusal(view: &ViewInfo, edge: Option<&Edge>, indirect: bool) -> O
 
 /// The node of a view, made anew when the family was written since.
 pub(crate) fn grad_fn(t: &Tensor) -> Result<Option<Edge>> {
-    let (base, chain, creation, stale, edge) = {
+    let (base, chain, edge) = {
         let guard = t.autograd();
         let Some(meta) = guard.as_ref() else { return Ok(None) };
         let Some(view) = &meta.view else { return Ok(meta.edge.clone()) };
         let stale = view.version != t.version();
         if !stale {
-            if meta.edge.is_some() || meta.requires_grad || !view.base.requires_grad() {
-                return Ok(meta.edge.clone());
-            }
+            return Ok(meta.edge.clone());
         }
-        if let (true, Some(e)) = (stale, refusal(view, meta.edge.as_ref(), true)) {
+        if let Some(e) = refusal(view, meta.edge.as_ref(), true) {
             if meta.edge.is_some() || view.base.requires_grad() {
                 return Err(e);
             }
         }
-        (view.base.clone(), view.chain.clone(), view.creation, stale, meta.edge.clone())
+        (view.base.clone(), view.chain.clone(), meta.edge.clone())
     };
-    let _ = (creation, stale);
     let Some(mut edge_in) = base.gradient_edge()? else { return Ok(edge) };
     if edge.is_none() && t.autograd().as_ref().is_some_and(|m| m.requires_grad) {
         // A leaf view made in no_grad mode with requires_grad set by hand.
@@ -162,7 +159,10 @@ pub(crate) fn rebase(t: &Tensor, node: Arc<Node>, self_index: Option<usize>) -> 
     let copy = Node::copy_slices(info, edges, chain, node, self_index);
     base.set_edge(Edge { node: copy, nr: 0 });
     t.set_flag(REQUIRES_GRAD, true);
-    // The write moved the version on, so this makes the view's node anew over the base's.
+    // Make the view's node anew over the base's new one, whatever was made of it while the write was recorded.
+    if let Some(v) = t.autograd().as_mut().and_then(|m| m.view.as_mut()) {
+        v.version = v.version.wrapping_sub(1);
+    }
     t.grad_fn()?;
     Ok(())
 }
@@ -215,11 +215,5 @@ pub(crate) fn extend_chain(t: &Tensor, link: Link) {
             v.chain.push(link);
             v.version = version;
         }
-    }
-}
-
-impl Node {
-    pub(crate) fn is_copy_slices(&self) -> bool {
-        matches!(self.function, Function::CopySlices { .. })
     }
 }

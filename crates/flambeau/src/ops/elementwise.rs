@@ -284,6 +284,10 @@ impl Primitive for Map {
 }
 
 impl Map {
+    /// Whether the gradient reads a number that stands where a tensor could.
+    pub(crate) fn keeps_numbers(&self) -> bool {
+        matches!(self.f, ScalarFn::Mul | ScalarFn::Div) && self.numbers.iter().any(Option::is_some)
+    }
     fn tensor_positions(&self) -> impl Iterator<Item = usize> + '_ {
         (0..self.f.arity()).filter(|&i| self.numbers[i].is_none())
     }
@@ -591,6 +595,7 @@ impl Primitive for Copy {
 /// `Runtime` when `src` does not broadcast to `dst`, and for writes that autograd refuses.
 pub fn copy_(dst: &Tensor, src: &Tensor) -> Result<Tensor> {
     if dst.is_same(src) {
+        check_inplace(dst, dst.requires_grad())?;
         return Ok(dst.clone());
     }
     let moved;
