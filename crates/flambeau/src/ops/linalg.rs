@@ -123,7 +123,10 @@ impl Primitive for Linear {
         let (k, n) = (w.sizes[1], w.sizes[0]);
         let m = o.numel() / n.max(1);
         let (sa, so, sw) = ([m, k], [m, n], [k, n]);
-        let ta = [a.strides.get(a.sizes.len().wrapping_sub(2)).copied().unwrap_or(k), *a.strides.last().unwrap_or(&1)];
+        // From row to row: the stride of the innermost dimension that has more than one; those of size 1 mean nothing.
+        let rows = a.sizes.len().saturating_sub(1);
+        let row = (0..rows).rev().find(|&d| a.sizes[d] != 1).map_or(k, |d| a.strides[d]);
+        let ta = [row, *a.strides.last().unwrap_or(&1)];
         let to = [n, 1];
         let tw = [w.strides[1], w.strides[0]];
         on.matmul(
