@@ -101,7 +101,11 @@ unsafe fn set_grad(t: &Tensor, v: Obj) -> Result<()> {
 }
 unsafe fn set_data(t: &Tensor, v: Obj) -> Result<()> {
     if v.is_null() || !is_tensor(v) {
-        bail!(Type, "Variable data has to be a tensor, but got {}", if v.is_null() { "NULL".into() } else { type_name(v) });
+        bail!(
+            Type,
+            "Variable data has to be a tensor, but got {}",
+            if v.is_null() { "NULL".into() } else { type_name(v) }
+        );
     }
     t.set_data(tensor_of(v))
 }

@@ -62,7 +62,8 @@ pub fn node_object(node: Arc<Node>) -> Result<Obj> {
                 return Ok(o.bind(py).clone().into_ptr());
             }
         }
-        let object = Bound::new(py, PyNode { node, metadata: PyDict::new(py).unbind() }).map_err(|e| from_python(py, e))?;
+        let object =
+            Bound::new(py, PyNode { node, metadata: PyDict::new(py).unbind() }).map_err(|e| from_python(py, e))?;
         Ok(object.into_any().into_ptr())
     })
 }
@@ -99,7 +100,9 @@ impl PyNode {
     fn variable(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         match self.node.variable() {
             Some(t) => Ok(wrap_bound(py, t.clone())?.unbind()),
-            None => Err(PyAttributeError::new_err(format!("'{}' object has no attribute 'variable'", self.node.name()))),
+            None => {
+                Err(PyAttributeError::new_err(format!("'{}' object has no attribute 'variable'", self.node.name())))
+            }
         }
     }
     fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
@@ -224,7 +227,9 @@ pub fn run_engine(
 fn required(o: &Bound<'_, PyAny>, what: &str) -> PyResult<Vec<Tensor>> {
     tensors_of(o)?
         .into_iter()
-        .map(|t| t.ok_or_else(|| PyTypeError::new_err(format!("{what} can be a Tensor or a sequence of Tensors, not None"))))
+        .map(|t| {
+            t.ok_or_else(|| PyTypeError::new_err(format!("{what} can be a Tensor or a sequence of Tensors, not None")))
+        })
         .collect()
 }
 
@@ -344,7 +349,11 @@ impl Backward for PythonFunction {
             let class = self.class.bind(py);
             let base = py.import("flambeau.autograd.function")?.getattr("Function")?;
             // `vjp` is the other name under which a backward may be written.
-            let f = if class.getattr("backward")?.is(&base.getattr("backward")?) { class.getattr("vjp")? } else { class.getattr("backward")? };
+            let f = if class.getattr("backward")?.is(&base.getattr("backward")?) {
+                class.getattr("vjp")?
+            } else {
+                class.getattr("backward")?
+            };
             let r = f.call1(PyTuple::new(py, args)?);
             // The context must not keep what the graph releases.
             let _ = context.delattr("saved_tensors");
@@ -428,7 +437,8 @@ fn _function_apply(py: Python<'_>, cls: &Bound<'_, PyAny>, args: &Bound<'_, PyTu
     };
     // SAFETY: attached.
     let several = unsafe { PyTuple_Check(output.as_ptr()) != 0 };
-    let items: Vec<Bound<'_, PyAny>> = if several { output.try_iter()?.collect::<PyResult<_>>()? } else { vec![output.clone()] };
+    let items: Vec<Bound<'_, PyAny>> =
+        if several { output.try_iter()?.collect::<PyResult<_>>()? } else { vec![output.clone()] };
     if !several && extract(&output).is_none() {
         return Err(PyTypeError::new_err(format!(
             "{}.forward: expected Tensor or tuple of Tensor (got {}) for return value 0",
@@ -467,7 +477,9 @@ fn _function_apply(py: Python<'_>, cls: &Bound<'_, PyAny>, args: &Bound<'_, PyTu
         .into_iter()
         .map(|t| {
             t.map(|t| {
-                let nr = outputs.iter().position(|(o, k)| o.is_same(&t) && matches!(k, CustomOutput::Fresh | CustomOutput::Dirty));
+                let nr = outputs
+                    .iter()
+                    .position(|(o, k)| o.is_same(&t) && matches!(k, CustomOutput::Fresh | CustomOutput::Dirty));
                 SavedValue {
                     version: t.version(),
                     tensor: if nr.is_some() { t.detach() } else { t },

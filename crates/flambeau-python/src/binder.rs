@@ -430,7 +430,14 @@ unsafe fn alias(name: &str) -> Option<&'static str> {
 
 /// Binds one overload. `this` is the first argument of a method, null for a function.
 #[inline(always)]
-unsafe fn bind<'a>(s: &'a Signature, this: Obj, given: *const Obj, n: usize, kw: Obj, b: &mut Binding<'_, 'a>) -> Result<(), Fail> {
+unsafe fn bind<'a>(
+    s: &'a Signature,
+    this: Obj,
+    given: *const Obj,
+    n: usize,
+    kw: Obj,
+    b: &mut Binding<'_, 'a>,
+) -> Result<(), Fail> {
     let params = &s.params[..];
     let bad = |j: usize, o: Obj| if PyErr_Occurred().is_null() { Fail::Bad(j, o) } else { Fail::Raised };
     let mut seen = 0u64;
@@ -687,7 +694,11 @@ unsafe fn finish_slow(
                 if t.dtype().category() < y.dtype().category() {
                     return Err(Error::new(
                         ErrorKind::Runtime,
-                        format!("result type {} can't be cast to the desired output type {}", y.dtype().title(), t.dtype().title()),
+                        format!(
+                            "result type {} can't be cast to the desired output type {}",
+                            y.dtype().title(),
+                            t.dtype().title()
+                        ),
                     ));
                 }
                 flambeau::ops::elementwise::copy_(t, y)?;
@@ -714,7 +725,11 @@ unsafe fn finish_slow(
 }
 
 /// Stores a composite's results in `out=`.
-unsafe fn write_outs(op: &Operator, r: crate::call::Returned, out: &[&Tensor]) -> flambeau::Result<crate::call::Returned> {
+unsafe fn write_outs(
+    op: &Operator,
+    r: crate::call::Returned,
+    out: &[&Tensor],
+) -> flambeau::Result<crate::call::Returned> {
     use crate::call::Returned;
     let results: SmallVec<[Tensor; 3]> = match r {
         Returned::Tensor(t) => SmallVec::from_iter([t]),
@@ -776,7 +791,11 @@ unsafe fn explain(op: &Operator, this: Obj, given: *const Obj, n: usize, kw: Obj
             .skip(is_method as usize)
             .map(|(i, p)| {
                 let star = if i == s.positional { "*, " } else { "" };
-                let ty = p.spelling.trim_end_matches('?').replace("int[*]", "tuple of ints").replace("Tensor[]", "tuple of Tensors");
+                let ty = p
+                    .spelling
+                    .trim_end_matches('?')
+                    .replace("int[*]", "tuple of ints")
+                    .replace("Tensor[]", "tuple of Tensors");
                 let ty = if ty.starts_with("int[") { "tuple of ints".into() } else { ty };
                 match &p.default {
                     Default::Required => format!("{star}{ty} {}", p.name),
@@ -811,16 +830,19 @@ unsafe fn explain(op: &Operator, this: Obj, given: *const Obj, n: usize, kw: Obj
             ),
             Fail::Unknown(k) => format!("{}() got an unexpected keyword argument '{}'", op.name, str_of(*k)),
             Fail::Duplicate(j) => format!("{}() got multiple values for argument '{}'", op.name, s.params[*j].name),
-            Fail::Missing(j) => format!(
-                "{}() missing 1 required positional arguments: \"{}\"",
-                op.name, s.params[*j].name
-            ),
+            Fail::Missing(j) => {
+                format!("{}() missing 1 required positional arguments: \"{}\"", op.name, s.params[*j].name)
+            }
             Fail::Bad(j, o) => format!(
                 "{}(): argument '{}' (position {}) must be {}, not {}",
                 op.name,
                 s.params[*j].name,
                 j + 1 - (is_method as usize).min(*j),
-                s.params[*j].spelling.trim_end_matches('?').replace("int[*]", "tuple of ints").replace("Tensor[]", "tuple of Tensors"),
+                s.params[*j]
+                    .spelling
+                    .trim_end_matches('?')
+                    .replace("int[*]", "tuple of ints")
+                    .replace("Tensor[]", "tuple of Tensors"),
                 describe(*o)
             ),
             Fail::Raised => String::new(),

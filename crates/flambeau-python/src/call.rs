@@ -281,7 +281,8 @@ impl Returned {
                 o
             }
             Returned::Tuple(parts) => {
-                let items: SmallVec<[Obj; 4]> = parts.into_iter().map(|r| r.into_object(std::ptr::null_mut())).collect();
+                let items: SmallVec<[Obj; 4]> =
+                    parts.into_iter().map(|r| r.into_object(std::ptr::null_mut())).collect();
                 tuple_from(&items)
             }
             Returned::List(ts) => {

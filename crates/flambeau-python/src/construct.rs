@@ -41,7 +41,11 @@ pub unsafe fn tensor_from(data: Obj, dtype: Option<DType>, device: Option<Device
     gather(data, 0, &mut g)?;
     let inferred = g.dtype.unwrap_or_else(flambeau::mode::default_dtype);
     let dtype = dtype.unwrap_or(inferred);
-    ensure!(!g.unsigned || dtype == DType::U64 || dtype.is_differentiable(), Runtime, "Overflow when unpacking long long");
+    ensure!(
+        !g.unsigned || dtype == DType::U64 || dtype.is_differentiable(),
+        Runtime,
+        "Overflow when unpacking long long"
+    );
     let t = from_numbers(&g.numbers, &g.sizes, dtype)?;
     let device = device.or_else(types::default_device_if_set);
     place(t, None, device)
@@ -275,7 +279,8 @@ pub unsafe fn legacy(args: Obj, kwargs: Obj) -> Result<Tensor> {
         if PyLong_Check(first) == 0 {
             // A `Size` is sizes, any other sequence data.
             if type_name(first) == "Size" {
-                let sizes: Vec<i64> = (0..sequence_len(first)).map(|i| PyLong_AsLongLong(sequence_item(first, i))).collect();
+                let sizes: Vec<i64> =
+                    (0..sequence_len(first)).map(|i| PyLong_AsLongLong(sequence_item(first, i))).collect();
                 return factory::empty(&sizes, float, Device::Cpu);
             }
             if is_sequence(first) || convert::array_like(first)?.is_some() {

@@ -55,7 +55,10 @@ pub unsafe fn numpy_scalar(o: Obj) -> Option<Number> {
         return None;
     }
     let ty = Py_TYPE(item);
-    let plain = ty == &raw mut PyFloat_Type || ty == &raw mut PyLong_Type || ty == &raw mut PyBool_Type || ty == &raw mut PyComplex_Type;
+    let plain = ty == &raw mut PyFloat_Type
+        || ty == &raw mut PyLong_Type
+        || ty == &raw mut PyBool_Type
+        || ty == &raw mut PyComplex_Type;
     let n = if plain { crate::binder::number(item) } else { None };
     Py_DECREF(item);
     n
@@ -85,7 +88,12 @@ impl Drop for Owner {
 /// The interpreter is attached.
 pub unsafe fn array_like(o: Obj) -> Result<Option<Tensor>> {
     let ty = Py_TYPE(o);
-    if ty == &raw mut PyFloat_Type || ty == &raw mut PyLong_Type || ty == &raw mut PyBool_Type || is_sequence(o) || o == Py_None() {
+    if ty == &raw mut PyFloat_Type
+        || ty == &raw mut PyLong_Type
+        || ty == &raw mut PyBool_Type
+        || is_sequence(o)
+        || o == Py_None()
+    {
         return Ok(None);
     }
     if PyUnicode_Check(o) != 0 || PyType_Check(o) != 0 || is_tensor(o) {

@@ -52,7 +52,12 @@ pub unsafe fn of_type(ty: *mut PyTypeObject) -> Kind {
         return Kind::Disabled;
     }
     // Plain objects that cannot override: the usual mistake of passing one must stay cheap.
-    if ty == Py_TYPE(Py_None()) || ty == &raw mut PyUnicode_Type || ty == &raw mut PyTuple_Type || ty == &raw mut PyList_Type || ty == &raw mut PyDict_Type {
+    if ty == Py_TYPE(Py_None())
+        || ty == &raw mut PyUnicode_Type
+        || ty == &raw mut PyTuple_Type
+        || ty == &raw mut PyList_Type
+        || ty == &raw mut PyDict_Type
+    {
         return Kind::None;
     }
     if ty == TENSOR.ty() {
@@ -67,7 +72,9 @@ pub unsafe fn of_type(ty: *mut PyTypeObject) -> Kind {
             free.set(new_ref(ty.cast()));
         }
         Kind::Disabled
-    } else if PyCFunction_Check(f) != 0 && PyCFunction_GetFunction(f).map(|p| p as usize) == Some(default_function as *const () as usize) {
+    } else if PyCFunction_Check(f) != 0
+        && PyCFunction_GetFunction(f).map(|p| p as usize) == Some(default_function as *const () as usize)
+    {
         Kind::Inherit
     } else {
         Kind::Custom
@@ -206,7 +213,9 @@ unsafe extern "C" fn default_function(cls: Obj, given: *const Obj, n: Py_ssize_t
         };
         let (func, types, args, kwargs) = (named("func", 0), named("types", 1), named("args", 2), named("kwargs", 3));
         if func.is_null() || types.is_null() {
-            return crate::error::raise_py(PyTypeError::new_err("__torch_function__() takes func, types, args and kwargs"));
+            return crate::error::raise_py(PyTypeError::new_err(
+                "__torch_function__() takes func, types, args and kwargs",
+            ));
         }
         if is_sequence(types) {
             for i in 0..sequence_len(types) {
@@ -236,7 +245,9 @@ unsafe extern "C" fn disabled_function(_: Obj, given: *const Obj, n: Py_ssize_t,
     crate::error::guard(null_mut(), || {
         let n = n as usize;
         if n < 1 {
-            return crate::error::raise_py(PyTypeError::new_err("_disabled_torch_function_impl() takes func, types, args and kwargs"));
+            return crate::error::raise_py(PyTypeError::new_err(
+                "_disabled_torch_function_impl() takes func, types, args and kwargs",
+            ));
         }
         let args = if n > 2 { PySequence_Tuple(*given.add(2)) } else { PyTuple_New(0) };
         let kwargs = if n > 3 && *given.add(3) != Py_None() { *given.add(3) } else { null_mut() };
@@ -254,11 +265,16 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     // SAFETY: attached; the method tables live for ever.
     unsafe {
         NAME.set(intern("__torch_function__"));
-        let disabled = PyCFunction_NewEx(method_def("_disabled_torch_function_impl", "", disabled_function), null_mut(), null_mut());
+        let disabled = PyCFunction_NewEx(
+            method_def("_disabled_torch_function_impl", "", disabled_function),
+            null_mut(),
+            null_mut(),
+        );
         let disabled = Bound::from_owned_ptr_or_err(py, disabled)?;
         DISABLED.set(disabled.clone().into_ptr());
         m.add("_disabled_torch_function_impl", disabled)?;
-        let def = method_def("__torch_function__", "Runs an operator and gives its results this class.", default_function);
+        let def =
+            method_def("__torch_function__", "Runs an operator and gives its results this class.", default_function);
         (*def).ml_flags |= METH_CLASS;
         let descr = Bound::from_owned_ptr_or_err(py, PyDescr_NewClassMethod(TENSOR.ty(), def))?;
         m.getattr("Tensor")?.setattr("__torch_function__", descr)?;

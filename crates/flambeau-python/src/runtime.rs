@@ -52,7 +52,12 @@ fn _add_batch_dim<'py>(t: &Bound<'py, PyAny>, dim: i64, level: u32) -> PyResult<
     wrap_bound(t.py(), batch::add_batch_dim(tensor_arg(t)?, dim, level).py()?)
 }
 #[pyfunction]
-fn _remove_batch_dim<'py>(t: &Bound<'py, PyAny>, level: u32, batch_size: i64, out_dim: i64) -> PyResult<Bound<'py, PyAny>> {
+fn _remove_batch_dim<'py>(
+    t: &Bound<'py, PyAny>,
+    level: u32,
+    batch_size: i64,
+    out_dim: i64,
+) -> PyResult<Bound<'py, PyAny>> {
     wrap_bound(t.py(), batch::remove_batch_dim(tensor_arg(t)?, level, batch_size, out_dim).py()?)
 }
 #[pyfunction]
@@ -155,7 +160,12 @@ fn _cuda_memory_allocated(index: u16) -> PyResult<usize> {
 
 /// One optimizer step over lists of tensors. `kind` is "sgd" or "adam"; `numbers` are the step's fields by name.
 #[pyfunction]
-fn _optimizer_step(py: Python<'_>, kind: &str, lists: Vec<Vec<Bound<'_, PyAny>>>, numbers: &Bound<'_, PyDict>) -> PyResult<()> {
+fn _optimizer_step(
+    py: Python<'_>,
+    kind: &str,
+    lists: Vec<Vec<Bound<'_, PyAny>>>,
+    numbers: &Bound<'_, PyDict>,
+) -> PyResult<()> {
     let lists: Vec<Vec<Tensor>> = lists
         .iter()
         .map(|l| l.iter().map(|t| tensor_arg(t).cloned()).collect::<PyResult<_>>())
@@ -209,10 +219,8 @@ fn _safetensors_save(
     path: PathBuf,
     metadata: Option<HashMap<String, String>>,
 ) -> PyResult<()> {
-    let list: Vec<(String, Tensor)> = tensors
-        .iter()
-        .map(|(k, v)| Ok((k.extract::<String>()?, tensor_arg(&v)?.clone())))
-        .collect::<PyResult<_>>()?;
+    let list: Vec<(String, Tensor)> =
+        tensors.iter().map(|(k, v)| Ok((k.extract::<String>()?, tensor_arg(&v)?.clone()))).collect::<PyResult<_>>()?;
     py.detach(|| flambeau::io::save_safetensors(&path, &list, metadata)).py()
 }
 /// The tensors of a safetensors file, by name.

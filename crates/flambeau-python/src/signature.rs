@@ -176,14 +176,7 @@ pub unsafe fn parse(text: &'static str, extra: &'static str) -> Signature {
         }
         None => (text.rfind(')').unwrap_or(text.len()), None),
     };
-    let mut s = Signature {
-        text,
-        params: Vec::new(),
-        positional: 0,
-        required: 0,
-        returns,
-        is_factory: true,
-    };
+    let mut s = Signature { text, params: Vec::new(), positional: 0, required: 0, returns, is_factory: true };
     let mut keyword_only = false;
     for part in split(&text[open + 1..close]).into_iter().chain(split(extra)) {
         if part == "*" {
@@ -215,7 +208,11 @@ pub unsafe fn parse(text: &'static str, extra: &'static str) -> Signature {
             }
         }
         // `out` is one tensor or a tuple of them.
-        let ty = if name == "out" { Type::Object } else { SPELLINGS.iter().position(|s| *s == base).map_or(Type::Object, |i| TYPES[i]) };
+        let ty = if name == "out" {
+            Type::Object
+        } else {
+            SPELLINGS.iter().position(|s| *s == base).map_or(Type::Object, |i| TYPES[i])
+        };
         if matches!(ty, Type::Tensor | Type::Tensors | Type::TensorOrNumber) && name != "out" {
             s.is_factory = false;
         }

@@ -242,7 +242,9 @@ unsafe extern "C" fn nb_int(o: Obj) -> Obj {
 }
 unsafe extern "C" fn nb_float(o: Obj) -> Obj {
     guard(null_mut(), || match item(o) {
-        Ok(Number::Complex(c)) if c.im != 0.0 => raise(err!(Runtime, "value cannot be converted to type double without overflow")),
+        Ok(Number::Complex(c)) if c.im != 0.0 => {
+            raise(err!(Runtime, "value cannot be converted to type double without overflow"))
+        }
         Ok(n) => PyFloat_FromDouble(n.to_f64()),
         Err(e) => raise(e),
     })

@@ -21,10 +21,10 @@ fn annotation(p: &Param) -> String {
         Type::Tensors => "Sequence[Tensor]",
         Type::OptionalTensors => "Sequence[Tensor | None]",
         Type::Str => "str",
-        Type::DType => "dtype",
-        Type::Device => "device | str | _int",
-        Type::Layout => "layout",
-        Type::MemoryFormat => "memory_format",
+        Type::DType => "_dtype",
+        Type::Device => "_device | str | _int",
+        Type::Layout => "_layout",
+        Type::MemoryFormat => "_memory_format",
         Type::Generator => "Generator",
         Type::Object if p.name == "out" => "Tensor | tuple[Tensor, ...]",
         _ => "Any",
@@ -33,6 +33,15 @@ fn annotation(p: &Param) -> String {
         format!("{base} | None")
     } else {
         base.into()
+    }
+}
+
+/// A parameter's name where Python's grammar allows it: some of PyTorch's are keywords.
+pub fn identifier(name: &str) -> String {
+    if matches!(name, "from" | "in" | "is" | "lambda" | "class" | "def" | "global" | "None" | "True" | "False") {
+        format!("{name}_")
+    } else {
+        name.to_string()
     }
 }
 
@@ -67,9 +76,21 @@ fn parameters(row: &'static Row, method: bool, inplace: bool) -> String {
         }
         defaults_begun |= p.default != Default::Required;
         let value = if defaults_begun && p.default != Default::Required { " = ..." } else { "" };
-        parts.push(format!("{}: {}{value}", p.name, annotation(p)));
+        parts.push(format!("{}: {}{value}", identifier(p.name), annotation(p)));
     }
     parts.join(", ")
+}
+
+/// A result type, under the names that no method hides.
+fn result(row: &'static Row) -> &'static str {
+    match row.stub {
+        "int" => "_int",
+        "float" => "_float",
+        "bool" => "_bool",
+        "dtype" => "_dtype",
+        "device" => "_device",
+        other => other,
+    }
 }
 
 /// The text of the stub file.
@@ -110,9 +131,10 @@ fn _stub_text() -> String {
          \x20   def __enter__(self) -> device: ...\n    def __exit__(self, *exc: Any) -> None: ...\n\n\
          class layout: ...\n\nclass memory_format: ...\n\n\
          class Size(tuple[_int, ...]):\n    def numel(self) -> _int: ...\n\n\
-         class Generator:\n    device: device\n    def __init__(self, device: Any = ...) -> None: ...\n\
+         class Generator:\n    device: Any\n    def __init__(self, device: Any = ...) -> None: ...\n\
          \x20   def manual_seed(self, seed: _int) -> Generator: ...\n    def initial_seed(self) -> _int: ...\n\
          \x20   def seed(self) -> _int: ...\n    def get_state(self) -> Tensor: ...\n    def set_state(self, new_state: Tensor) -> Generator: ...\n\n\
+         _dtype: TypeAlias = dtype\n_device: TypeAlias = device\n_layout: TypeAlias = layout\n_memory_format: TypeAlias = memory_format\n\n\
          class OutOfMemoryError(RuntimeError): ...\nclass LinAlgError(RuntimeError): ...\n\n",
     );
     for &d in flambeau::DType::ALL {
@@ -122,9 +144,9 @@ fn _stub_text() -> String {
     for (name, _) in crate::attributes::NAMES {
         let ty = match *name {
             "shape" => "Size",
-            "dtype" => "dtype",
-            "device" => "device",
-            "layout" => "layout",
+            "dtype" => "_dtype",
+            "device" => "_device",
+            "layout" => "_layout",
             "data" => "Tensor",
             "grad" | "_grad" | "_base" => "Tensor | None",
             "ndim" | "itemsize" | "nbytes" | "output_nr" | "_version" => "_int",
@@ -136,7 +158,9 @@ fn _stub_text() -> String {
     for name in properties.keys() {
         let _ = writeln!(out, "    @property\n    def {name}(self) -> Tensor: ...");
     }
-    for op in ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift"] {
+    for op in
+        ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift"]
+    {
         for form in ["", "r", "i"] {
             let _ = writeln!(out, "    def __{form}{op}__(self, other: Any) -> Tensor: ...");
         }
@@ -150,7 +174,9 @@ fn _stub_text() -> String {
     for op in ["neg", "pos", "abs", "invert"] {
         let _ = writeln!(out, "    def __{op}__(self) -> Tensor: ...");
     }
-    for (op, ty) in [("bool", "_bool"), ("int", "_int"), ("float", "_float"), ("index", "_int"), ("len", "_int"), ("hash", "_int")] {
+    for (op, ty) in
+        [("bool", "_bool"), ("int", "_int"), ("float", "_float"), ("index", "_int"), ("len", "_int"), ("hash", "_int")]
+    {
         let _ = writeln!(out, "    def __{op}__(self) -> {ty}: ...");
     }
     out.push_str(
@@ -162,7 +188,7 @@ fn _stub_text() -> String {
             if rows.len() > 1 {
                 out.push_str("    @overload\n");
             }
-            let ret = if *inplace { "Tensor" } else { row.stub };
+            let ret = if *inplace { "Tensor" } else { result(row) };
             let _ = writeln!(out, "    def {name}({}) -> {ret}: ...", parameters(row, true, *inplace));
         }
     }
@@ -172,7 +198,7 @@ fn _stub_text() -> String {
             if rows.len() > 1 {
                 out.push_str("@overload\n");
             }
-            let _ = writeln!(out, "def {name}({}) -> {}: ...", parameters(row, false, false), row.stub);
+            let _ = writeln!(out, "def {name}({}) -> {}: ...", parameters(row, false, false), result(row));
         }
     }
     out

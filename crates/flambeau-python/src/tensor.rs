@@ -212,7 +212,11 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
             slot(Py_tp_new, new as *mut c_void),
             slot(Py_tp_members, members.as_mut_ptr().cast()),
             slot(Py_tp_getset, crate::attributes::table().cast()),
-            slot(Py_tp_doc, c"A multi-dimensional array with a dtype, a device and a place in the autograd graph.".as_ptr() as *mut c_void),
+            slot(
+                Py_tp_doc,
+                c"A multi-dimensional array with a dtype, a device and a place in the autograd graph.".as_ptr()
+                    as *mut c_void,
+            ),
         ];
         slots.extend(crate::slots::table());
         slots.push(slot(0, null_mut()));

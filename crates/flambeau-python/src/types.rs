@@ -216,7 +216,9 @@ pub unsafe fn device_object(d: Device) -> Obj {
 /// The interpreter is attached.
 pub unsafe fn device_of(o: Obj) -> Option<Device> {
     if Py_TYPE(o) == DEVICE_TYPE.ty() {
-        return Python::attach(|py| Some(Bound::from_borrowed_ptr(py, o).cast_into_unchecked::<PyDevice>().get().device));
+        return Python::attach(|py| {
+            Some(Bound::from_borrowed_ptr(py, o).cast_into_unchecked::<PyDevice>().get().device)
+        });
     }
     if PyUnicode_Check(o) != 0 {
         return match Device::parse(str_of(o)) {
@@ -254,7 +256,11 @@ fn set_default_device(device: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         // SAFETY: `device` shows that the interpreter is attached.
         Some(o) => match unsafe { device_of(o.as_ptr()) } {
             Some(d) => Some(d),
-            None => return Err(PyErr::take(o.py()).unwrap_or_else(|| PyTypeError::new_err("set_default_device(): not a device"))),
+            None => {
+                return Err(
+                    PyErr::take(o.py()).unwrap_or_else(|| PyTypeError::new_err("set_default_device(): not a device"))
+                )
+            }
         },
     };
     *DEFAULT_DEVICE.write() = d;
@@ -466,8 +472,9 @@ impl PyGenerator {
         let d = match device {
             None => Device::Cpu,
             // SAFETY: attached.
-            Some(o) => unsafe { device_of(o.as_ptr()) }
-                .ok_or_else(|| PyErr::take(o.py()).unwrap_or_else(|| PyTypeError::new_err("Generator(): not a device")))?,
+            Some(o) => unsafe { device_of(o.as_ptr()) }.ok_or_else(|| {
+                PyErr::take(o.py()).unwrap_or_else(|| PyTypeError::new_err("Generator(): not a device"))
+            })?,
         };
         Ok(PyGenerator(Generator::new(67280421310721), d))
     }
@@ -536,9 +543,10 @@ fn seed_of(seed: &Bound<'_, PyAny>) -> PyResult<u64> {
         // A negative seed counts down from the top, as PyTorch reads it.
         Ok(s) => Ok(s as u64),
         Err(_) => match seed.call_method0("__int__") {
-            Ok(s) => s.extract::<i64>().map(|s| s as u64).map_err(|_| {
-                PyRuntimeError::new_err("Overflow when unpacking long: a seed is a 64-bit integer")
-            }),
+            Ok(s) => s
+                .extract::<i64>()
+                .map(|s| s as u64)
+                .map_err(|_| PyRuntimeError::new_err("Overflow when unpacking long: a seed is a 64-bit integer")),
             Err(_) => Err(PyTypeError::new_err("manual_seed expected a long, but got something else")),
         },
     }
@@ -563,7 +571,8 @@ impl DefaultGenerator {
     fn get_or_init(&self, py: Python<'_>) -> &Py<PyGenerator> {
         self.0.get_or_init(|| {
             #[allow(clippy::expect_used)] // allocating one small object while the module is made
-            Py::new(py, PyGenerator(flambeau::random::default_generator().clone(), Device::Cpu)).expect("the default generator")
+            Py::new(py, PyGenerator(flambeau::random::default_generator().clone(), Device::Cpu))
+                .expect("the default generator")
         })
     }
 }
@@ -713,7 +722,9 @@ fn set_default_dtype(d: &Bound<'_, PyAny>) -> PyResult<()> {
             Ok(())
         }
         Some(_) => Err(PyTypeError::new_err("only floating-point types are supported as the default type")),
-        None => Err(PyTypeError::new_err("invalid dtype object: only floating-point types are supported as the default type")),
+        None => Err(PyTypeError::new_err(
+            "invalid dtype object: only floating-point types are supported as the default type",
+        )),
     }
 }
 /// The dtype of new floating-point tensors.

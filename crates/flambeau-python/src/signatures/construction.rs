@@ -12,7 +12,13 @@ use flambeau::ops::{elementwise, factory, view};
 use flambeau::{DType, Device, Number, Result, Tensor};
 use pyo3::prelude::*;
 
-fn tensor(data: Object, dtype: Option<DType>, device: Option<Device>, requires_grad: bool, _pin: bool) -> Result<Tensor> {
+fn tensor(
+    data: Object,
+    dtype: Option<DType>,
+    device: Option<Device>,
+    requires_grad: bool,
+    _pin: bool,
+) -> Result<Tensor> {
     // SAFETY: rows that take objects run attached.
     let t = unsafe { tensor_from(data.0, dtype, device)? };
     if requires_grad {
@@ -32,10 +38,22 @@ fn as_tensor(data: Object, dtype: Option<DType>, device: Option<Device>) -> Resu
                 None => return tensor_from(data.0, dtype, device),
             }
         };
-        convert_to(&t, device.or_else(|| if is_tensor(data.0) { None } else { default_device_if_set() }), dtype, false, None)
+        convert_to(
+            &t,
+            device.or_else(|| if is_tensor(data.0) { None } else { default_device_if_set() }),
+            dtype,
+            false,
+            None,
+        )
     }
 }
-fn asarray(data: Object, dtype: Option<DType>, device: Option<Device>, copy: Option<bool>, requires_grad: bool) -> Result<Tensor> {
+fn asarray(
+    data: Object,
+    dtype: Option<DType>,
+    device: Option<Device>,
+    copy: Option<bool>,
+    requires_grad: bool,
+) -> Result<Tensor> {
     // SAFETY: as in `tensor`.
     let buffer = unsafe { pyo3::ffi::PyBytes_Check(data.0) != 0 || pyo3::ffi::PyByteArray_Check(data.0) != 0 };
     let t = if copy == Some(true) {
@@ -159,7 +177,13 @@ fn to_type(t: &Tensor, dtype: Option<Object>, _: bool) -> Result<crate::call::Re
     };
     Ok(elementwise::to_dtype(t, d)?.returned())
 }
-fn new_tensor(t: &Tensor, data: Object, dtype: Option<DType>, device: Option<Device>, requires_grad: bool) -> Result<Tensor> {
+fn new_tensor(
+    t: &Tensor,
+    data: Object,
+    dtype: Option<DType>,
+    device: Option<Device>,
+    requires_grad: bool,
+) -> Result<Tensor> {
     tensor(data, dtype.or(Some(t.dtype())), device.or(Some(t.device())), requires_grad, false)
 }
 fn new_full(
@@ -176,7 +200,13 @@ fn new_full(
     }
     Ok(out)
 }
-fn new_empty(t: &Tensor, sizes: &[i64], dtype: Option<DType>, device: Option<Device>, requires_grad: bool) -> Result<Tensor> {
+fn new_empty(
+    t: &Tensor,
+    sizes: &[i64],
+    dtype: Option<DType>,
+    device: Option<Device>,
+    requires_grad: bool,
+) -> Result<Tensor> {
     let out = factory::empty(sizes, dtype.unwrap_or(t.dtype()), device.unwrap_or(t.device()))?;
     if requires_grad {
         out.set_requires_grad(true)?;

@@ -189,7 +189,13 @@ fn logit(input: &Tensor, eps: Option<f64>, dest: Dest<'_>) -> Result<Tensor> {
         }
     }
 }
-fn nan_to_num(input: &Tensor, nan: Option<f64>, posinf: Option<f64>, neginf: Option<f64>, dest: Dest<'_>) -> Result<Tensor> {
+fn nan_to_num(
+    input: &Tensor,
+    nan: Option<f64>,
+    posinf: Option<f64>,
+    neginf: Option<f64>,
+    dest: Dest<'_>,
+) -> Result<Tensor> {
     let largest = match input.dtype().to_real() {
         DType::F16 => 65504.0,
         DType::BF16 => 3.3895313892515355e38,
@@ -232,7 +238,8 @@ fn mvlgamma(input: &Tensor, p: i64) -> Result<Tensor> {
     if p < 1 {
         return Err(err!(Runtime, "p has to be greater than or equal to 1"));
     }
-    let mut sum = elementwise::add(&elementwise::lgamma(input)?, (p * (p - 1)) as f64 * 0.25 * std::f64::consts::PI.ln())?;
+    let mut sum =
+        elementwise::add(&elementwise::lgamma(input)?, (p * (p - 1)) as f64 * 0.25 * std::f64::consts::PI.ln())?;
     for j in 1..p {
         sum = elementwise::add(&sum, &elementwise::lgamma(&elementwise::sub(input, j as f64 / 2.0)?)?)?;
     }
@@ -266,11 +273,21 @@ fn addcdiv(input: &Tensor, a: &Tensor, b: &Tensor, value: Number, dest: Dest<'_>
 }
 fn lerp(input: &Tensor, end: &Tensor, weight: Value<'_>, dest: Dest<'_>) -> Result<Tensor> {
     if input.dtype() != end.dtype() {
-        return Err(err!(Runtime, "expected dtype {} for `end` but got dtype {}", input.dtype().name(), end.dtype().name()));
+        return Err(err!(
+            Runtime,
+            "expected dtype {} for `end` but got dtype {}",
+            input.dtype().name(),
+            end.dtype().name()
+        ));
     }
     if let Value::Tensor(w) = weight {
         if w.dtype() != input.dtype() && !(w.dim() == 0) {
-            return Err(err!(Runtime, "expected dtype {} for `weight` but got dtype {}", input.dtype().name(), w.dtype().name()));
+            return Err(err!(
+                Runtime,
+                "expected dtype {} for `weight` but got dtype {}",
+                input.dtype().name(),
+                w.dtype().name()
+            ));
         }
     }
     elementwise::map(ScalarFn::Lerp, &[input.into(), end.into(), weight], dest)

@@ -11,13 +11,18 @@ fn kind(d: Option<DType>) -> DType {
     d.unwrap_or_else(flambeau::mode::default_dtype)
 }
 fn like(t: &Tensor, dtype: Option<DType>, device: Option<Device>, format: Option<MemoryFormat>) -> Result<Tensor> {
-    if dtype.is_none_or(|d| d == t.dtype()) && device.is_none_or(|d| d == t.device()) && format.is_none_or(|f| f == MemoryFormat::Preserve) {
+    if dtype.is_none_or(|d| d == t.dtype())
+        && device.is_none_or(|d| d == t.device())
+        && format.is_none_or(|f| f == MemoryFormat::Preserve)
+    {
         return factory::empty_like(t);
     }
     let (dtype, device) = (dtype.unwrap_or(t.dtype()), device.unwrap_or(t.device()));
     let strides = match format {
         Some(MemoryFormat::Contiguous) => flambeau::core::contiguous_strides(&t.sizes()),
-        Some(MemoryFormat::ChannelsLast | MemoryFormat::ChannelsLast3d) => flambeau::core::channels_last_strides(&t.sizes()),
+        Some(MemoryFormat::ChannelsLast | MemoryFormat::ChannelsLast3d) => {
+            flambeau::core::channels_last_strides(&t.sizes())
+        }
         _ => flambeau::core::preserve_strides(&t.sizes(), &t.strides()),
     };
     factory::empty_strided(&t.sizes(), &strides, dtype, device)

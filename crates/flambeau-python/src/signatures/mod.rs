@@ -223,10 +223,8 @@ unsafe fn named_tuple(name: &'static str, fields: &[&'static str]) -> *mut PyTyp
     if let Some((_, ty)) = list.iter().find(|(n, _)| *n == name) {
         return *ty;
     }
-    let mut table: Vec<PyStructSequence_Field> = fields
-        .iter()
-        .map(|f| PyStructSequence_Field { name: leak_cstr(f).as_ptr(), doc: std::ptr::null() })
-        .collect();
+    let mut table: Vec<PyStructSequence_Field> =
+        fields.iter().map(|f| PyStructSequence_Field { name: leak_cstr(f).as_ptr(), doc: std::ptr::null() }).collect();
     table.push(PyStructSequence_Field { name: std::ptr::null(), doc: std::ptr::null() });
     let mut desc = PyStructSequence_Desc {
         name: leak_cstr(&format!("torch.return_types.{}", name.rsplit('.').next().unwrap_or(name))).as_ptr(),
@@ -255,7 +253,11 @@ unsafe extern "C" fn named_repr(o: Obj, _: *const Obj, _: Py_ssize_t, _: Obj) ->
         .map(|i| format!("{}={}", str_of(PyTuple_GetItem(fields, i)), repr_of(PyTuple_GetItem(o, i))))
         .collect();
     Py_DECREF(fields);
-    str_object(&format!("torch.return_types.{}(\n{})", type_name(o).rsplit('.').next().unwrap_or(""), parts.join(",\n")))
+    str_object(&format!(
+        "torch.return_types.{}(\n{})",
+        type_name(o).rsplit('.').next().unwrap_or(""),
+        parts.join(",\n")
+    ))
 }
 
 unsafe fn overload(row: &'static Row, inplace: bool) -> Overload {
@@ -296,8 +298,8 @@ fn doc(op: &Operator, is_method: bool) -> String {
             signature::Default::Str(s) => Some(format!("'{s}'")),
             signature::Default::Ints(l) => Some(format!("{l:?}")),
         };
-        let name = if i == 0 && is_method { "$self" } else { p.name };
-        parts.push(value.map_or(name.to_string(), |v| format!("{name}={v}")));
+        let name = if i == 0 && is_method { "$self".into() } else { crate::stub::identifier(p.name) };
+        parts.push(value.map_or(name.clone(), |v| format!("{name}={v}")));
     }
     let texts: Vec<&str> = op.overloads.iter().map(|o| o.signature.text).collect();
     format!("{}({})\n--\n\n{}", op.name, parts.join(", "), texts.join("\n"))
@@ -311,7 +313,14 @@ struct Installer<'py> {
 
 impl Installer<'_> {
     /// Makes one operator of `rows` and gives it to Python.
-    unsafe fn install(&mut self, path: &'static str, rows: &[&'static Row], inplace: bool, function: bool, method: bool) -> PyResult<()> {
+    unsafe fn install(
+        &mut self,
+        path: &'static str,
+        rows: &[&'static Row],
+        inplace: bool,
+        function: bool,
+        method: bool,
+    ) -> PyResult<()> {
         if rows.is_empty() {
             return Ok(());
         }
@@ -320,7 +329,8 @@ impl Installer<'_> {
         for o in &overloads {
             assert!(o.signature.params.len() <= crate::call::MAX_PARAMS, "{}: too many parameters", o.signature.text);
         }
-        let operator = Box::new(Operator { name, path, inplace, overloads, function: Global::new(), method: Global::new() });
+        let operator =
+            Box::new(Operator { name, path, inplace, overloads, function: Global::new(), method: Global::new() });
         let (op, as_function, as_method) = binder::install(self.next, operator);
         self.next += 1;
         if function {
@@ -389,13 +399,18 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
         add(path);
         for alias in aliases(row) {
             // An alias without dots lives beside its operator.
-            add(if alias.contains('.') || prefix.is_empty() { alias } else { Box::leak(format!("{prefix}{alias}").into_boxed_str()) });
+            add(if alias.contains('.') || prefix.is_empty() {
+                alias
+            } else {
+                Box::leak(format!("{prefix}{alias}").into_boxed_str())
+            });
         }
     });
     let mut installer = Installer { py, next: 0, operators: PyDict::new(py) };
     for path in order {
         let Some(rows) = groups.get(path) else { continue };
-        let with = |form: Form| -> Vec<&'static Row> { rows.iter().copied().filter(|r| binder::has(r, form)).collect() };
+        let with =
+            |form: Form| -> Vec<&'static Row> { rows.iter().copied().filter(|r| binder::has(r, form)).collect() };
         let (functions, methods) = (with(Form::Function), with(Form::Method));
         // SAFETY: `m` shows that the interpreter is attached.
         unsafe {

@@ -41,7 +41,11 @@ fn matrix_norm(t: &Tensor, ord: f64, dim: &[i64], keepdim: bool, dtype: Option<D
         _ => return Err(err!(Runtime, "linalg.matrix_norm: Order {ord} not supported.")),
     };
     let sums = reduction::sum(&elementwise::abs(&x)?, &[sum_over], true)?;
-    let best = if ord > 0.0 { reduction::amax(&sums, &[best_over], true, Dest::New)? } else { reduction::amin(&sums, &[best_over], true, Dest::New)? };
+    let best = if ord > 0.0 {
+        reduction::amax(&sums, &[best_over], true, Dest::New)?
+    } else {
+        reduction::amin(&sums, &[best_over], true, Dest::New)?
+    };
     if keepdim {
         return Ok(best);
     }

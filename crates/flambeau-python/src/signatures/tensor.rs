@@ -31,12 +31,16 @@ fn backward(
                     .try_iter()?
                     .map(|i| {
                         let i = i?;
-                        extract(&i).cloned().ok_or_else(|| pyo3::exceptions::PyTypeError::new_err("inputs must be tensors"))
+                        extract(&i)
+                            .cloned()
+                            .ok_or_else(|| pyo3::exceptions::PyTypeError::new_err("inputs must be tensors"))
                     })
                     .collect::<PyResult<_>>()?,
             };
             if list.is_empty() {
-                return Err(pyo3::exceptions::PyRuntimeError::new_err("'inputs' argument to backward() cannot be empty."));
+                return Err(pyo3::exceptions::PyRuntimeError::new_err(
+                    "'inputs' argument to backward() cannot be empty.",
+                ));
             }
             Ok(list)
         })?),
@@ -54,7 +58,11 @@ fn detach_(t: &Tensor) -> Result<Tensor> {
     Ok(t.clone())
 }
 fn data_ptr(t: &Tensor) -> Result<i64> {
-    ensure!(t.as_batched().is_none(), Runtime, "Cannot access data pointer of Tensor that doesn't have storage (inside vmap)");
+    ensure!(
+        t.as_batched().is_none(),
+        Runtime,
+        "Cannot access data pointer of Tensor that doesn't have storage (inside vmap)"
+    );
     if t.device() == Device::Meta || t.numel() == 0 {
         return Ok(0);
     }
@@ -100,7 +108,11 @@ fn dim_order(t: &Tensor) -> Result<Dims> {
 /// `Tensor._make_subclass(cls, data, require_grad)`: the data's memory as an object of a subclass.
 #[pyfunction]
 #[pyo3(signature = (cls, data, require_grad=false))]
-pub fn make_subclass<'py>(cls: &Bound<'py, PyAny>, data: &Bound<'py, PyAny>, require_grad: bool) -> PyResult<Bound<'py, PyAny>> {
+pub fn make_subclass<'py>(
+    cls: &Bound<'py, PyAny>,
+    data: &Bound<'py, PyAny>,
+    require_grad: bool,
+) -> PyResult<Bound<'py, PyAny>> {
     let Some(t) = extract(data) else {
         return Err(pyo3::exceptions::PyTypeError::new_err("_make_subclass(): data must be a Tensor"));
     };
@@ -232,10 +244,14 @@ pub fn _rebuild_tensor<'py>(
     state: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
     // SAFETY: attached.
-    let d = unsafe { types::dtype_of(dtype.as_ptr()) }.ok_or_else(|| pyo3::exceptions::PyTypeError::new_err("not a dtype"))?;
+    let d = unsafe { types::dtype_of(dtype.as_ptr()) }
+        .ok_or_else(|| pyo3::exceptions::PyTypeError::new_err("not a dtype"))?;
     let want = sizes.iter().product::<i64>() as usize * d.size();
     if want != bytes.len() {
-        return Err(pyo3::exceptions::PyValueError::new_err(format!("{} bytes cannot be a tensor of sizes {sizes:?}", bytes.len())));
+        return Err(pyo3::exceptions::PyValueError::new_err(format!(
+            "{} bytes cannot be a tensor of sizes {sizes:?}",
+            bytes.len()
+        )));
     }
     let raw = Tensor::from_slice(bytes, &[bytes.len() as i64]).py()?;
     let strides = flambeau::core::contiguous_strides(&sizes);
@@ -279,7 +295,10 @@ fn set_(t: &Tensor, source: Option<&Tensor>) -> Result<Tensor> {
 }
 fn is_set_to(t: &Tensor, other: &Tensor) -> Result<bool> {
     let (a, b) = (t.meta(), other.meta());
-    Ok(std::sync::Arc::ptr_eq(&a.storage, &b.storage) && a.offset == b.offset && a.sizes == b.sizes && a.strides == b.strides)
+    Ok(std::sync::Arc::ptr_eq(&a.storage, &b.storage)
+        && a.offset == b.offset
+        && a.sizes == b.sizes
+        && a.strides == b.strides)
 }
 /// The values of a one-element tensor.
 fn item(t: &Tensor) -> Result<Returned> {

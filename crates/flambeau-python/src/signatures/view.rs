@@ -39,7 +39,8 @@ fn repeat_by(t: &Tensor, repeats: &Tensor, dim: Option<i64>) -> Result<Tensor> {
     if counts.iter().any(|c| *c < 0) {
         return Err(err!(Runtime, "repeats can not be negative"));
     }
-    let places: Vec<i64> = counts.iter().enumerate().flat_map(|(i, &c)| std::iter::repeat_n(i as i64, c as usize)).collect();
+    let places: Vec<i64> =
+        counts.iter().enumerate().flat_map(|(i, &c)| std::iter::repeat_n(i as i64, c as usize)).collect();
     indexing::index_select(&t, dim, &Tensor::from_slice(&places, &[places.len() as i64])?)
 }
 fn rot90(t: &Tensor, k: i64, dims: &[i64]) -> Result<Tensor> {
@@ -52,7 +53,12 @@ fn rot90(t: &Tensor, k: i64, dims: &[i64]) -> Result<Tensor> {
     }
     let (a, b) = (flambeau::core::wrap_dim(dims[0], n)? as i64, flambeau::core::wrap_dim(dims[1], n)? as i64);
     if a == b {
-        return Err(err!(Runtime, "expected rotation dims to be different, but got dim0 = {} and dim1 = {}", dims[0], dims[1]));
+        return Err(err!(
+            Runtime,
+            "expected rotation dims to be different, but got dim0 = {} and dim1 = {}",
+            dims[0],
+            dims[1]
+        ));
     }
     match k.rem_euclid(4) {
         1 => view::transpose(&view::flip(t, &[b])?, a, b),
@@ -63,7 +69,11 @@ fn rot90(t: &Tensor, k: i64, dims: &[i64]) -> Result<Tensor> {
 }
 fn nsplit(t: &Tensor, n: i64, dim: i64, least: usize, name: &str) -> Result<Vec<Tensor>> {
     if t.dim() < least {
-        return Err(err!(Runtime, "torch.{name} requires a tensor with at least {least} dimension, but got a tensor with {} dimensions!", t.dim()));
+        return Err(err!(
+            Runtime,
+            "torch.{name} requires a tensor with at least {least} dimension, but got a tensor with {} dimensions!",
+            t.dim()
+        ));
     }
     let dim = if name == "hsplit" && t.dim() == 1 { 0 } else { dim };
     if n <= 0 || t.size(dim)? % n != 0 {
@@ -73,7 +83,11 @@ fn nsplit(t: &Tensor, n: i64, dim: i64, least: usize, name: &str) -> Result<Vec<
 }
 fn nsplit_at(t: &Tensor, at: &[i64], dim: i64, least: usize, name: &str) -> Result<Vec<Tensor>> {
     if t.dim() < least {
-        return Err(err!(Runtime, "torch.{name} requires a tensor with at least {least} dimension, but got a tensor with {} dimensions!", t.dim()));
+        return Err(err!(
+            Runtime,
+            "torch.{name} requires a tensor with at least {least} dimension, but got a tensor with {} dimensions!",
+            t.dim()
+        ));
     }
     view::tensor_split_at(t, at, if name == "hsplit" && t.dim() == 1 { 0 } else { dim })
 }
