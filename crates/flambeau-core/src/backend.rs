@@ -210,7 +210,15 @@ pub trait Backend: Send + Sync {
     fn conv_weight_grad(&self, g: &Operand, x: &Operand, geometry: &Conv, gw: &Operand) -> Result<()>;
     /// Attention of q (n, h, l, e), k (n, h, s, e), v (n, h, s, f) into out (n, h, l, f), and the logarithm of each row's sum
     /// of exponentials (n, h, l), float32 or float64. A row that sees nothing gives zeros.
-    fn attention(&self, _q: &Operand, _k: &Operand, _v: &Operand, _p: &Attention, _out: &Operand, _lse: &Operand) -> Result<()> {
+    fn attention(
+        &self,
+        _q: &Operand,
+        _k: &Operand,
+        _v: &Operand,
+        _p: &Attention,
+        _out: &Operand,
+        _lse: &Operand,
+    ) -> Result<()> {
         unsupported("attention")
     }
     fn attention_grad(
@@ -272,7 +280,14 @@ pub trait Backend: Send + Sync {
     ///
     /// # Errors
     /// `Index` for a target outside the classes.
-    fn cross_entropy(&self, _logits: &Operand, _target: &Operand, _ignore: i64, _loss: &Operand, _lse: &Operand) -> Result<()> {
+    fn cross_entropy(
+        &self,
+        _logits: &Operand,
+        _target: &Operand,
+        _ignore: i64,
+        _loss: &Operand,
+        _lse: &Operand,
+    ) -> Result<()> {
         unsupported("cross_entropy")
     }
     /// `(exp(logits - lse) - onehot(target)) g` by row, 0 where target is `ignore`; `g` has one value a row (stride 0 when

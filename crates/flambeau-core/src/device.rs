@@ -21,20 +21,16 @@ impl Device {
     /// `Runtime` for an unknown device type or a malformed index.
     pub fn parse(text: &str) -> Result<Device> {
         let (kind, index) = match text.split_once(':') {
-            Some((kind, index)) => (
-                kind,
-                index.parse::<u16>().map_err(|_| err!(Runtime, "Invalid device string: '{text}'"))?,
-            ),
+            Some((kind, index)) => {
+                (kind, index.parse::<u16>().map_err(|_| err!(Runtime, "Invalid device string: '{text}'"))?)
+            }
             None => (text, 0),
         };
         match kind {
             "cpu" => Ok(Device::Cpu),
             "cuda" => Ok(Device::Cuda(index)),
             "meta" => Ok(Device::Meta),
-            _ => Err(err!(
-                Runtime,
-                "Expected one of cpu, cuda, meta device type at start of device string: {text}"
-            )),
+            _ => Err(err!(Runtime, "Expected one of cpu, cuda, meta device type at start of device string: {text}")),
         }
     }
     /// The device type alone: `"cpu"`, `"cuda"`, `"meta"`.

@@ -140,11 +140,7 @@ pub fn check_sizes(sizes: &[i64], dtype: DType) -> Result<()> {
     let mut bytes = dtype.size() as i64;
     for &n in sizes {
         if n < 0 {
-            bail!(
-                Runtime,
-                "Trying to create tensor with negative dimension {n}: {}",
-                Shape(sizes)
-            );
+            bail!(Runtime, "Trying to create tensor with negative dimension {n}: {}", Shape(sizes));
         }
         bytes = match bytes.checked_mul(n) {
             Some(b) => b,
@@ -185,12 +181,7 @@ pub fn broadcast_shapes(a: &[i64], b: &[i64]) -> Result<Dims> {
 pub fn wrap_dim(dim: i64, n: usize) -> Result<usize> {
     let m = n.max(1) as i64;
     if dim < -m || dim >= m {
-        bail!(
-            Index,
-            "Dimension out of range (expected to be in range of [{}, {}], but got {dim})",
-            -m,
-            m - 1
-        );
+        bail!(Index, "Dimension out of range (expected to be in range of [{}, {}], but got {dim})", -m, m - 1);
     }
     Ok(if dim < 0 { dim + m } else { dim } as usize)
 }

@@ -126,15 +126,34 @@ fn plain(program: &Program, x: &[Operand], out: &[Operand], total: usize) -> boo
         || !o.is_contiguous()
         || !x.iter().all(|i| i.dtype == dtype && i.is_contiguous())
         || !program.inputs.iter().all(|i| *i == Input::Operand(step.class))
-        || !apart(o, x)
     {
+        return false;
+    }
+    // Exactly an operand's memory is staged; anything else that overlaps is not for here.
+    let in_place = x.iter().any(|i| i.ptr == o.ptr);
+    if !x.iter().all(|i| i.ptr == o.ptr || apart(o, &[*i])) {
         return false;
     }
     let Some(kernel) = kernel(f, step.class) else { return false };
     let at = |lo: usize, k: usize| x[step.args[k] as usize].ptr.wrapping_add(lo * dtype.size()) as *const u8;
     let run = |lo: usize, hi: usize| {
-        // SAFETY: every operand has elements lo..hi contiguous in the class's form, and the output overlaps none of them.
-        unsafe { kernel(hi - lo, at(lo, 0), at(lo, 1), at(lo, 2), at(lo, 3), o.ptr.wrapping_add(lo * dtype.size())) }
+        let dst = |lo: usize| o.ptr.wrapping_add(lo * dtype.size());
+        if !in_place {
+            // SAFETY: every operand has elements lo..hi contiguous in the class's form, and the output overlaps none of them.
+            unsafe { kernel(hi - lo, at(lo, 0), at(lo, 1), at(lo, 2), at(lo, 3), dst(lo)) };
+            return;
+        }
+        let mut buffer = std::mem::MaybeUninit::<[u128; TILE]>::uninit();
+        let buffer = buffer.as_mut_ptr() as *mut u8;
+        for lo in (lo..hi).step_by(TILE) {
+            let n = TILE.min(hi - lo);
+            // SAFETY: as above, into a buffer that holds a tile of any class; then it is copied over the operand's elements,
+            // which have been read.
+            unsafe {
+                kernel(n, at(lo, 0), at(lo, 1), at(lo, 2), at(lo, 3), buffer);
+                std::ptr::copy_nonoverlapping(buffer, dst(lo), n * dtype.size());
+            }
+        }
     };
     if total < 2 * GRAIN {
         run(0, total);

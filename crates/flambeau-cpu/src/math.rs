@@ -167,17 +167,36 @@ pub fn erf_f32<I: Isa>(x0: f32) -> f32 {
     b = fma::<I>(b, s, -1.426_473_9e-2);
     x * a / b
 }
-/// `sin x` (cosine when `shift` is 1) by reduction to [-π/2, π/2] in three parts of π; large arguments go to the system.
+/// 1/π in pieces of 28 bits: the product of a piece with an f32 is exact in f64.
+const FRAC_1_PI_PIECES: [f64; 7] = [
+    0.31830988451838493,
+    1.665405729989189e-09,
+    8.076898901962902e-18,
+    3.8483524236783526e-26,
+    8.341433828509763e-35,
+    5.794356641444275e-44,
+    3.5269795374180254e-52,
+];
+
+/// `sin x`, or the cosine. x/π is reduced modulo 2 piece by piece, exactly, so that every finite f32 comes out right without a
+/// branch; then an odd polynomial on [-π/2, π/2].
 #[inline(always)]
 fn sin_f32<I: Isa>(x: f32, cosine: bool) -> f32 {
-    let t = if cosine { fma::<I>(x, std::f32::consts::FRAC_1_PI, 0.5) } else { x * std::f32::consts::FRAC_1_PI };
-    let t = t + MAGIC;
-    let q = (t - MAGIC) - if cosine { 0.5 } else { 0.0 };
-    let sign = bits(t) << 31;
-    let mut r = fma::<I>(q, -3.140_625, x);
-    r = fma::<I>(q, -9.670_257_6e-4, r);
-    r = fma::<I>(q, -6.277_114_2e-7, r);
-    r = fma::<I>(q, -1.215_421e-10, r);
+    let wide = x as f64;
+    let modulo_2 = |t: f64| t - 2.0 * (t * 0.5).round_ties_even();
+    let lead = modulo_2(wide * FRAC_1_PI_PIECES[0]);
+    let mut tail = modulo_2(wide * FRAC_1_PI_PIECES[6]);
+    tail += modulo_2(wide * FRAC_1_PI_PIECES[5]);
+    tail += modulo_2(wide * FRAC_1_PI_PIECES[4]);
+    tail += modulo_2(wide * FRAC_1_PI_PIECES[3]);
+    tail += modulo_2(wide * FRAC_1_PI_PIECES[2]);
+    tail += modulo_2(wide * FRAC_1_PI_PIECES[1]);
+    // cos(πt) = sin(π(t + ½)); the half goes to the integer so that the difference stays exact.
+    let half = if cosine { 0.5 } else { 0.0 };
+    let n = (lead + tail + half).round_ties_even();
+    let r = (((lead - (n - half)) + tail) * PI) as f32;
+    // Odd multiples of π change the sign: the integer's last bit.
+    let sign = bits(n as f32 + MAGIC) << 31;
     let s = r * r;
     let mut p = fma::<I>(2.608_316e-6, s, -1.981_069e-4);
     p = fma::<I>(p, s, 8.333_079e-3);
@@ -502,19 +521,11 @@ impl<I: Isa> Math<I, f32> {
     }
     #[inline(always)]
     pub fn sin(self, a: f32) -> f32 {
-        if a.abs() < 8192.0 {
-            sin_f32::<I>(a, false)
-        } else {
-            (a as f64).sin() as f32
-        }
+        sin_f32::<I>(a, false)
     }
     #[inline(always)]
     pub fn cos(self, a: f32) -> f32 {
-        if a.abs() < 8192.0 {
-            sin_f32::<I>(a, true)
-        } else {
-            (a as f64).cos() as f32
-        }
+        sin_f32::<I>(a, true)
     }
     #[inline(always)]
     pub fn tanh(self, a: f32) -> f32 {

@@ -132,7 +132,7 @@ fn ulps(got: f64, want: f64) -> f64 {
 #[test]
 fn single_precision_functions_are_accurate() {
     type Case = (ScalarFn, fn(f64) -> f64, f64, f64, f64);
-    let cases: [Case; 12] = [
+    let cases: [Case; 14] = [
         (ScalarFn::Exp, f64::exp, -110.0, 95.0, 1.5),
         (ScalarFn::Expm1, f64::exp_m1, -30.0, 95.0, 2.0),
         (ScalarFn::Expm1, f64::exp_m1, -0.6, 0.6, 2.0),
@@ -144,6 +144,8 @@ fn single_precision_functions_are_accurate() {
         (ScalarFn::Tanh, f64::tanh, -10.0, 10.0, 2.0),
         (ScalarFn::Sin, f64::sin, -100.0, 100.0, 2.0),
         (ScalarFn::Cos, f64::cos, -100.0, 100.0, 2.0),
+        (ScalarFn::Sin, f64::sin, -1e30, 1e30, 2.0),
+        (ScalarFn::Cos, f64::cos, -1e7, 1e7, 2.0),
         (ScalarFn::Sigmoid, |x| 1.0 / (1.0 + (-x).exp()), -80.0, 80.0, 2.5),
     ];
     for (f, exact, lo, hi, limit) in cases {

@@ -49,11 +49,7 @@ impl Allocator {
         let want = rounded(nbytes);
         let mut state = self.0.lock();
         let most = want + want / SLACK;
-        let cached = state
-            .free
-            .range(want..=most)
-            .find(|(_, list)| !list.is_empty())
-            .map(|(size, _)| *size);
+        let cached = state.free.range(want..=most).find(|(_, list)| !list.is_empty()).map(|(size, _)| *size);
         if let Some(size) = cached {
             if let Some(address) = state.free.get_mut(&size).and_then(|list| list.pop()) {
                 state.in_use += size;

@@ -22,15 +22,8 @@ impl Walk {
         Walk::collapse_in(sizes, strides, |_, _| true)
     }
     /// The same with `may_merge(outer, inner)` to keep dimensions apart.
-    pub fn collapse_in(
-        sizes: &[i64],
-        strides: &[&[i64]],
-        may_merge: impl Fn(usize, usize) -> bool,
-    ) -> Walk {
-        let mut walk = Walk {
-            sizes: Reversed::new(),
-            strides: strides.iter().map(|_| Reversed::new()).collect(),
-        };
+    pub fn collapse_in(sizes: &[i64], strides: &[&[i64]], may_merge: impl Fn(usize, usize) -> bool) -> Walk {
+        let mut walk = Walk { sizes: Reversed::new(), strides: strides.iter().map(|_| Reversed::new()).collect() };
         let mut last = usize::MAX;
         for d in (0..sizes.len()).rev() {
             if sizes[d] == 1 {
@@ -39,10 +32,7 @@ impl Walk {
             let top = walk.sizes.len();
             let even = top > 0
                 && may_merge(d, last)
-                && strides
-                    .iter()
-                    .zip(&walk.strides)
-                    .all(|(s, w)| s[d] == w[top - 1] * walk.sizes[top - 1]);
+                && strides.iter().zip(&walk.strides).all(|(s, w)| s[d] == w[top - 1] * walk.sizes[top - 1]);
             if even {
                 walk.sizes[top - 1] *= sizes[d];
             } else {
@@ -91,17 +81,13 @@ impl Args {
     }
     /// `long long x[3]` and the like.
     pub fn array(&mut self, values: &[i64], len: usize) -> &mut Self {
-        self.0
-            .extend((0..len).map(|d| values.get(d).copied().unwrap_or(0) as u64));
+        self.0.extend((0..len).map(|d| values.get(d).copied().unwrap_or(0) as u64));
         self
     }
     /// `Walk`
     pub fn walk(&mut self, sizes: &[i64]) -> &mut Self {
         let n: i64 = sizes.iter().product();
-        self.i64(n)
-            .i64(sizes.len() as i64)
-            .i64((n <= u32::MAX as i64) as i64)
-            .array(sizes, MAX_RANK)
+        self.i64(n).i64(sizes.len() as i64).i64((n <= u32::MAX as i64) as i64).array(sizes, MAX_RANK)
     }
     /// `Operand`
     pub fn operand(&mut self, x: &Operand, strides: &[i64]) -> &mut Self {

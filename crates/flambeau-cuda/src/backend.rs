@@ -63,45 +63,25 @@ impl CudaBackend {
         let error = allocator.alloc(&*driver, index, 32)?;
         // SAFETY: 32 bytes that were just allocated.
         unsafe { driver.memset(error, 0, 32)? };
-        let blocking = driver.is_emulated()
-            || std::env::var_os("FLAMBEAU_CUDA_BLOCKING").is_some_and(|v| v != "0");
-        Ok(CudaBackend {
-            index,
-            driver,
-            allocator,
-            kernels: Mutex::new(HashMap::new()),
-            error,
-            blocking,
-        })
+        let blocking = driver.is_emulated() || std::env::var_os("FLAMBEAU_CUDA_BLOCKING").is_some_and(|v| v != "0");
+        Ok(CudaBackend { index, driver, allocator, kernels: Mutex::new(HashMap::new()), error, blocking })
     }
     /// Whether kernels look at dtypes at run time.
     pub(crate) fn generic(&self) -> bool {
         self.driver.is_emulated()
     }
     pub(crate) fn scratch(&self, nbytes: usize) -> Result<Scratch<'_>> {
-        Ok(Scratch {
-            backend: self,
-            address: self.allocator.alloc(&*self.driver, self.index, nbytes)?,
-        })
+        Ok(Scratch { backend: self, address: self.allocator.alloc(&*self.driver, self.index, nbytes)? })
     }
     /// The kernels of `key`, built by `make` the first time.
-    pub(crate) fn kernels(
-        &self,
-        key: &[u8],
-        make: impl FnOnce() -> Result<Unit>,
-    ) -> Result<Arc<[Function]>> {
+    pub(crate) fn kernels(&self, key: &[u8], make: impl FnOnce() -> Result<Unit>) -> Result<Arc<[Function]>> {
         if let Some(found) = self.kernels.lock().get(key) {
             return Ok(found.clone());
         }
         let unit = make()?;
         // Compiled outside the lock; a second thread that wants the same kernel finds it in the cache on disk.
         let loaded: Arc<[Function]> = self.driver.load(&unit.source(), &unit.names)?.into();
-        Ok(self
-            .kernels
-            .lock()
-            .entry(key.into())
-            .or_insert(loaded)
-            .clone())
+        Ok(self.kernels.lock().entry(key.into()).or_insert(loaded).clone())
     }
     /// Starts a kernel.
     ///
@@ -143,41 +123,19 @@ impl CudaBackend {
         if dim < 0 {
             bail!(Index, "Target {value} is out of bounds.");
         }
-        bail!(
-            Index,
-            "index {value} is out of bounds for dimension {dim} with size {size}"
-        )
+        bail!(Index, "index {value} is out of bounds for dimension {dim} with size {size}")
     }
     /// An operand over scratch memory.
-    pub(crate) fn over<'a>(
-        &self,
-        ptr: *mut u8,
-        dtype: DType,
-        sizes: &'a [i64],
-        strides: &'a [i64],
-    ) -> Operand<'a> {
-        Operand {
-            ptr,
-            dtype,
-            sizes,
-            strides,
-            device: Device::Cuda(self.index),
-        }
+    pub(crate) fn over<'a>(&self, ptr: *mut u8, dtype: DType, sizes: &'a [i64], strides: &'a [i64]) -> Operand<'a> {
+        Operand { ptr, dtype, sizes, strides, device: Device::Cuda(self.index) }
     }
     /// Copies with conversion and any layouts.
     pub(crate) fn copy(&self, x: &Operand, out: &Operand) -> Result<()> {
         let class = out.dtype.class();
         // Through the source's class where the destination is narrower in kind, so that truth and truncation are right.
-        let class = if x.dtype.category() > out.dtype.category() || out.dtype == DType::Bool {
-            x.dtype.class()
-        } else {
-            class
-        };
-        let program = Program {
-            inputs: &[Input::Operand(class)],
-            steps: &[],
-            results: &[0],
-        };
+        let class =
+            if x.dtype.category() > out.dtype.category() || out.dtype == DType::Bool { x.dtype.class() } else { class };
+        let program = Program { inputs: &[Input::Operand(class)], steps: &[], results: &[0] };
         elementwise::map(self, &program, &[*x], &[*out])
     }
 }
@@ -192,13 +150,7 @@ impl Backend for CudaBackend {
         }
         let address = self.allocator.alloc(&*self.driver, self.index, nbytes)?;
         // SAFETY: the block is this memory's until `release` gives it back to the same allocator.
-        Ok(unsafe {
-            Memory::new(
-                address as *mut u8,
-                nbytes,
-                Release::Allocator(release, self.index as u64),
-            )
-        })
+        Ok(unsafe { Memory::new(address as *mut u8, nbytes, Release::Allocator(release, self.index as u64)) })
     }
     fn fill_bytes(&self, ptr: *mut u8, value: u8, nbytes: usize) -> Result<()> {
         if nbytes == 0 {
@@ -240,14 +192,7 @@ impl Backend for CudaBackend {
     fn map(&self, program: &Program, x: &[Operand], out: &[Operand]) -> Result<()> {
         elementwise::map(self, program, x, out)
     }
-    fn reduce(
-        &self,
-        how: Reduction,
-        program: &Program,
-        x: &[Operand],
-        dims: u64,
-        out: &[Operand],
-    ) -> Result<()> {
+    fn reduce(&self, how: Reduction, program: &Program, x: &[Operand], dims: u64, out: &[Operand]) -> Result<()> {
         reduce::reduce(self, how, program, x, dims, out)
     }
     fn scan(&self, how: Scan, x: &Operand, dim: usize, out: &[Operand]) -> Result<()> {
@@ -256,13 +201,7 @@ impl Backend for CudaBackend {
     fn index_read(&self, x: &Operand, index: &[Index], out: &Operand) -> Result<()> {
         index::read(self, x, index, out)
     }
-    fn index_write(
-        &self,
-        x: &Operand,
-        index: &[Index],
-        values: &Operand,
-        how: Write,
-    ) -> Result<()> {
+    fn index_write(&self, x: &Operand, index: &[Index], values: &Operand, how: Write) -> Result<()> {
         index::write(self, x, index, values, how)
     }
     fn count_nonzero(&self, x: &Operand) -> Result<i64> {
@@ -274,64 +213,25 @@ impl Backend for CudaBackend {
     fn masked_select(&self, x: &Operand, mask: &Operand, out: &Operand) -> Result<()> {
         index::masked_select(self, x, mask, out)
     }
-    fn sort(
-        &self,
-        x: &Operand,
-        dim: usize,
-        descending: bool,
-        values: &Operand,
-        indices: &Operand,
-    ) -> Result<()> {
+    fn sort(&self, x: &Operand, dim: usize, descending: bool, values: &Operand, indices: &Operand) -> Result<()> {
         sort::sort(self, x, dim, descending, values, indices)
     }
-    fn topk(
-        &self,
-        x: &Operand,
-        dim: usize,
-        largest: bool,
-        values: &Operand,
-        indices: &Operand,
-    ) -> Result<()> {
+    fn topk(&self, x: &Operand, dim: usize, largest: bool, values: &Operand, indices: &Operand) -> Result<()> {
         sort::sort(self, x, dim, largest, values, indices)
     }
     fn matmul(&self, a: &Operand, b: &Operand, out: &Operand, epilogue: Epilogue) -> Result<()> {
         matmul::matmul(self, a, b, out, epilogue)
     }
-    fn conv(
-        &self,
-        x: &Operand,
-        w: &Operand,
-        bias: Option<&Operand>,
-        geometry: &Conv,
-        out: &Operand,
-    ) -> Result<()> {
+    fn conv(&self, x: &Operand, w: &Operand, bias: Option<&Operand>, geometry: &Conv, out: &Operand) -> Result<()> {
         window::conv(self, x, w, bias, geometry, out)
     }
-    fn conv_input_grad(
-        &self,
-        g: &Operand,
-        w: &Operand,
-        geometry: &Conv,
-        gx: &Operand,
-    ) -> Result<()> {
+    fn conv_input_grad(&self, g: &Operand, w: &Operand, geometry: &Conv, gx: &Operand) -> Result<()> {
         window::conv_input_grad(self, g, w, geometry, gx)
     }
-    fn conv_weight_grad(
-        &self,
-        g: &Operand,
-        x: &Operand,
-        geometry: &Conv,
-        gw: &Operand,
-    ) -> Result<()> {
+    fn conv_weight_grad(&self, g: &Operand, x: &Operand, geometry: &Conv, gw: &Operand) -> Result<()> {
         window::conv_weight_grad(self, g, x, geometry, gw)
     }
-    fn max_pool(
-        &self,
-        x: &Operand,
-        geometry: &Pool,
-        out: &Operand,
-        indices: &Operand,
-    ) -> Result<()> {
+    fn max_pool(&self, x: &Operand, geometry: &Pool, out: &Operand, indices: &Operand) -> Result<()> {
         window::max_pool(self, x, geometry, out, indices)
     }
     fn avg_pool(&self, x: &Operand, geometry: &Pool, out: &Operand) -> Result<()> {
@@ -343,14 +243,7 @@ impl Backend for CudaBackend {
     fn softmax(&self, x: &Operand, dim: usize, log: bool, out: &Operand) -> Result<()> {
         rows::softmax(self, x, dim, log, out)
     }
-    fn softmax_grad(
-        &self,
-        g: &Operand,
-        y: &Operand,
-        dim: usize,
-        log: bool,
-        gx: &Operand,
-    ) -> Result<()> {
+    fn softmax_grad(&self, g: &Operand, y: &Operand, dim: usize, log: bool, gx: &Operand) -> Result<()> {
         rows::softmax_grad(self, g, y, dim, log, gx)
     }
     fn layer_norm(

@@ -20,13 +20,8 @@ pub fn directory(kind: &str) -> PathBuf {
         .map(PathBuf::from)
         .or_else(|| std::env::var_os("XDG_CACHE_HOME").map(|d| PathBuf::from(d).join("flambeau")))
         .or_else(|| std::env::var_os("LOCALAPPDATA").map(|d| PathBuf::from(d).join("flambeau")))
-        .or_else(|| {
-            std::env::var_os("HOME").map(|d| PathBuf::from(d).join(".cache").join("flambeau"))
-        });
-    for base in base
-        .into_iter()
-        .chain([std::env::temp_dir().join("flambeau")])
-    {
+        .or_else(|| std::env::var_os("HOME").map(|d| PathBuf::from(d).join(".cache").join("flambeau")));
+    for base in base.into_iter().chain([std::env::temp_dir().join("flambeau")]) {
         let dir = base.join(kind);
         if std::fs::create_dir_all(&dir).is_ok() {
             return dir;
@@ -48,9 +43,7 @@ pub fn temporary(path: &Path) -> PathBuf {
 /// Writes a file so that others see all of it or nothing. A failure is no error: the cache is then simply cold.
 pub fn write(path: &Path, bytes: &[u8]) {
     let temporary = temporary(path);
-    let written = std::fs::File::create(&temporary)
-        .and_then(|mut f| f.write_all(bytes))
-        .is_ok();
+    let written = std::fs::File::create(&temporary).and_then(|mut f| f.write_all(bytes)).is_ok();
     if !written || std::fs::rename(&temporary, path).is_err() {
         let _ = std::fs::remove_file(&temporary);
     }

@@ -9,13 +9,7 @@ use std::collections::BTreeSet;
 const BATCH: usize = 48;
 
 fn operand(dtype: DType) -> Operand<'static> {
-    Operand {
-        ptr: std::ptr::null_mut(),
-        dtype,
-        sizes: &[],
-        strides: &[],
-        device: Device::Cuda(0),
-    }
+    Operand { ptr: std::ptr::null_mut(), dtype, sizes: &[], strides: &[], device: Device::Cuda(0) }
 }
 
 /// Every row of the table in every class it has, and a load and a store of every dtype.
@@ -34,46 +28,20 @@ fn maps() -> Vec<Unit> {
                 continue;
             }
             let inputs: Vec<Input> = (0..f.arity())
-                .map(|i| {
-                    if i < 2 {
-                        Input::Operand(class)
-                    } else {
-                        Input::Number(Number::Int(1), class)
-                    }
-                })
+                .map(|i| if i < 2 { Input::Operand(class) } else { Input::Number(Number::Int(1), class) })
                 .collect();
-            let steps = [Step {
-                op: StepOp::Apply(f),
-                class,
-                args: [0, 1, 2, 3],
-            }];
+            let steps = [Step { op: StepOp::Apply(f), class, args: [0, 1, 2, 3] }];
             let result = [f.arity() as u16];
             let x = vec![operand(class.dtype()); f.arity().min(2)];
             let out = f.result_dtype(class.dtype());
-            add(
-                &Program {
-                    inputs: &inputs,
-                    steps: &steps,
-                    results: &result,
-                },
-                &x,
-                &[operand(out)],
-            );
+            add(&Program { inputs: &inputs, steps: &steps, results: &result }, &x, &[operand(out)]);
         }
     }
     for &from in DType::ALL {
         for &to in DType::ALL {
             let class = from.class();
-            let steps = [Step {
-                op: StepOp::Convert(to, to.class()),
-                class,
-                args: [0; 4],
-            }];
-            let program = Program {
-                inputs: &[Input::Operand(class)],
-                steps: &steps,
-                results: &[1],
-            };
+            let steps = [Step { op: StepOp::Convert(to, to.class()), class, args: [0; 4] }];
+            let program = Program { inputs: &[Input::Operand(class)], steps: &steps, results: &[1] };
             add(&program, &[operand(from)], &[operand(to)]);
         }
     }
@@ -97,11 +65,7 @@ fn reductions() -> Vec<Unit> {
     ];
     let mut units = Vec::new();
     for class in Class::ALL {
-        let program = Program {
-            inputs: &[Input::Operand(class)],
-            steps: &[],
-            results: &[0],
-        };
+        let program = Program { inputs: &[Input::Operand(class)], steps: &[], results: &[0] };
         let x = [operand(class.dtype())];
         for how in all {
             let out = match how {
@@ -125,34 +89,20 @@ fn others() -> Vec<Unit> {
             let sums = matches!(how, Scan::Sum | Scan::Prod);
             if sums || (!complex && (class != Class::I64 || how != Scan::LogSumExp)) {
                 let code = class.dtype() as i32;
-                units.extend(reduce::scan_unit(
-                    &[b's', how as u8, class as u8, code as u8],
-                    how,
-                    class,
-                    code,
-                ));
+                units.extend(reduce::scan_unit(&[b's', how as u8, class as u8, code as u8], how, class, code));
             }
         }
     }
     for &dtype in DType::ALL {
         let (class, code) = (dtype.class(), dtype as i32);
-        units.push(matmul::unit(
-            &[b'g', class as u8, code as u8, code as u8],
-            class,
-            code,
-            code,
-        ));
+        units.push(matmul::unit(&[b'g', class as u8, code as u8, code as u8], class, code, code));
         units.push(window::unit(&[b'w', class as u8, code as u8], class, code));
         if !dtype.is_complex() {
             units.push(sort::unit(&[b'q', class as u8, code as u8], class, code));
         }
         if dtype.is_float() {
             units.push(rows::unit(&[b'o', class as u8, code as u8], class, code));
-            units.push(optimizer::unit(
-                &[b'p', class as u8, code as u8],
-                class,
-                code,
-            ));
+            units.push(optimizer::unit(&[b'p', class as u8, code as u8], class, code));
         }
     }
     for dtype in [DType::F16, DType::BF16] {
@@ -171,18 +121,10 @@ fn others() -> Vec<Unit> {
 /// for [`compile_with_nvrtc`](crate::compile_with_nvrtc).
 pub fn all_kernel_sources() -> Vec<(String, String)> {
     let mut texts = Vec::new();
-    for (name, units) in [
-        ("map", maps()),
-        ("reduce", reductions()),
-        ("families", others()),
-    ] {
+    for (name, units) in [("map", maps()), ("reduce", reductions()), ("families", others())] {
         for (i, batch) in units.chunks(BATCH).enumerate() {
-            let libraries: Vec<Library> = batch
-                .iter()
-                .filter_map(|u| u.library)
-                .collect::<BTreeSet<_>>()
-                .into_iter()
-                .collect();
+            let libraries: Vec<Library> =
+                batch.iter().filter_map(|u| u.library).collect::<BTreeSet<_>>().into_iter().collect();
             let body: String = batch.iter().map(|u| u.body.as_str()).collect();
             texts.push((format!("{name}-{i}"), codegen::join(&libraries, &body)));
         }

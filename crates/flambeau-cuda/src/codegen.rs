@@ -2,9 +2,7 @@
 //! its operands' dtypes only (on the emulated device, where compiling is what costs, not even on the dtypes).
 
 use crate::cache;
-use flambeau_core::{
-    Class, DType, Error, ErrorKind, Input, Operand, Program, Result, ScalarFn, StepOp,
-};
+use flambeau_core::{Class, DType, Error, ErrorKind, Input, Operand, Program, Result, ScalarFn, StepOp};
 use std::fmt::Write;
 
 const PRELUDE: &str = include_str!("prelude.cu");
@@ -114,10 +112,7 @@ pub fn program_key(key: &mut Vec<u8>, program: &Program, x: &[Operand], generic:
         step.args.iter().for_each(|a| key.extend(a.to_le_bytes()));
     }
     key.push(0xff);
-    program
-        .results
-        .iter()
-        .for_each(|r| key.extend(r.to_le_bytes()));
+    program.results.iter().for_each(|r| key.extend(r.to_le_bytes()));
 }
 
 /// The CUDA expression of a row for numbers of `class`.
@@ -130,19 +125,14 @@ fn expression(f: ScalarFn, class: Class) -> Result<&'static str> {
         Class::I64 => "int",
         Class::C32 | Class::C64 => "complex",
     };
-    f.cuda()
-        .iter()
-        .find(|(c, _)| *c == family || (*c == "any" && f.supports(class)))
-        .map(|(_, text)| *text)
-        .ok_or_else(|| {
+    f.cuda().iter().find(|(c, _)| *c == family || (*c == "any" && f.supports(class))).map(|(_, text)| *text).ok_or_else(
+        || {
             Error::new(
                 ErrorKind::NotImplemented,
-                format!(
-                    "\"{}\" not implemented for {family} numbers on CUDA",
-                    f.name()
-                ),
+                format!("\"{}\" not implemented for {family} numbers on CUDA", f.name()),
             )
-        })
+        },
+    )
 }
 
 /// Statements that compute the program's values `v0, v1, …`; `load` gives the expression of operand `k`'s place, from which
@@ -150,12 +140,7 @@ fn expression(f: ScalarFn, class: Class) -> Result<&'static str> {
 ///
 /// # Errors
 /// `NotImplemented` for a function without a formula for its class.
-pub fn statements(
-    program: &Program,
-    x: &[Operand],
-    generic: bool,
-    load: impl Fn(usize) -> String,
-) -> Result<String> {
+pub fn statements(program: &Program, x: &[Operand], generic: bool, load: impl Fn(usize) -> String) -> Result<String> {
     let mut text = String::new();
     let (mut operand, mut number) = (0, 0);
     for (v, input) in program.inputs.iter().enumerate() {
@@ -171,10 +156,7 @@ pub fn statements(
                 operand += 1;
             }
             Input::Number(..) => {
-                let _ = writeln!(
-                    text,
-                    "    {class} v{v} = Number<{class}>::of(args_.c[{number}]);"
-                );
+                let _ = writeln!(text, "    {class} v{v} = Number<{class}>::of(args_.c[{number}]);");
                 number += 1;
             }
         }
@@ -193,11 +175,7 @@ pub fn statements(
             }
             StepOp::Convert(dtype, to) => {
                 let to = class_name(to);
-                let _ = writeln!(
-                    text,
-                    "    {to} v{v} = convert<{to}, {}>(v{});",
-                    dtype as i32, step.args[0]
-                );
+                let _ = writeln!(text, "    {to} v{v} = convert<{to}, {}>(v{});", dtype as i32, step.args[0]);
             }
         }
     }
@@ -208,13 +186,7 @@ pub fn statements(
 ///
 /// # Errors
 /// `NotImplemented` for a function without a formula for its class.
-pub fn map(
-    name: &str,
-    program: &Program,
-    x: &[Operand],
-    out: &[Operand],
-    generic: bool,
-) -> Result<Unit> {
+pub fn map(name: &str, program: &Program, x: &[Operand], out: &[Operand], generic: bool) -> Result<Unit> {
     let (nx, nc) = (x.len(), program.inputs.len() - x.len());
     let mut body = format!(
         "struct Args_{name} {{ Walk w; Operand x[{}]; Operand out[{}]; Num c[{}]; }};\n\
@@ -225,9 +197,7 @@ pub fn map(
         out.len().max(1),
         nc.max(1)
     );
-    body.push_str(&statements(program, x, generic, |k| {
-        format!("offset(at_, args_.w, args_.x[{k}].stride)")
-    })?);
+    body.push_str(&statements(program, x, generic, |k| format!("offset(at_, args_.w, args_.x[{k}].stride)"))?);
     for (k, (out, v)) in out.iter().zip(program.results).enumerate() {
         let class = class_name(program.class_of(*v));
         let code = dtype_code(out.dtype, generic);
@@ -237,11 +207,7 @@ pub fn map(
         );
     }
     body.push_str("  }\n}\n");
-    Ok(Unit {
-        library: None,
-        body,
-        names: vec![name.to_owned()],
-    })
+    Ok(Unit { library: None, body, names: vec![name.to_owned()] })
 }
 
 /// The kernels of `reduce`: by threads, by blocks, and the merge of parts. `accumulator` is the way of combining, over the
@@ -278,10 +244,7 @@ pub fn reduce(
     Ok(Unit {
         library: Some(Library::Reduce),
         body,
-        names: ["thread", "block", "merge"]
-            .iter()
-            .map(|k| format!("{name}_{k}"))
-            .collect(),
+        names: ["thread", "block", "merge"].iter().map(|k| format!("{name}_{k}")).collect(),
     })
 }
 
@@ -295,30 +258,18 @@ pub fn instances(
     kernels: &[(&str, &str, Option<u32>, usize)],
 ) -> Unit {
     let class = class_name(class);
-    let mut unit = Unit {
-        library: Some(library),
-        body: String::new(),
-        names: Vec::new(),
-    };
+    let mut unit = Unit { library: Some(library), body: String::new(), names: Vec::new() };
     for (function, parameter, threads, shared) in kernels {
         let mut template = class.to_owned();
-        codes
-            .iter()
-            .for_each(|c| template.push_str(&format!(", {c}")));
-        let kernel = format!(
-            "{name}_{function}_{}",
-            threads.map_or(String::new(), |t| t.to_string())
-        );
+        codes.iter().for_each(|c| template.push_str(&format!(", {c}")));
+        let kernel = format!("{name}_{function}_{}", threads.map_or(String::new(), |t| t.to_string()));
         if let Some(threads) = threads {
             template.push_str(&format!(", {threads}"));
         }
         let (room, argument) = match (shared, threads) {
             (0, None) => (String::new(), ""),
             (0, Some(_)) => ("  char *room = 0;\n".to_owned(), ", room"),
-            (n, _) => (
-                format!("  __shared__ __align__(16) char room[{n}];\n"),
-                ", room",
-            ),
+            (n, _) => (format!("  __shared__ __align__(16) char room[{n}];\n"), ", room"),
         };
         let _ = write!(
             unit.body,

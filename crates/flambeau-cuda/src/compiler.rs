@@ -23,9 +23,7 @@ fn version() -> Option<(i32, i32)> {
     }
     let (mut major, mut minor) = (0, 0);
     // SAFETY: both pointers lead to integers; the library is present.
-    unsafe { sys::nvrtcVersion(&mut major, &mut minor) }
-        .result()
-        .ok()?;
+    unsafe { sys::nvrtcVersion(&mut major, &mut minor) }.result().ok()?;
     Some(*VERSION.get_or_init(|| (major, minor)))
 }
 
@@ -37,8 +35,7 @@ pub fn compile_with_nvrtc(source: &str, arch: &str) -> Result<Vec<u8>> {
     if version().is_none() {
         bail!(Runtime, "CUDA kernels are compiled with NVRTC, which was not found: install the nvidia-cuda-nvrtc package or a CUDA toolkit");
     }
-    let text =
-        CString::new(source).map_err(|_| err!(Runtime, "a kernel's text has a zero byte"))?;
+    let text = CString::new(source).map_err(|_| err!(Runtime, "a kernel's text has a zero byte"))?;
     let program = result::create_program(&text, None).map_err(|e| err!(Runtime, "NVRTC: {e:?}"))?;
     let mut options = vec![format!("--gpu-architecture={arch}")];
     options.extend(OPTIONS.iter().map(|s| s.to_string()));
@@ -48,13 +45,8 @@ pub fn compile_with_nvrtc(source: &str, arch: &str) -> Result<Vec<u8>> {
             Ok(()) => cubin(program),
             Err(_) => {
                 let log = result::get_program_log(program);
-                let log = log
-                    .map(|l| CStr::from_ptr(l.as_ptr()).to_string_lossy().into_owned())
-                    .unwrap_or_default();
-                Err(err!(
-                    Runtime,
-                    "a kernel does not compile for {arch}:\n{log}"
-                ))
+                let log = log.map(|l| CStr::from_ptr(l.as_ptr()).to_string_lossy().into_owned()).unwrap_or_default();
+                Err(err!(Runtime, "a kernel does not compile for {arch}:\n{log}"))
             }
         }
     };
@@ -67,13 +59,9 @@ pub fn compile_with_nvrtc(source: &str, arch: &str) -> Result<Vec<u8>> {
 /// `program` was compiled for a real architecture.
 unsafe fn cubin(program: sys::nvrtcProgram) -> Result<Vec<u8>> {
     let mut size = 0usize;
-    sys::nvrtcGetCUBINSize(program, &mut size)
-        .result()
-        .map_err(|e| err!(Runtime, "NVRTC: {e:?}"))?;
+    sys::nvrtcGetCUBINSize(program, &mut size).result().map_err(|e| err!(Runtime, "NVRTC: {e:?}"))?;
     let mut bytes = vec![0u8; size];
-    sys::nvrtcGetCUBIN(program, bytes.as_mut_ptr().cast())
-        .result()
-        .map_err(|e| err!(Runtime, "NVRTC: {e:?}"))?;
+    sys::nvrtcGetCUBIN(program, bytes.as_mut_ptr().cast()).result().map_err(|e| err!(Runtime, "NVRTC: {e:?}"))?;
     Ok(bytes)
 }
 
@@ -87,10 +75,8 @@ pub(crate) fn compile_cached(source: &str, arch: &str) -> Result<Vec<u8>> {
     };
     let options = OPTIONS.join(" ");
     let key = format!("{arch} {major}.{minor} {options}");
-    let path = cache::directory("cuda-kernels").join(format!(
-        "{}.cubin",
-        cache::hash(&[source.as_bytes(), key.as_bytes()])
-    ));
+    let path =
+        cache::directory("cuda-kernels").join(format!("{}.cubin", cache::hash(&[source.as_bytes(), key.as_bytes()])));
     if let Ok(bytes) = std::fs::read(&path) {
         return Ok(bytes);
     }

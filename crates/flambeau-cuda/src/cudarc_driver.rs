@@ -25,13 +25,9 @@ fn event_elapsed_time() -> Option<ElapsedTime> {
     *ENTRY.get_or_init(|| {
         let names = ["libcuda.so.1", "libcuda.so", "nvcuda.dll"];
         // SAFETY: the driver's library, which is loaded already; it stays so.
-        let library = names
-            .iter()
-            .find_map(|n| unsafe { libloading::Library::new(n) }.ok())?;
+        let library = names.iter().find_map(|n| unsafe { libloading::Library::new(n) }.ok())?;
         // SAFETY: the symbol has this type in every version of the driver's interface.
-        let entry = unsafe { library.get::<ElapsedTime>(b"cuEventElapsedTime") }
-            .ok()
-            .map(|f| *f);
+        let entry = unsafe { library.get::<ElapsedTime>(b"cuEventElapsedTime") }.ok().map(|f| *f);
         std::mem::forget(library);
         entry
     })
@@ -66,16 +62,8 @@ fn failure(e: cu::DriverError) -> Error {
     if e.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY {
         return err!(OutOfMemory, "CUDA out of memory");
     }
-    let name = e
-        .error_name()
-        .ok()
-        .map(|n| n.to_string_lossy().into_owned())
-        .unwrap_or_default();
-    let text = e
-        .error_string()
-        .ok()
-        .map(|n| n.to_string_lossy().into_owned())
-        .unwrap_or_default();
+    let name = e.error_name().ok().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let text = e.error_string().ok().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     err!(Runtime, "CUDA error: {text} ({name})")
 }
 
@@ -86,26 +74,15 @@ impl Cuda {
     /// `Runtime` when there is no driver, or no such device.
     pub fn open(index: usize) -> Result<Cuda> {
         if !is_present() {
-            bail!(
-                Runtime,
-                "Found no NVIDIA driver on your system: CUDA is not available"
-            );
+            bail!(Runtime, "Found no NVIDIA driver on your system: CUDA is not available");
         }
         let count = device_count();
         if index >= count {
-            bail!(
-                Runtime,
-                "CUDA error: invalid device ordinal: cuda:{index} of {count} devices"
-            );
+            bail!(Runtime, "CUDA error: invalid device ordinal: cuda:{index} of {count} devices");
         }
         let context = CudaContext::new(index).map_err(failure)?;
         let capability = context.compute_capability().map_err(failure)?;
-        Ok(Cuda {
-            stream: context.default_stream(),
-            context,
-            capability,
-            blas: OnceLock::new(),
-        })
+        Ok(Cuda { stream: context.default_stream(), context, capability, blas: OnceLock::new() })
     }
     fn bind(&self) -> Result<()> {
         self.context.bind_to_thread().map_err(failure)
@@ -129,9 +106,7 @@ impl Cuda {
 
 impl Driver for Cuda {
     fn name(&self) -> String {
-        self.context
-            .name()
-            .unwrap_or_else(|_| "CUDA device".to_owned())
+        self.context.name().unwrap_or_else(|_| "CUDA device".to_owned())
     }
     fn capability(&self) -> (i32, i32) {
         self.capability
@@ -179,21 +154,14 @@ impl Driver for Cuda {
         names
             .iter()
             .map(|name| {
-                let name = CString::new(name.as_str())
-                    .map_err(|_| err!(Runtime, "a kernel's name has a zero byte"))?;
+                let name = CString::new(name.as_str()).map_err(|_| err!(Runtime, "a kernel's name has a zero byte"))?;
                 // SAFETY: the module is loaded.
-                let function =
-                    unsafe { cu::module::get_function(module, name) }.map_err(failure)?;
+                let function = unsafe { cu::module::get_function(module, name) }.map_err(failure)?;
                 Ok(Function(function as usize))
             })
             .collect()
     }
-    unsafe fn launch(
-        &self,
-        function: Function,
-        extent: Extent,
-        arguments: *mut c_void,
-    ) -> Result<()> {
+    unsafe fn launch(&self, function: Function, extent: Extent, arguments: *mut c_void) -> Result<()> {
         self.bind()?;
         let ([x, y, z], [tx, ty, tz]) = (extent.grid, extent.block);
         let mut list = [arguments];
@@ -228,13 +196,7 @@ impl Driver for Cuda {
                 bail!(Runtime, "CUDA error: this driver cannot time events")
             };
             let mut milliseconds = 0f32;
-            elapsed(
-                &mut milliseconds,
-                from.0 as sys::CUevent,
-                to.0 as sys::CUevent,
-            )
-            .result()
-            .map_err(failure)?;
+            elapsed(&mut milliseconds, from.0 as sys::CUevent, to.0 as sys::CUevent).result().map_err(failure)?;
             Ok(milliseconds)
         }
     }
@@ -244,9 +206,7 @@ impl Driver for Cuda {
         let _ = unsafe { cu::event::destroy(event.0 as sys::CUevent) };
     }
     unsafe fn gemm(&self, g: &Gemm) -> Result<bool> {
-        use blas_sys::{
-            cublasComputeType_t as Compute, cublasOperation_t as Op, cudaDataType as Type,
-        };
+        use blas_sys::{cublasComputeType_t as Compute, cublasOperation_t as Op, cudaDataType as Type};
         let (dtype, compute) = match g.dtype {
             DType::F32 => (Type::CUDA_R_32F, Compute::CUBLAS_COMPUTE_32F),
             DType::F64 => (Type::CUDA_R_64F, Compute::CUBLAS_COMPUTE_64F),

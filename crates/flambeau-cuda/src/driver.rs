@@ -21,19 +21,11 @@ pub struct Extent {
 impl Extent {
     /// Blocks of 256 threads for `n` threads of work; kernels loop when there are fewer threads than elements.
     pub fn linear(n: i64) -> Extent {
-        Extent {
-            grid: [(n.max(1) as u64).div_ceil(256).min(1 << 20) as u32, 1, 1],
-            block: [256, 1, 1],
-            shared: 0,
-        }
+        Extent { grid: [(n.max(1) as u64).div_ceil(256).min(1 << 20) as u32, 1, 1], block: [256, 1, 1], shared: 0 }
     }
     /// `blocks` blocks of `threads` threads.
     pub fn blocks(blocks: i64, threads: u32) -> Extent {
-        Extent {
-            grid: [blocks.clamp(1, i32::MAX as i64) as u32, 1, 1],
-            block: [threads, 1, 1],
-            shared: 0,
-        }
+        Extent { grid: [blocks.clamp(1, i32::MAX as i64) as u32, 1, 1], block: [threads, 1, 1], shared: 0 }
     }
 }
 
@@ -113,12 +105,7 @@ pub trait Driver: Send + Sync {
     ///
     /// # Safety
     /// `arguments` points to the kernel's parameter, whose addresses are valid for what the kernel does with them.
-    unsafe fn launch(
-        &self,
-        function: Function,
-        extent: Extent,
-        arguments: *mut c_void,
-    ) -> Result<()>;
+    unsafe fn launch(&self, function: Function, extent: Extent, arguments: *mut c_void) -> Result<()>;
     /// Waits for everything that was started.
     fn synchronize(&self) -> Result<()>;
     /// Records an event in the stream.

@@ -11,18 +11,12 @@ pub(crate) fn key(program: &Program, x: &[Operand], out: &[Operand], generic: bo
     let mut key = Vec::with_capacity(64);
     key.push(b'm');
     codegen::program_key(&mut key, program, x, generic);
-    out.iter()
-        .for_each(|o| key.push(codegen::dtype_code(o.dtype, generic) as u8));
+    out.iter().for_each(|o| key.push(codegen::dtype_code(o.dtype, generic) as u8));
     key
 }
 
 /// See [`Backend::map`].
-pub(crate) fn map(
-    b: &CudaBackend,
-    program: &Program,
-    x: &[Operand],
-    out: &[Operand],
-) -> Result<()> {
+pub(crate) fn map(b: &CudaBackend, program: &Program, x: &[Operand], out: &[Operand]) -> Result<()> {
     let Some(first) = out.first() else {
         return Ok(());
     };
@@ -41,9 +35,7 @@ pub(crate) fn map(
     }
     let generic = b.generic();
     let key = key(program, x, out, generic);
-    let kernels = b.kernels(&key, || {
-        codegen::map(&codegen::kernel_name("map", &key), program, x, out, generic)
-    })?;
+    let kernels = b.kernels(&key, || codegen::map(&codegen::kernel_name("map", &key), program, x, out, generic))?;
     let mut args = Args::new();
     args.walk(&walk.sizes);
     for (operand, strides) in x.iter().zip(&walk.strides) {
@@ -88,10 +80,6 @@ pub(crate) fn fill(b: &CudaBackend, out: &Operand, value: Number) -> Result<()> 
         Number::Complex(_) if out.dtype == DType::Bool => Class::C64,
         _ => out.dtype.class(),
     };
-    let program = Program {
-        inputs: &[Input::Number(value, class)],
-        steps: &[],
-        results: &[0],
-    };
+    let program = Program { inputs: &[Input::Number(value, class)], steps: &[], results: &[0] };
     map(b, &program, &[], &[*out])
 }

@@ -59,10 +59,7 @@ fn compiler_version() -> Option<&'static str> {
                 return None;
             }
             let output = Command::new(compiler()).arg("--version").output().ok()?;
-            output
-                .status
-                .success()
-                .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+            output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
         })
         .as_deref()
 }
@@ -79,28 +76,22 @@ impl Emulator {
     /// `Runtime` when the host is not Linux on x86-64 or has no C++ compiler, or when the runtime does not build.
     pub fn open() -> Result<Emulator> {
         let Some(version) = compiler_version() else {
-            bail!(Runtime, "the emulated CUDA device needs Linux on x86-64 and g++ (or the compiler named by FLAMBEAU_CXX)");
+            bail!(
+                Runtime,
+                "the emulated CUDA device needs Linux on x86-64 and g++ (or the compiler named by FLAMBEAU_CXX)"
+            );
         };
-        let capacity = std::env::var("FLAMBEAU_CUDA_EMULATED_MEMORY")
-            .ok()
-            .and_then(|s| s.parse().ok())
-            .unwrap_or(4 << 30);
+        let capacity =
+            std::env::var("FLAMBEAU_CUDA_EMULATED_MEMORY").ok().and_then(|s| s.parse().ok()).unwrap_or(4 << 30);
         let emulator = Emulator {
             compiler: compiler(),
             version: version.to_owned(),
             directory: cache::directory("cuda-emulated"),
             capacity,
-            state: Mutex::new(State {
-                used: 0,
-                modules: Vec::new(),
-                events: Vec::new(),
-            }),
+            state: Mutex::new(State { used: 0, modules: Vec::new(), events: Vec::new() }),
             running: Mutex::new(()),
         };
-        let runtime = emulator.build(&format!(
-            "{HEADER}\n{}",
-            RUNTIME.replace("#include \"emulation.h\"", "")
-        ))?;
+        let runtime = emulator.build(&format!("{HEADER}\n{}", RUNTIME.replace("#include \"emulation.h\"", "")))?;
         emulator.keep_runtime(&runtime)?;
         Ok(emulator)
     }
@@ -129,28 +120,16 @@ impl Emulator {
         }
         let source = cache::temporary(&object.with_extension("cpp")).with_extension("tmp.cpp");
         let output = cache::temporary(&object);
-        std::fs::write(&source, text)
-            .map_err(|e| err!(Runtime, "cannot write {}: {e}", source.display()))?;
-        let done = Command::new(&self.compiler)
-            .args(FLAGS)
-            .arg(&source)
-            .arg("-o")
-            .arg(&output)
-            .output();
-        let done =
-            done.map_err(|e| err!(Runtime, "cannot run {}: {e}", self.compiler.display()))?;
+        std::fs::write(&source, text).map_err(|e| err!(Runtime, "cannot write {}: {e}", source.display()))?;
+        let done = Command::new(&self.compiler).args(FLAGS).arg(&source).arg("-o").arg(&output).output();
+        let done = done.map_err(|e| err!(Runtime, "cannot run {}: {e}", self.compiler.display()))?;
         if !done.status.success() {
             let log = String::from_utf8_lossy(&done.stderr).into_owned();
             let _ = std::fs::remove_file(&output);
-            bail!(
-                Runtime,
-                "a kernel does not compile for the emulated device ({}):\n{log}",
-                source.display()
-            );
+            bail!(Runtime, "a kernel does not compile for the emulated device ({}):\n{log}", source.display());
         }
         let _ = std::fs::remove_file(&source);
-        std::fs::rename(&output, &object)
-            .map_err(|e| err!(Runtime, "cannot write {}: {e}", object.display()))?;
+        std::fs::rename(&output, &object).map_err(|e| err!(Runtime, "cannot write {}: {e}", object.display()))?;
         Ok(object)
     }
 }
@@ -184,10 +163,7 @@ impl Driver for Emulator {
     unsafe fn free(&self, address: Address, nbytes: usize) {
         self.state.lock().used -= nbytes;
         // SAFETY: the caller's: `address` came from `alloc` with this size, which used this layout.
-        std::alloc::dealloc(
-            address as *mut u8,
-            std::alloc::Layout::from_size_align_unchecked(nbytes.max(1), 256),
-        );
+        std::alloc::dealloc(address as *mut u8, std::alloc::Layout::from_size_align_unchecked(nbytes.max(1), 256));
     }
     unsafe fn h2d(&self, to: Address, from: *const u8, nbytes: usize) -> Result<()> {
         std::ptr::copy(from, to as *mut u8, nbytes);
@@ -224,27 +200,15 @@ impl Driver for Emulator {
         self.state.lock().modules.push(library);
         Ok(functions)
     }
-    unsafe fn launch(
-        &self,
-        function: Function,
-        extent: Extent,
-        arguments: *mut c_void,
-    ) -> Result<()> {
+    unsafe fn launch(&self, function: Function, extent: Extent, arguments: *mut c_void) -> Result<()> {
         let _one = self.running.lock();
         // SAFETY: `function` came from `load`, whose libraries stay loaded for the life of the device.
         let entry: Entry = std::mem::transmute(function.0);
         let ([x, y, z], [tx, ty, tz]) = (extent.grid, extent.block);
         let mut list = [arguments];
-        match entry(
-            list.as_mut_ptr(),
-            [x, y, z, tx, ty, tz].as_ptr(),
-            extent.shared as usize,
-        ) {
+        match entry(list.as_mut_ptr(), [x, y, z, tx, ty, tz].as_ptr(), extent.shared as usize) {
             0 => Ok(()),
-            1 => bail!(
-                Runtime,
-                "CUDA error: a kernel deadlocked: its threads wait at different barriers"
-            ),
+            1 => bail!(Runtime, "CUDA error: a kernel deadlocked: its threads wait at different barriers"),
             2 => bail!(
                 Runtime,
                 "CUDA error: invalid launch: grid {:?}, block {:?}, shared {}",
@@ -252,10 +216,7 @@ impl Driver for Emulator {
                 extent.block,
                 extent.shared
             ),
-            _ => bail!(
-                OutOfMemory,
-                "the emulated CUDA device cannot have memory for its threads' stacks"
-            ),
+            _ => bail!(OutOfMemory, "the emulated CUDA device cannot have memory for its threads' stacks"),
         }
     }
     fn synchronize(&self) -> Result<()> {
@@ -268,14 +229,7 @@ impl Driver for Emulator {
     }
     fn elapsed(&self, from: Event, to: Event) -> Result<f32> {
         let state = self.state.lock();
-        let at = |e: Event| {
-            state
-                .events
-                .get(e.0)
-                .copied()
-                .flatten()
-                .ok_or_else(|| err!(Runtime, "unknown CUDA event"))
-        };
+        let at = |e: Event| state.events.get(e.0).copied().flatten().ok_or_else(|| err!(Runtime, "unknown CUDA event"));
         Ok(at(to)?.saturating_duration_since(at(from)?).as_secs_f32() * 1e3)
     }
     fn destroy(&self, event: Event) {

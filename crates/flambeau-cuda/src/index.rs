@@ -24,11 +24,7 @@ const NAMES: &[&str] = &[
 
 /// The kernels, which are the same for every dtype.
 pub(crate) fn unit() -> Unit {
-    Unit {
-        library: Some(Library::Index),
-        body: String::new(),
-        names: NAMES.iter().map(|s| s.to_string()).collect(),
-    }
+    Unit { library: Some(Library::Index), body: String::new(), names: NAMES.iter().map(|s| s.to_string()).collect() }
 }
 
 fn kernels(b: &CudaBackend) -> Result<Arc<[Function]>> {
@@ -36,15 +32,8 @@ fn kernels(b: &CudaBackend) -> Result<Arc<[Function]>> {
 }
 
 /// Operands in the order in which a walk's strides are: x, values, then the indices.
-fn strides<'a>(
-    x: &Operand<'a>,
-    values: &Operand<'a>,
-    index: &[Index<'a>],
-) -> SmallVec<[&'a [i64]; 10]> {
-    [x.strides, values.strides]
-        .into_iter()
-        .chain(index.iter().map(|i| i.values.strides))
-        .collect()
+fn strides<'a>(x: &Operand<'a>, values: &Operand<'a>, index: &[Index<'a>]) -> SmallVec<[&'a [i64]; 10]> {
+    [x.strides, values.strides].into_iter().chain(index.iter().map(|i| i.values.strides)).collect()
 }
 
 /// `IndexArgs`
@@ -59,27 +48,17 @@ fn arguments(
 ) -> Args {
     let mut args = Args::new();
     args.walk(&w.sizes).walk(&serial.sizes);
-    args.operand(x, &w.strides[0])
-        .operand(values, &w.strides[1]);
-    args.array(&serial.strides[0], MAX_RANK)
-        .array(&serial.strides[1], MAX_RANK);
+    args.operand(x, &w.strides[0]).operand(values, &w.strides[1]);
+    args.array(&serial.strides[0], MAX_RANK).array(&serial.strides[1], MAX_RANK);
     for k in 0..MAX_INDICES {
         args.array(serial.strides.get(2 + k).map_or(&[], |s| &s[..]), MAX_RANK);
     }
-    args.i64(x.dtype.size() as i64)
-        .i64(index.len() as i64)
-        .i64(how)
-        .ptr(b.error_address());
+    args.i64(x.dtype.size() as i64).i64(index.len() as i64).i64(how).ptr(b.error_address());
     for k in 0..MAX_INDICES {
         match index.get(k) {
             Some(i) => {
-                args.ptr(i.values.ptr)
-                    .i64((i.values.dtype == DType::I32) as i64)
-                    .i64(i.size)
-                    .i64(i.stride);
-                args.i64(i.wrap as i64)
-                    .i64(i.dim as i64)
-                    .array(&w.strides[2 + k], MAX_RANK)
+                args.ptr(i.values.ptr).i64((i.values.dtype == DType::I32) as i64).i64(i.size).i64(i.stride);
+                args.i64(i.wrap as i64).i64(i.dim as i64).array(&w.strides[2 + k], MAX_RANK)
             }
             None => args.array(&[], 6 + MAX_RANK),
         };
@@ -98,10 +77,7 @@ fn check(index: &[Index], walk: &Walk) -> Result<()> {
     if index.len() > MAX_INDICES || !walk.fits() {
         return unsupported("more dimensions than an indexing kernel takes");
     }
-    if index
-        .iter()
-        .any(|i| !matches!(i.values.dtype, DType::I64 | DType::I32))
-    {
+    if index.iter().any(|i| !matches!(i.values.dtype, DType::I64 | DType::I32)) {
         bail!(Index, "tensors used as indices must be long or int tensors");
     }
     Ok(())
@@ -121,13 +97,7 @@ pub(crate) fn read(b: &CudaBackend, x: &Operand, index: &[Index], out: &Operand)
 }
 
 /// See [`Backend::index_write`].
-pub(crate) fn write(
-    b: &CudaBackend,
-    x: &Operand,
-    index: &[Index],
-    values: &Operand,
-    how: Write,
-) -> Result<()> {
+pub(crate) fn write(b: &CudaBackend, x: &Operand, index: &[Index], values: &Operand, how: Write) -> Result<()> {
     if values.numel() == 0 {
         return Ok(());
     }
@@ -150,12 +120,7 @@ pub(crate) fn write(
     }
     // Dimensions along which the destination itself advances never meet; the others are gone through in order.
     let apart = |d: usize| x.strides[d] != 0;
-    let pick = |v: &[i64], want: bool| -> Dims {
-        (0..v.len())
-            .filter(|d| apart(*d) == want)
-            .map(|d| v[d])
-            .collect()
-    };
+    let pick = |v: &[i64], want: bool| -> Dims { (0..v.len()).filter(|d| apart(*d) == want).map(|d| v[d]).collect() };
     let split = |want: bool| -> Walk {
         let owned: SmallVec<[Dims; 10]> = all.iter().map(|s| pick(s, want)).collect();
         let list: Vec<&[i64]> = owned.iter().map(|s| &s[..]).collect();
@@ -192,11 +157,7 @@ fn reach(x: &Operand, index: &[Index], sizes: &[i64]) -> (i64, i64) {
 
 /// 1 where `x` is not zero, as bool.
 fn truth(class: Class) -> [Step; 1] {
-    [Step {
-        op: StepOp::Convert(DType::Bool, Class::I64),
-        class,
-        args: [0; 4],
-    }]
+    [Step { op: StepOp::Convert(DType::Bool, Class::I64), class, args: [0; 4] }]
 }
 
 /// See [`Backend::count_nonzero`].
@@ -205,11 +166,7 @@ pub(crate) fn count_nonzero(b: &CudaBackend, x: &Operand) -> Result<i64> {
         return Ok(0);
     }
     let steps = truth(x.dtype.class());
-    let program = Program {
-        inputs: &[Input::Operand(x.dtype.class())],
-        steps: &steps,
-        results: &[1],
-    };
+    let program = Program { inputs: &[Input::Operand(x.dtype.class())], steps: &steps, results: &[1] };
     let total = b.scratch(8)?;
     let sizes: Dims = SmallVec::from_elem(1, x.sizes.len());
     let out = b.over(total.ptr(), DType::I64, &sizes, &sizes);
@@ -229,26 +186,11 @@ fn compact(b: &CudaBackend, mask: &Operand, x: Option<&Operand>, out: &Operand) 
     let (flags, counts) = (b.scratch(n as usize)?, b.scratch(n as usize * 8)?);
     let dense = contiguous_strides(mask.sizes);
     let steps = truth(mask.dtype.class());
-    let program = Program {
-        inputs: &[Input::Operand(mask.dtype.class())],
-        steps: &steps,
-        results: &[1],
-    };
-    elementwise::map(
-        b,
-        &program,
-        &[*mask],
-        &[b.over(flags.ptr(), DType::Bool, mask.sizes, &dense)],
-    )?;
+    let program = Program { inputs: &[Input::Operand(mask.dtype.class())], steps: &steps, results: &[1] };
+    elementwise::map(b, &program, &[*mask], &[b.over(flags.ptr(), DType::Bool, mask.sizes, &dense)])?;
     let (sizes, strides) = ([n], [1]);
     let flat = b.over(flags.ptr(), DType::Bool, &sizes, &strides);
-    reduce::scan(
-        b,
-        Scan::Sum,
-        &flat,
-        0,
-        &[b.over(counts.ptr(), DType::I64, &sizes, &strides)],
-    )?;
+    reduce::scan(b, Scan::Sum, &flat, 0, &[b.over(counts.ptr(), DType::I64, &sizes, &strides)])?;
     let kernels = kernels(b)?;
     let source = x.unwrap_or(mask);
     // Coordinates are those of the dimensions as they are; elements may be walked collapsed.
@@ -264,13 +206,8 @@ fn compact(b: &CudaBackend, mask: &Operand, x: Option<&Operand>, out: &Operand) 
         return unsupported("more dimensions than a kernel takes");
     }
     let mut args = Args::new();
-    args.walk(&walk.sizes)
-        .operand(source, &walk.strides[0])
-        .operand(&flat, &[1]);
-    args.ptr(counts.ptr())
-        .ptr(out.ptr)
-        .i64(out.strides[0])
-        .i64(out.strides.get(1).copied().unwrap_or(0));
+    args.walk(&walk.sizes).operand(source, &walk.strides[0]).operand(&flat, &[1]);
+    args.ptr(counts.ptr()).ptr(out.ptr).i64(out.strides[0]).i64(out.strides.get(1).copied().unwrap_or(0));
     args.i64(source.dtype.size() as i64).i64(x.is_none() as i64);
     b.launch(kernels[7], Extent::linear(n), &mut args)
 }
@@ -281,11 +218,6 @@ pub(crate) fn nonzero(b: &CudaBackend, x: &Operand, out: &Operand) -> Result<()>
 }
 
 /// See [`Backend::masked_select`].
-pub(crate) fn masked_select(
-    b: &CudaBackend,
-    x: &Operand,
-    mask: &Operand,
-    out: &Operand,
-) -> Result<()> {
+pub(crate) fn masked_select(b: &CudaBackend, x: &Operand, mask: &Operand, out: &Operand) -> Result<()> {
     compact(b, mask, Some(x), out)
 }

@@ -45,13 +45,7 @@ pub fn is_available() -> bool {
 /// How many devices there are; 0 without a driver.
 pub fn device_count() -> usize {
     static COUNT: OnceLock<usize> = OnceLock::new();
-    *COUNT.get_or_init(|| {
-        if is_emulated() {
-            emulator::is_available() as usize
-        } else {
-            cudarc_driver::device_count()
-        }
-    })
+    *COUNT.get_or_init(|| if is_emulated() { emulator::is_available() as usize } else { cudarc_driver::device_count() })
 }
 
 /// Device `index`, opened at the first call.
@@ -60,17 +54,9 @@ pub fn device_count() -> usize {
 /// `Runtime` when there is no driver or no such device.
 pub(crate) fn device(index: u16) -> Result<&'static CudaBackend> {
     static DEVICES: OnceLock<Vec<OnceLock<Result<CudaBackend>>>> = OnceLock::new();
-    let devices = DEVICES.get_or_init(|| {
-        (0..device_count().max(1))
-            .map(|_| OnceLock::new())
-            .collect()
-    });
+    let devices = DEVICES.get_or_init(|| (0..device_count().max(1)).map(|_| OnceLock::new()).collect());
     let Some(slot) = devices.get(index as usize) else {
-        bail!(
-            Runtime,
-            "CUDA error: invalid device ordinal: cuda:{index} of {} devices",
-            device_count()
-        );
+        bail!(Runtime, "CUDA error: invalid device ordinal: cuda:{index} of {} devices", device_count());
     };
     let opened = slot.get_or_init(|| {
         let driver: Box<dyn Driver> = if is_emulated() {

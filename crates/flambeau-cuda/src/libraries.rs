@@ -27,9 +27,7 @@ pub(crate) fn open_first(names: &[&str]) {
                 let file = entry.file_name();
                 let file = file.to_string_lossy();
                 // The `alt` variants of NVRTC's wheel have the plain ones' symbols.
-                if file.starts_with(name)
-                    && !file.contains(".alt.")
-                    && (file.contains(".so") || file.ends_with(".dll"))
+                if file.starts_with(name) && !file.contains(".alt.") && (file.contains(".so") || file.ends_with(".dll"))
                 {
                     // SAFETY: a vendor's library from a directory that the user named.
                     if let Ok(library) = unsafe { open_global(&entry.path()) } {
@@ -42,9 +40,7 @@ pub(crate) fn open_first(names: &[&str]) {
 }
 
 #[cfg(unix)]
-unsafe fn open_global(
-    path: &std::path::Path,
-) -> Result<libloading::os::unix::Library, libloading::Error> {
+unsafe fn open_global(path: &std::path::Path) -> Result<libloading::os::unix::Library, libloading::Error> {
     use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_LAZY};
     Library::open(Some(path), RTLD_LAZY | RTLD_GLOBAL)
 }

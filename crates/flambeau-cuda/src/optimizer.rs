@@ -12,13 +12,7 @@ const TENSORS: usize = 32;
 /// The kernels for one float dtype.
 pub(crate) fn unit(key: &[u8], class: Class, code: i32) -> Unit {
     let list = [("sgd", "StepArgs", None, 0), ("adam", "StepArgs", None, 0)];
-    codegen::instances(
-        Library::Optimizer,
-        &codegen::kernel_name("k", key),
-        class,
-        &[code],
-        &list,
-    )
+    codegen::instances(Library::Optimizer, &codegen::kernel_name("k", key), class, &[code], &list)
 }
 
 /// See [`Backend::optimizer`].
@@ -43,9 +37,7 @@ pub(crate) fn step(b: &CudaBackend, step: &OptimizerStep, lists: &[&[Operand]]) 
             continue;
         }
         let dtype = parameters[i].dtype;
-        let same: Vec<usize> = (i..parameters.len())
-            .filter(|&j| !done[j] && parameters[j].dtype == dtype)
-            .collect();
+        let same: Vec<usize> = (i..parameters.len()).filter(|&j| !done[j] && parameters[j].dtype == dtype).collect();
         for group in same.chunks(TENSORS) {
             launch(b, step, lists, dtype, group)?;
             group.iter().for_each(|&j| done[j] = true);
@@ -54,13 +46,7 @@ pub(crate) fn step(b: &CudaBackend, step: &OptimizerStep, lists: &[&[Operand]]) 
     Ok(())
 }
 
-fn launch(
-    b: &CudaBackend,
-    step: &OptimizerStep,
-    lists: &[&[Operand]],
-    dtype: DType,
-    group: &[usize],
-) -> Result<()> {
+fn launch(b: &CudaBackend, step: &OptimizerStep, lists: &[&[Operand]], dtype: DType, group: &[usize]) -> Result<()> {
     let (class, code) = (dtype.class(), codegen::dtype_code(dtype, b.generic()));
     let key = [b'p', class as u8, code as u8];
     let kernels = b.kernels(&key, || Ok(unit(&key, class, code)))?;
@@ -68,60 +54,22 @@ fn launch(
     for list in 0..5 {
         let tensors = lists.get(list).copied().unwrap_or(&[]);
         for t in 0..TENSORS {
-            args.ptr(
-                group
-                    .get(t)
-                    .and_then(|&j| tensors.get(j))
-                    .map_or(std::ptr::null_mut(), |o| o.ptr),
-            );
+            args.ptr(group.get(t).and_then(|&j| tensors.get(j)).map_or(std::ptr::null_mut(), |o| o.ptr));
         }
     }
     let sizes: Vec<i64> = group.iter().map(|&j| lists[0][j].numel()).collect();
     args.array(&sizes, TENSORS).i64(dtype as i64);
     let kernel = match *step {
-        OptimizerStep::Sgd {
-            lr,
-            momentum,
-            dampening,
-            weight_decay,
-            nesterov,
-            maximize,
-            first,
-        } => {
-            let flags = nesterov as i64
-                | (maximize as i64) << 1
-                | (first as i64) << 2
-                | ((momentum != 0.0) as i64) << 5;
-            args.i64(flags)
-                .f64(lr)
-                .f64(momentum)
-                .f64(dampening)
-                .f64(0.0)
-                .f64(weight_decay)
-                .f64(1.0)
-                .f64(1.0);
+        OptimizerStep::Sgd { lr, momentum, dampening, weight_decay, nesterov, maximize, first } => {
+            let flags =
+                nesterov as i64 | (maximize as i64) << 1 | (first as i64) << 2 | ((momentum != 0.0) as i64) << 5;
+            args.i64(flags).f64(lr).f64(momentum).f64(dampening).f64(0.0).f64(weight_decay).f64(1.0).f64(1.0);
             kernels[0]
         }
-        OptimizerStep::Adam {
-            lr,
-            beta1,
-            beta2,
-            eps,
-            weight_decay,
-            decoupled,
-            amsgrad,
-            maximize,
-            step,
-        } => {
+        OptimizerStep::Adam { lr, beta1, beta2, eps, weight_decay, decoupled, amsgrad, maximize, step } => {
             let flags = (maximize as i64) << 1 | (decoupled as i64) << 3 | (amsgrad as i64) << 4;
-            args.i64(flags)
-                .f64(lr)
-                .f64(beta1)
-                .f64(beta2)
-                .f64(eps)
-                .f64(weight_decay);
-            args.f64(1.0 - beta1.powf(step))
-                .f64((1.0 - beta2.powf(step)).sqrt());
+            args.i64(flags).f64(lr).f64(beta1).f64(beta2).f64(eps).f64(weight_decay);
+            args.f64(1.0 - beta1.powf(step)).f64((1.0 - beta2.powf(step)).sqrt());
             kernels[1]
         }
     };

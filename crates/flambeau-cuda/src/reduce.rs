@@ -57,32 +57,15 @@ pub(crate) fn unit(
     generic: bool,
 ) -> Result<Unit> {
     let (acc, _) = accumulator(how, program.class_of(program.results[0]))?;
-    codegen::reduce(
-        &codegen::kernel_name("reduce", key),
-        program,
-        &acc,
-        x,
-        out,
-        generic,
-    )
+    codegen::reduce(&codegen::kernel_name("reduce", key), program, &acc, x, out, generic)
 }
 
 /// The key under which a reduction's kernels are kept.
-pub(crate) fn key(
-    how: Reduction,
-    program: &Program,
-    x: &[Operand],
-    out: DType,
-    generic: bool,
-) -> Result<Vec<u8>> {
+pub(crate) fn key(how: Reduction, program: &Program, x: &[Operand], out: DType, generic: bool) -> Result<Vec<u8>> {
     let mut key = vec![b'r'];
     codegen::program_key(&mut key, program, x, generic);
     key.push(codegen::dtype_code(out, generic) as u8);
-    key.extend(
-        accumulator(how, program.class_of(program.results[0]))?
-            .0
-            .bytes(),
-    );
+    key.extend(accumulator(how, program.class_of(program.results[0]))?.0.bytes());
     Ok(key)
 }
 
@@ -103,31 +86,16 @@ pub(crate) fn reduce(
         return Ok(());
     }
     let reduced = |d: usize| dims >> d & 1 == 1;
-    let pick = |v: &[i64], want: bool| -> Dims {
-        (0..v.len())
-            .filter(|d| reduced(*d) == want)
-            .map(|d| v[d])
-            .collect()
-    };
-    let outer_strides: SmallVec<[Dims; 6]> = x
-        .iter()
-        .chain(out)
-        .map(|o| pick(o.strides, false))
-        .collect();
+    let pick = |v: &[i64], want: bool| -> Dims { (0..v.len()).filter(|d| reduced(*d) == want).map(|d| v[d]).collect() };
+    let outer_strides: SmallVec<[Dims; 6]> = x.iter().chain(out).map(|o| pick(o.strides, false)).collect();
     let inner_strides: SmallVec<[Dims; 6]> = x.iter().map(|o| pick(o.strides, true)).collect();
     let outer = Walk::collapse(
         &pick(first.sizes, false),
-        &outer_strides
-            .iter()
-            .map(|s| &s[..])
-            .collect::<SmallVec<[&[i64]; 6]>>(),
+        &outer_strides.iter().map(|s| &s[..]).collect::<SmallVec<[&[i64]; 6]>>(),
     );
     let inner = Walk::collapse(
         &pick(first.sizes, true),
-        &inner_strides
-            .iter()
-            .map(|s| &s[..])
-            .collect::<SmallVec<[&[i64]; 6]>>(),
+        &inner_strides.iter().map(|s| &s[..]).collect::<SmallVec<[&[i64]; 6]>>(),
     );
     if !outer.fits() || !inner.fits() {
         return unsupported("reduce over more than 8 dimensions");
@@ -158,11 +126,7 @@ pub(crate) fn reduce(
     let mut count = n;
     let mut from: Option<crate::backend::Scratch> = None;
     for round in 0.. {
-        let room = if parts > 1 {
-            Some(b.scratch(parts as usize * outputs as usize * acc_size)?)
-        } else {
-            None
-        };
+        let room = if parts > 1 { Some(b.scratch(parts as usize * outputs as usize * acc_size)?) } else { None };
         let mut args = Args::new();
         args.walk(&outer.sizes);
         if round == 0 {
@@ -180,16 +144,12 @@ pub(crate) fn reduce(
             };
         }
         for (k, operand) in x.iter().enumerate() {
-            args.operand(operand, &outer.strides[k])
-                .array(&inner.strides[k], MAX_RANK);
+            args.operand(operand, &outer.strides[k]).array(&inner.strides[k], MAX_RANK);
         }
         elementwise::numbers(&mut args, program);
         let (kernel, extent) = match (round, by_thread) {
             (0, true) => (kernels[0], Extent::linear(outputs * parts)),
-            (0, false) => (
-                kernels[1],
-                Extent::blocks(outputs.saturating_mul(parts), 256),
-            ),
+            (0, false) => (kernels[1], Extent::blocks(outputs.saturating_mul(parts), 256)),
             _ => (kernels[2], Extent::linear(outputs * parts)),
         };
         b.launch(kernel, extent, &mut args)?;
@@ -215,51 +175,25 @@ pub(crate) fn scan_unit(key: &[u8], how: Scan, class: Class, code: i32) -> Resul
         Scan::LogSumExp => format!("ScanLogSumExp<{c}>"),
     };
     let name = codegen::kernel_name("scan", key);
-    let body = format!("extern \"C\" __global__ void {name}(const ScanArgs args_) {{ scan<{acc}, {c}, {code}>(args_); }}\n");
-    Ok(Unit {
-        library: Some(Library::Scan),
-        body,
-        names: vec![name],
-    })
+    let body =
+        format!("extern \"C\" __global__ void {name}(const ScanArgs args_) {{ scan<{acc}, {c}, {code}>(args_); }}\n");
+    Ok(Unit { library: Some(Library::Scan), body, names: vec![name] })
 }
 
 /// See [`Backend::scan`].
-pub(crate) fn scan(
-    b: &CudaBackend,
-    how: Scan,
-    x: &Operand,
-    dim: usize,
-    out: &[Operand],
-) -> Result<()> {
+pub(crate) fn scan(b: &CudaBackend, how: Scan, x: &Operand, dim: usize, out: &[Operand]) -> Result<()> {
     if x.numel() == 0 {
         return Ok(());
     }
     // Computed in the output's class, into which elements are read.
     let class = out[0].dtype.class();
     let complex = matches!(class, Class::C32 | Class::C64);
-    if (complex && !matches!(how, Scan::Sum | Scan::Prod))
-        || (how == Scan::LogSumExp && class == Class::I64)
-    {
+    if (complex && !matches!(how, Scan::Sum | Scan::Prod)) || (how == Scan::LogSumExp && class == Class::I64) {
         return unsupported("scan of such numbers");
     }
-    let without = |v: &[i64]| -> Dims {
-        v.iter()
-            .enumerate()
-            .filter(|(d, _)| *d != dim)
-            .map(|(_, v)| *v)
-            .collect()
-    };
-    let strides: SmallVec<[Dims; 3]> = std::iter::once(x)
-        .chain(out)
-        .map(|o| without(o.strides))
-        .collect();
-    let outer = Walk::collapse(
-        &without(x.sizes),
-        &strides
-            .iter()
-            .map(|s| &s[..])
-            .collect::<SmallVec<[&[i64]; 3]>>(),
-    );
+    let without = |v: &[i64]| -> Dims { v.iter().enumerate().filter(|(d, _)| *d != dim).map(|(_, v)| *v).collect() };
+    let strides: SmallVec<[Dims; 3]> = std::iter::once(x).chain(out).map(|o| without(o.strides)).collect();
+    let outer = Walk::collapse(&without(x.sizes), &strides.iter().map(|s| &s[..]).collect::<SmallVec<[&[i64]; 3]>>());
     if !outer.fits() {
         return unsupported("scan over more than 8 dimensions");
     }
@@ -271,24 +205,13 @@ pub(crate) fn scan(
     let parts = (n as u64).div_ceil(SCAN_PART as u64) as i64;
     let outputs = outer.numel();
     // No accumulator is larger than 32 bytes.
-    let partial = if parts > 1 {
-        Some(b.scratch(parts as usize * outputs as usize * 32)?)
-    } else {
-        None
-    };
+    let partial = if parts > 1 { Some(b.scratch(parts as usize * outputs as usize * 32)?) } else { None };
     for phase in if parts > 1 { 0..3 } else { 2..3 } {
         let mut args = Args::new();
-        args.walk(&outer.sizes)
-            .i64(n)
-            .i64(SCAN_PART)
-            .i64(parts)
-            .i64(phase);
+        args.walk(&outer.sizes).i64(n).i64(SCAN_PART).i64(parts).i64(phase);
         args.ptr(partial.as_ref().map_or(std::ptr::null_mut(), |p| p.ptr()));
-        args.i64(along(x))
-            .i64(along(&out[0]))
-            .i64(out.get(1).map_or(0, along));
-        args.operand(x, &outer.strides[0])
-            .operand(&out[0], &outer.strides[1]);
+        args.i64(along(x)).i64(along(&out[0])).i64(out.get(1).map_or(0, along));
+        args.operand(x, &outer.strides[0]).operand(&out[0], &outer.strides[1]);
         match out.get(1) {
             Some(o) => args.operand(o, &outer.strides[2]),
             None => args.no_operand(),

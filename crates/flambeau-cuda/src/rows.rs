@@ -29,22 +29,11 @@ pub(crate) fn unit(key: &[u8], class: Class, code: i32) -> Unit {
         list.push((function, parameter, Some(THREADS), THREADS as usize * 8));
     }
     list.push(("cross_entropy_grad", "LossArgs", None, 0));
-    codegen::instances(
-        Library::Rows,
-        &codegen::kernel_name("k", key),
-        class,
-        &[code],
-        &list,
-    )
+    codegen::instances(Library::Rows, &codegen::kernel_name("k", key), class, &[code], &list)
 }
 
 fn kernels(b: &CudaBackend, name: &str, dtype: DType) -> Result<Arc<[Function]>> {
-    ensure!(
-        dtype.is_float(),
-        NotImplemented,
-        "\"{name}\" not implemented for '{}'",
-        dtype.title()
-    );
+    ensure!(dtype.is_float(), NotImplemented, "\"{name}\" not implemented for '{}'", dtype.title());
     let (class, code) = (dtype.class(), codegen::dtype_code(dtype, b.generic()));
     let key = [b'o', class as u8, code as u8];
     b.kernels(&key, || Ok(unit(&key, class, code)))
@@ -73,13 +62,7 @@ fn run_rows(
     if out.numel() == 0 {
         return Ok(());
     }
-    let without = |v: &[i64]| -> Dims {
-        v.iter()
-            .enumerate()
-            .filter(|(d, _)| *d != dim)
-            .map(|(_, v)| *v)
-            .collect()
-    };
+    let without = |v: &[i64]| -> Dims { v.iter().enumerate().filter(|(d, _)| *d != dim).map(|(_, v)| *v).collect() };
     let y = y.unwrap_or(x);
     let strides = [without(x.strides), without(y.strides), without(out.strides)];
     let walk = Walk::collapse(&without(x.sizes), &[&strides[0], &strides[1], &strides[2]]);
@@ -91,12 +74,7 @@ fn run_rows(
     let kernels = kernels(b, name, x.dtype)?;
     let (kind, extent) = form(walk.numel(), n, along(x));
     let mut args = Args::new();
-    args.walk(&walk.sizes)
-        .i64(n)
-        .i64(along(x))
-        .i64(along(y))
-        .i64(along(out))
-        .i64(log as i64);
+    args.walk(&walk.sizes).i64(n).i64(along(x)).i64(along(y)).i64(along(out)).i64(log as i64);
     for (o, s) in [x, y, out].into_iter().zip(&walk.strides) {
         args.operand(o, s);
     }
@@ -104,13 +82,7 @@ fn run_rows(
 }
 
 /// See [`Backend::softmax`].
-pub(crate) fn softmax(
-    b: &CudaBackend,
-    x: &Operand,
-    dim: usize,
-    log: bool,
-    out: &Operand,
-) -> Result<()> {
+pub(crate) fn softmax(b: &CudaBackend, x: &Operand, dim: usize, log: bool, out: &Operand) -> Result<()> {
     run_rows(b, 0, "softmax", x, None, out, dim, log)
 }
 
@@ -131,27 +103,15 @@ pub(crate) fn softmax_grad(
 
 /// Row and column strides of a matrix.
 fn matrix(args: &mut Args, x: Option<&Operand>) {
-    args.matrix(
-        x,
-        x.map_or(0, |x| x.strides[0]),
-        x.and_then(|x| x.strides.get(1).copied()).unwrap_or(0),
-    );
+    args.matrix(x, x.map_or(0, |x| x.strides[0]), x.and_then(|x| x.strides.get(1).copied()).unwrap_or(0));
 }
 /// A vector along the rows.
 fn column(args: &mut Args, x: Option<&Operand>) {
-    args.matrix(
-        x,
-        x.and_then(|x| x.strides.first().copied()).unwrap_or(0),
-        0,
-    );
+    args.matrix(x, x.and_then(|x| x.strides.first().copied()).unwrap_or(0), 0);
 }
 /// A vector along the columns.
 fn row(args: &mut Args, x: Option<&Operand>) {
-    args.matrix(
-        x,
-        0,
-        x.and_then(|x| x.strides.first().copied()).unwrap_or(0),
-    );
+    args.matrix(x, 0, x.and_then(|x| x.strides.first().copied()).unwrap_or(0));
 }
 
 /// See [`Backend::layer_norm`].
@@ -220,21 +180,9 @@ pub(crate) fn layer_norm_grad(
     let input = Input::Operand(class);
     let sizes = [1, n];
     if let Some(gw) = gw {
-        let apply = |f, a, b| Step {
-            op: StepOp::Apply(f),
-            class,
-            args: [a, b, 0, 0],
-        };
-        let steps = [
-            apply(ScalarFn::Sub, 1, 2),
-            apply(ScalarFn::Mul, 4, 3),
-            apply(ScalarFn::Mul, 0, 5),
-        ];
-        let program = Program {
-            inputs: &[input; 4],
-            steps: &steps,
-            results: &[6],
-        };
+        let apply = |f, a, b| Step { op: StepOp::Apply(f), class, args: [a, b, 0, 0] };
+        let steps = [apply(ScalarFn::Sub, 1, 2), apply(ScalarFn::Mul, 4, 3), apply(ScalarFn::Mul, 0, 5)];
+        let program = Program { inputs: &[input; 4], steps: &steps, results: &[6] };
         let strides = [0, gw.strides[0]];
         reduce::reduce(
             b,
@@ -246,32 +194,15 @@ pub(crate) fn layer_norm_grad(
         )?;
     }
     if let Some(gb) = gb {
-        let program = Program {
-            inputs: &[input],
-            steps: &[],
-            results: &[0],
-        };
+        let program = Program { inputs: &[input], steps: &[], results: &[0] };
         let strides = [0, gb.strides[0]];
-        reduce::reduce(
-            b,
-            Reduction::Sum,
-            &program,
-            &[*g],
-            1,
-            &[b.over(gb.ptr, gb.dtype, &sizes, &strides)],
-        )?;
+        reduce::reduce(b, Reduction::Sum, &program, &[*g], 1, &[b.over(gb.ptr, gb.dtype, &sizes, &strides)])?;
     }
     Ok(())
 }
 
 /// `LossArgs`
-fn loss_args(
-    b: &CudaBackend,
-    x: &Operand,
-    target: &Operand,
-    ignore: i64,
-    others: [Option<&Operand>; 4],
-) -> Args {
+fn loss_args(b: &CudaBackend, x: &Operand, target: &Operand, ignore: i64, others: [Option<&Operand>; 4]) -> Args {
     let [loss, lse, g, out] = others;
     let mut args = Args::new();
     args.i64(x.sizes[0]).i64(x.sizes[1]).i64(ignore);

@@ -15,22 +15,10 @@ const KERNELS: [&str; 5] = ["im2col", "col2im", "max_pool", "avg_pool", "avg_poo
 
 /// The kernels for one dtype; complex numbers have no pooling.
 pub(crate) fn unit(key: &[u8], class: Class, code: i32) -> Unit {
-    let take = if matches!(class, Class::C32 | Class::C64) {
-        2
-    } else {
-        KERNELS.len()
-    };
-    let list: Vec<(&str, &str, Option<u32>, usize)> = KERNELS[..take]
-        .iter()
-        .map(|k| (*k, "WindowArgs", None, 0))
-        .collect();
-    codegen::instances(
-        Library::Window,
-        &codegen::kernel_name("k", key),
-        class,
-        &[code],
-        &list,
-    )
+    let take = if matches!(class, Class::C32 | Class::C64) { 2 } else { KERNELS.len() };
+    let list: Vec<(&str, &str, Option<u32>, usize)> =
+        KERNELS[..take].iter().map(|k| (*k, "WindowArgs", None, 0)).collect();
+    codegen::instances(Library::Window, &codegen::kernel_name("k", key), class, &[code], &list)
 }
 
 fn kernels(b: &CudaBackend, dtype: DType) -> Result<Arc<[Function]>> {
@@ -69,23 +57,12 @@ struct Side {
 
 impl Side {
     fn of(x: &Operand) -> Side {
-        Side {
-            ptr: x.ptr,
-            dtype: x.dtype,
-            image: x.strides[0],
-            channel: x.strides[1],
-            step: three(&x.strides[2..], 0),
-        }
+        Side { ptr: x.ptr, dtype: x.dtype, image: x.strides[0], channel: x.strides[1], step: three(&x.strides[2..], 0) }
     }
     /// The same from image `i` on.
     fn skip_images(self, i: i64) -> Side {
         // Address arithmetic only; the memory is the device's.
-        Side {
-            ptr: self
-                .ptr
-                .wrapping_offset((i * self.image) as isize * self.dtype.size() as isize),
-            ..self
-        }
+        Side { ptr: self.ptr.wrapping_offset((i * self.image) as isize * self.dtype.size() as isize), ..self }
     }
 }
 
@@ -103,31 +80,17 @@ impl Plan {
     ) -> Args {
         let mut a = Args::new();
         a.i64(images).i64(self.channels);
-        for v in [
-            self.input,
-            self.output,
-            self.kernel,
-            self.stride,
-            self.padding,
-            self.dilation,
-        ] {
+        for v in [self.input, self.output, self.kernel, self.stride, self.padding, self.dilation] {
             a.array(&v, 3);
         }
         a.i64(x.image).i64(x.channel).array(&x.step, 3);
         a.i64(y.image).i64(y.channel).array(&y.step, 3);
         a.i64(y_kernel).ptr(x.ptr).ptr(y.ptr);
         match index {
-            Some(i) => a
-                .ptr(i.ptr)
-                .i64(i.strides[0])
-                .i64(i.strides[1])
-                .array(&three(&i.strides[2..], 0), 3),
+            Some(i) => a.ptr(i.ptr).i64(i.strides[0]).i64(i.strides[1]).array(&three(&i.strides[2..], 0), 3),
             None => a.array(&[], 6),
         };
-        a.i64(x.dtype as i64)
-            .i64(y.dtype as i64)
-            .i64(include_padding as i64)
-            .i64(divisor);
+        a.i64(x.dtype as i64).i64(y.dtype as i64).i64(include_padding as i64).i64(divisor);
         a
     }
     fn places(&self) -> i64 {
@@ -155,11 +118,7 @@ impl Plan {
             kernel: three(&p.kernel, 1),
             stride: three(&p.stride, 1),
             padding: three(&p.padding, 0),
-            dilation: if p.dilation.is_empty() {
-                [1; 3]
-            } else {
-                three(&p.dilation, 1)
-            },
+            dilation: if p.dilation.is_empty() { [1; 3] } else { three(&p.dilation, 1) },
         }
     }
     /// Whether the columns are the images themselves.
@@ -168,8 +127,7 @@ impl Plan {
     }
     /// How many images' columns are made at a time.
     fn images_at_once(&self, images: i64, size: i64) -> i64 {
-        (COLUMN_BYTES / (self.channels * self.window() * self.places() * size).max(1))
-            .clamp(1, images.max(1))
+        (COLUMN_BYTES / (self.channels * self.window() * self.places() * size).max(1)).clamp(1, images.max(1))
     }
 }
 
@@ -198,10 +156,7 @@ fn dense<'a>(b: &'a CudaBackend, x: &Operand) -> Result<(*mut u8, Option<Scratch
         return Ok((x.ptr, None));
     }
     let room = b.scratch(x.numel() as usize * x.dtype.size())?;
-    b.copy(
-        x,
-        &b.over(room.ptr(), x.dtype, x.sizes, &contiguous_strides(x.sizes)),
-    )?;
+    b.copy(x, &b.over(room.ptr(), x.dtype, x.sizes, &contiguous_strides(x.sizes)))?;
     Ok((room.ptr(), Some(room)))
 }
 
@@ -229,42 +184,16 @@ fn columns<'a>(
         if let Some(step) = flat(x) {
             let per_group = plan.channels / groups;
             let strides = [x.strides[0], per_group * x.strides[1], x.strides[1], step];
-            return Ok(Columns {
-                ptr: at(x.ptr, from * x.strides[0], x.dtype),
-                strides,
-                _room: None,
-            });
+            return Ok(Columns { ptr: at(x.ptr, from * x.strides[0], x.dtype), strides, _room: None });
         }
     }
     let (window, places) = (plan.window(), plan.places());
     let image = plan.channels * window * places;
     let room = b.scratch((images * image) as usize * x.dtype.size())?;
-    let y = Side {
-        ptr: room.ptr(),
-        dtype: x.dtype,
-        image,
-        channel: window * places,
-        step: [0; 3],
-    };
-    let mut args = plan.args(
-        images,
-        Side::of(x).skip_images(from),
-        y,
-        places,
-        None,
-        false,
-        0,
-    );
-    b.launch(
-        kernels(b, x.dtype)?[0],
-        Extent::linear(images * plan.channels * places),
-        &mut args,
-    )?;
-    Ok(Columns {
-        ptr: room.ptr(),
-        strides: [image, image / groups, places, 1],
-        _room: Some(room),
-    })
+    let y = Side { ptr: room.ptr(), dtype: x.dtype, image, channel: window * places, step: [0; 3] };
+    let mut args = plan.args(images, Side::of(x).skip_images(from), y, places, None, false, 0);
+    b.launch(kernels(b, x.dtype)?[0], Extent::linear(images * plan.channels * places), &mut args)?;
+    Ok(Columns { ptr: room.ptr(), strides: [image, image / groups, places, 1], _room: Some(room) })
 }
 
 /// See [`Backend::conv`].
@@ -304,31 +233,14 @@ pub(crate) fn conv(
     while from < images {
         let count = turn.min(images - from);
         let columns = columns(b, &plan, x, from, count, groups)?;
-        let (sa, sb, so) = (
-            [count, groups, rows, depth],
-            [count, groups, depth, places],
-            [count, groups, rows, places],
-        );
+        let (sa, sb, so) =
+            ([count, groups, rows, depth], [count, groups, depth, places], [count, groups, rows, places]);
         let ta = [0, rows * depth, depth, 1];
         let to = [out.strides[0], rows * out.strides[1], out.strides[1], step];
         let a = b.over(weights, w.dtype, &sa, &ta);
         let c = b.over(columns.ptr, x.dtype, &sb, &columns.strides);
-        let o = b.over(
-            at(out.ptr, from * out.strides[0], out.dtype),
-            out.dtype,
-            &so,
-            &to,
-        );
-        matmul::product(
-            b,
-            &a,
-            &c,
-            &o,
-            Epilogue {
-                bias: None,
-                accumulate: bias.is_some(),
-            },
-        )?;
+        let o = b.over(at(out.ptr, from * out.strides[0], out.dtype), out.dtype, &so, &to);
+        matmul::product(b, &a, &c, &o, Epilogue { bias: None, accumulate: bias.is_some() })?;
         from += count;
     }
     Ok(())
@@ -344,13 +256,7 @@ fn wide(dtype: DType) -> DType {
 }
 
 /// See [`Backend::conv_input_grad`].
-pub(crate) fn conv_input_grad(
-    b: &CudaBackend,
-    g: &Operand,
-    w: &Operand,
-    geometry: &Conv,
-    gx: &Operand,
-) -> Result<()> {
+pub(crate) fn conv_input_grad(b: &CudaBackend, g: &Operand, w: &Operand, geometry: &Conv, gx: &Operand) -> Result<()> {
     if gx.numel() == 0 {
         return Ok(());
     }
@@ -374,63 +280,26 @@ pub(crate) fn conv_input_grad(
     while from < images {
         let count = turn.min(images - from);
         let room = b.scratch((count * image).max(1) as usize * dtype.size())?;
-        let (sa, sb, so) = (
-            [count, groups, depth, rows],
-            [count, groups, rows, places],
-            [count, groups, depth, places],
-        );
+        let (sa, sb, so) =
+            ([count, groups, depth, rows], [count, groups, rows, places], [count, groups, depth, places]);
         let ta = [0, rows * depth, 1, depth];
-        let tb = [
-            gradient.strides[0],
-            rows * gradient.strides[1],
-            gradient.strides[1],
-            step,
-        ];
+        let tb = [gradient.strides[0], rows * gradient.strides[1], gradient.strides[1], step];
         let to = [image, depth * places, places, 1];
         let a = b.over(weights, w.dtype, &sa, &ta);
-        let c = b.over(
-            at(gradient.ptr, from * gradient.strides[0], g.dtype),
-            g.dtype,
-            &sb,
-            &tb,
-        );
+        let c = b.over(at(gradient.ptr, from * gradient.strides[0], g.dtype), g.dtype, &sb, &tb);
         let o = b.over(room.ptr(), dtype, &so, &to);
         matmul::product(b, &a, &c, &o, Epilogue::default())?;
-        let y = Side {
-            ptr: room.ptr(),
-            dtype,
-            image,
-            channel: window * places,
-            step: [0; 3],
-        };
-        let mut args = plan.args(
-            count,
-            Side::of(gx).skip_images(from),
-            y,
-            places,
-            None,
-            false,
-            0,
-        );
+        let y = Side { ptr: room.ptr(), dtype, image, channel: window * places, step: [0; 3] };
+        let mut args = plan.args(count, Side::of(gx).skip_images(from), y, places, None, false, 0);
         let elements = count * plan.channels * plan.input.iter().product::<i64>();
-        b.launch(
-            kernels(b, gx.dtype)?[1],
-            Extent::linear(elements),
-            &mut args,
-        )?;
+        b.launch(kernels(b, gx.dtype)?[1], Extent::linear(elements), &mut args)?;
         from += count;
     }
     Ok(())
 }
 
 /// See [`Backend::conv_weight_grad`].
-pub(crate) fn conv_weight_grad(
-    b: &CudaBackend,
-    g: &Operand,
-    x: &Operand,
-    geometry: &Conv,
-    gw: &Operand,
-) -> Result<()> {
+pub(crate) fn conv_weight_grad(b: &CudaBackend, g: &Operand, x: &Operand, geometry: &Conv, gw: &Operand) -> Result<()> {
     if gw.numel() == 0 {
         return Ok(());
     }
@@ -453,55 +322,25 @@ pub(crate) fn conv_weight_grad(
     let total = outputs * depth;
     // One product an image (so that much runs at once), then their sum over the images.
     let per_image = (total * dtype.size() as i64).max(1);
-    let turn = plan
-        .images_at_once(images, x.dtype.size() as i64)
-        .min((COLUMN_BYTES / per_image).max(1));
+    let turn = plan.images_at_once(images, x.dtype.size() as i64).min((COLUMN_BYTES / per_image).max(1));
     let sum = b.scratch(total as usize * dtype.size())?;
     let (flat_sizes, one) = ([1, total], [total, 1]);
     let sum_operand = b.over(sum.ptr(), dtype, &flat_sizes, &one);
     let class = dtype.class();
-    let identity = Program {
-        inputs: &[Input::Operand(class)],
-        steps: &[],
-        results: &[0],
-    };
+    let identity = Program { inputs: &[Input::Operand(class)], steps: &[], results: &[0] };
     let mut from = 0;
     while from < images {
         let count = turn.min(images - from);
         let columns = columns(b, &plan, x, from, count, groups)?;
         let room = b.scratch((count * total) as usize * dtype.size())?;
-        let (sa, sb, so) = (
-            [count, groups, rows, places],
-            [count, groups, places, depth],
-            [count, groups, rows, depth],
-        );
-        let ta = [
-            gradient.strides[0],
-            rows * gradient.strides[1],
-            gradient.strides[1],
-            step,
-        ];
-        let tb = [
-            columns.strides[0],
-            columns.strides[1],
-            columns.strides[3],
-            columns.strides[2],
-        ];
+        let (sa, sb, so) =
+            ([count, groups, rows, places], [count, groups, places, depth], [count, groups, rows, depth]);
+        let ta = [gradient.strides[0], rows * gradient.strides[1], gradient.strides[1], step];
+        let tb = [columns.strides[0], columns.strides[1], columns.strides[3], columns.strides[2]];
         let to = [total, rows * depth, depth, 1];
-        let a = b.over(
-            at(gradient.ptr, from * gradient.strides[0], g.dtype),
-            g.dtype,
-            &sa,
-            &ta,
-        );
+        let a = b.over(at(gradient.ptr, from * gradient.strides[0], g.dtype), g.dtype, &sa, &ta);
         let c = b.over(columns.ptr, x.dtype, &sb, &tb);
-        matmul::product(
-            b,
-            &a,
-            &c,
-            &b.over(room.ptr(), dtype, &so, &to),
-            Epilogue::default(),
-        )?;
+        matmul::product(b, &a, &c, &b.over(room.ptr(), dtype, &so, &to), Epilogue::default())?;
         let (parts_sizes, parts_strides) = ([count, total], [total, 1]);
         let parts = b.over(room.ptr(), dtype, &parts_sizes, &parts_strides);
         if from == 0 {
@@ -510,63 +349,30 @@ pub(crate) fn conv_weight_grad(
             let more = b.scratch(total as usize * dtype.size())?;
             let more = b.over(more.ptr(), dtype, &flat_sizes, &one);
             reduce::reduce(b, Reduction::Sum, &identity, &[parts], 1, &[more])?;
-            let add = [Step {
-                op: StepOp::Apply(ScalarFn::Add),
-                class,
-                args: [0, 1, 0, 0],
-            }];
-            let program = Program {
-                inputs: &[Input::Operand(class), Input::Operand(class)],
-                steps: &add,
-                results: &[2],
-            };
+            let add = [Step { op: StepOp::Apply(ScalarFn::Add), class, args: [0, 1, 0, 0] }];
+            let program =
+                Program { inputs: &[Input::Operand(class), Input::Operand(class)], steps: &add, results: &[2] };
             elementwise::map(b, &program, &[sum_operand, more], &[sum_operand])?;
         }
         from += count;
     }
-    b.copy(
-        &b.over(sum.ptr(), dtype, gw.sizes, &contiguous_strides(gw.sizes)),
-        gw,
-    )
+    b.copy(&b.over(sum.ptr(), dtype, gw.sizes, &contiguous_strides(gw.sizes)), gw)
 }
 
 fn no_complex(name: &str, x: &Operand) -> Result<()> {
-    ensure!(
-        !x.dtype.is_complex(),
-        NotImplemented,
-        "\"{name}\" not implemented for '{}'",
-        x.dtype.title()
-    );
+    ensure!(!x.dtype.is_complex(), NotImplemented, "\"{name}\" not implemented for '{}'", x.dtype.title());
     Ok(())
 }
 
 /// See [`Backend::max_pool`].
-pub(crate) fn max_pool(
-    b: &CudaBackend,
-    x: &Operand,
-    p: &Pool,
-    out: &Operand,
-    indices: &Operand,
-) -> Result<()> {
+pub(crate) fn max_pool(b: &CudaBackend, x: &Operand, p: &Pool, out: &Operand, indices: &Operand) -> Result<()> {
     no_complex("max_pool", x)?;
     let plan = Plan::pool(x, out, p);
     if out.numel() == 0 {
         return Ok(());
     }
-    let mut args = plan.args(
-        x.sizes[0],
-        Side::of(x),
-        Side::of(out),
-        0,
-        Some(indices),
-        false,
-        0,
-    );
-    b.launch(
-        kernels(b, x.dtype)?[2],
-        Extent::linear(out.numel()),
-        &mut args,
-    )
+    let mut args = plan.args(x.sizes[0], Side::of(x), Side::of(out), 0, Some(indices), false, 0);
+    b.launch(kernels(b, x.dtype)?[2], Extent::linear(out.numel()), &mut args)
 }
 
 /// See [`Backend::avg_pool`].
@@ -576,20 +382,9 @@ pub(crate) fn avg_pool(b: &CudaBackend, x: &Operand, p: &Pool, out: &Operand) ->
     if out.numel() == 0 {
         return Ok(());
     }
-    let mut args = plan.args(
-        x.sizes[0],
-        Side::of(x),
-        Side::of(out),
-        0,
-        None,
-        p.count_include_pad,
-        p.divisor.unwrap_or(0),
-    );
-    b.launch(
-        kernels(b, x.dtype)?[3],
-        Extent::linear(out.numel()),
-        &mut args,
-    )
+    let mut args =
+        plan.args(x.sizes[0], Side::of(x), Side::of(out), 0, None, p.count_include_pad, p.divisor.unwrap_or(0));
+    b.launch(kernels(b, x.dtype)?[3], Extent::linear(out.numel()), &mut args)
 }
 
 /// See [`Backend::avg_pool_grad`].
@@ -599,18 +394,7 @@ pub(crate) fn avg_pool_grad(b: &CudaBackend, g: &Operand, p: &Pool, gx: &Operand
     if gx.numel() == 0 {
         return Ok(());
     }
-    let mut args = plan.args(
-        gx.sizes[0],
-        Side::of(gx),
-        Side::of(g),
-        0,
-        None,
-        p.count_include_pad,
-        p.divisor.unwrap_or(0),
-    );
-    b.launch(
-        kernels(b, gx.dtype)?[4],
-        Extent::linear(gx.numel()),
-        &mut args,
-    )
+    let mut args =
+        plan.args(gx.sizes[0], Side::of(gx), Side::of(g), 0, None, p.count_include_pad, p.divisor.unwrap_or(0));
+    b.launch(kernels(b, gx.dtype)?[4], Extent::linear(gx.numel()), &mut args)
 }

@@ -22,9 +22,7 @@ fn all_kernels_compile_for_every_architecture() {
         std::thread::scope(|scope| {
             for _ in 0..std::thread::available_parallelism().map_or(2, |n| n.get().min(8)) {
                 scope.spawn(|| {
-                    while let Some((name, source)) =
-                        sources.get(next.fetch_add(1, Ordering::Relaxed))
-                    {
+                    while let Some((name, source)) = sources.get(next.fetch_add(1, Ordering::Relaxed)) {
                         let cubin = flambeau_cuda::compile_with_nvrtc(source, arch)
                             .unwrap_or_else(|e| panic!("{name} for {arch}: {e}"));
                         assert!(cubin.starts_with(b"\x7fELF"), "{name} for {arch}");
@@ -32,10 +30,6 @@ fn all_kernels_compile_for_every_architecture() {
                 });
             }
         });
-        println!(
-            "{arch}: {} texts in {:.1} s",
-            sources.len(),
-            begin.elapsed().as_secs_f64()
-        );
+        println!("{arch}: {} texts in {:.1} s", sources.len(), begin.elapsed().as_secs_f64());
     }
 }

@@ -59,14 +59,23 @@ pub fn backend(device: Device) -> Result<&'static dyn Backend> {
 /// # Errors
 /// `OutOfMemory` that names the size.
 pub fn allocate(nbytes: usize, device: Device) -> Result<Arc<Storage>> {
-    let memory = if device == Device::Meta { flambeau_core::storage::Memory::empty() } else { backend(device)?.alloc(nbytes)? };
+    let memory = if device == Device::Meta {
+        flambeau_core::storage::Memory::empty()
+    } else {
+        backend(device)?.alloc(nbytes)?
+    };
     Ok(Storage::new(memory, device))
 }
 
 type Guards<'a> = SmallVec<[RwLockReadGuard<'a, Meta>; 4]>;
 
 #[inline(never)]
-fn execute(op: &dyn Primitive, share: &mut dyn FnMut() -> Arc<dyn Primitive>, x: &[&Tensor], dest: Dest) -> Result<Outputs> {
+fn execute(
+    op: &dyn Primitive,
+    share: &mut dyn FnMut() -> Arc<dyn Primitive>,
+    x: &[&Tensor],
+    dest: Dest,
+) -> Result<Outputs> {
     let mode = mode::current();
     let mut flags = 0;
     for t in x {
@@ -133,9 +142,17 @@ fn execute(op: &dyn Primitive, share: &mut dyn FnMut() -> Arc<dyn Primitive>, x:
             for o in &draft.outputs {
                 check_sizes(&o.sizes, o.dtype)?;
                 let nbytes = numel(&o.sizes) as usize * o.dtype.size();
-                let storage = if record { crate::graph::pending_storage(nbytes, device) } else { allocate(nbytes, device)? };
+                let storage =
+                    if record { crate::graph::pending_storage(nbytes, device) } else { allocate(nbytes, device)? };
                 outs.push(Tensor::from_meta(
-                    Meta { sizes: o.sizes.clone(), strides: o.strides.clone(), offset: 0, dtype: o.dtype, storage, version: None },
+                    Meta {
+                        sizes: o.sizes.clone(),
+                        strides: o.strides.clone(),
+                        offset: 0,
+                        dtype: o.dtype,
+                        storage,
+                        version: None,
+                    },
                     tensor_flags,
                     None,
                 ));
@@ -223,7 +240,12 @@ pub(crate) fn run_operands(op: &dyn Primitive, device: Device, x: &[Operand], ou
     match op.run(backend(device)?, x, out) {
         Err(e) if e.kind() == ErrorKind::Unsupported => {
             if device == Device::Cpu {
-                return Err(err!(NotImplemented, "{}: the CPU has no kernel of the family '{}'", op.name(), e.message()));
+                return Err(err!(
+                    NotImplemented,
+                    "{}: the CPU has no kernel of the family '{}'",
+                    op.name(),
+                    e.message()
+                ));
             }
             crate::ops::device::run_through_host(op, device, x, out)
         }
@@ -379,7 +401,10 @@ pub(crate) fn check_inplace(t: &Tensor, needs: bool) -> Result<()> {
                     let base = v.base.clone();
                     drop(guard);
                     if base.requires_grad() && base.is_leaf() {
-                        bail!(Runtime, "a view of a leaf Variable that requires grad is being used in an in-place operation.");
+                        bail!(
+                            Runtime,
+                            "a view of a leaf Variable that requires grad is being used in an in-place operation."
+                        );
                     }
                 }
             }
@@ -491,7 +516,15 @@ fn inplace(
     target.bump_version();
     if writes_grad && needs != 0 {
         let has_original = originals.is_some();
-        let node = attach(share(), x, needs, infos, std::slice::from_ref(target), draft, originals.or(Some((usize::MAX, target.clone()))))?;
+        let node = attach(
+            share(),
+            x,
+            needs,
+            infos,
+            std::slice::from_ref(target),
+            draft,
+            originals.or(Some((usize::MAX, target.clone()))),
+        )?;
         let _ = has_original;
         view::rebase(target, node, self_index)?;
     }
@@ -553,7 +586,10 @@ fn out_form(
         draft.outputs.len(),
         targets.len()
     );
-    if mode::grad_enabled() && (x.iter().any(|t| t.requires_grad()) || targets.iter().any(|t| t.requires_grad())) && op.differentiable() {
+    if mode::grad_enabled()
+        && (x.iter().any(|t| t.requires_grad()) || targets.iter().any(|t| t.requires_grad()))
+        && op.differentiable()
+    {
         bail!(
             Runtime,
             "{}(): functions with out=... arguments don't support automatic differentiation, but one of the arguments requires \

@@ -70,7 +70,11 @@ impl View for &Entry {
 ///
 /// # Errors
 /// `Value` for a dtype that the format lacks, `Runtime` when the file cannot be written.
-pub fn save_safetensors(path: &Path, tensors: &[(String, Tensor)], metadata: Option<HashMap<String, String>>) -> Result<()> {
+pub fn save_safetensors(
+    path: &Path,
+    tensors: &[(String, Tensor)],
+    metadata: Option<HashMap<String, String>>,
+) -> Result<()> {
     let mut entries = Vec::with_capacity(tensors.len());
     for (name, t) in tensors {
         let dtype = to_format(t.dtype()).map_err(|e| e.context(name))?;

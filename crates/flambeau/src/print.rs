@@ -21,7 +21,8 @@ pub struct PrintOptions {
 }
 impl PrintOptions {
     /// PyTorch's defaults.
-    pub const DEFAULT: PrintOptions = PrintOptions { precision: 4, threshold: 1000, edgeitems: 3, linewidth: 80, sci_mode: None };
+    pub const DEFAULT: PrintOptions =
+        PrintOptions { precision: 4, threshold: 1000, edgeitems: 3, linewidth: 80, sci_mode: None };
 }
 static OPTIONS: RwLock<PrintOptions> = RwLock::new(PrintOptions::DEFAULT);
 /// The options in force.
@@ -238,7 +239,8 @@ pub fn repr(t: &Tensor) -> Result<String> {
         let values = read(&shown)?;
         let (texts, width) = elements(&values, &o);
         let shown_sizes = shown.sizes();
-        Layout { texts: &texts, width, sizes: &shown_sizes, cut: &cut, edge: o.edgeitems, linewidth: o.linewidth }.write(0, 0, PREFIX.len())
+        Layout { texts: &texts, width, sizes: &shown_sizes, cut: &cut, edge: o.edgeitems, linewidth: o.linewidth }
+            .write(0, 0, PREFIX.len())
     };
     match t.grad_fn()? {
         Some(edge) => suffixes.push(format!("grad_fn=<{}>", edge.node.name())),

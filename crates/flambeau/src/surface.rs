@@ -33,7 +33,9 @@ impl Tensor {
         );
         let storage = allocate(std::mem::size_of_val(data), Device::Cpu)?;
         // SAFETY: the storage is fresh, at least as large as `data`, and nobody else knows it yet.
-        unsafe { std::ptr::copy_nonoverlapping(data.as_ptr() as *const u8, storage.ptr()?, std::mem::size_of_val(data)) };
+        unsafe {
+            std::ptr::copy_nonoverlapping(data.as_ptr() as *const u8, storage.ptr()?, std::mem::size_of_val(data))
+        };
         Ok(Tensor::from_storage(storage, T::DTYPE, sizes, &contiguous_strides(sizes), 0))
     }
     /// The elements, row-major, converted to `T`.

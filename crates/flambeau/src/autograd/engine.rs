@@ -81,7 +81,12 @@ pub fn backward(outputs: &[Tensor], grads: &[Option<Tensor>], options: GradOptio
 ///
 /// # Errors
 /// As [`backward`]; also for an input that is not used, unless allowed.
-pub fn grad(outputs: &[Tensor], inputs: &[Tensor], grads: &[Option<Tensor>], options: GradOptions) -> Result<Vec<Option<Tensor>>> {
+pub fn grad(
+    outputs: &[Tensor],
+    inputs: &[Tensor],
+    grads: &[Option<Tensor>],
+    options: GradOptions,
+) -> Result<Vec<Option<Tensor>>> {
     run(outputs, grads, Some((inputs, false)), options)
 }
 
@@ -296,7 +301,9 @@ fn deliver(tasks: &mut PointerMap<Task>, edge: &Edge, g: Tensor, create_graph: b
     let slot = &mut task.grads[edge.nr as usize];
     *slot = Some(match slot.take() {
         None => g,
-        Some(old) if !create_graph && owned(&old) => ops::elementwise::add_(&old, &g).or_else(|_| ops::elementwise::add(&old, &g))?,
+        Some(old) if !create_graph && owned(&old) => {
+            ops::elementwise::add_(&old, &g).or_else(|_| ops::elementwise::add(&old, &g))?
+        }
         Some(old) => ops::elementwise::add(&old, &g)?,
     });
     Ok(())

@@ -107,9 +107,7 @@ impl Expr {
     pub fn re_ge(&self, x: f64) -> Expr {
         match &self.0 {
             Ok(Val::N(n)) => (if n.to_f64() >= x { 1.0 } else { 0.0 }).into(),
-            Ok(Val::T(t)) if t.dtype().is_complex() => {
-                crate::ops::view::real(t).and_then(|re| e::ge(&re, x)).into()
-            }
+            Ok(Val::T(t)) if t.dtype().is_complex() => crate::ops::view::real(t).and_then(|re| e::ge(&re, x)).into(),
             _ => self.ge(x),
         }
     }

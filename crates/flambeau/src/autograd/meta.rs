@@ -234,11 +234,7 @@ impl Tensor {
     /// # Errors
     /// `Runtime` when the tensor does not require grad.
     pub fn retain_grad(&self) -> Result<()> {
-        ensure!(
-            self.requires_grad(),
-            Runtime,
-            "can't retain_grad on Tensor that has requires_grad=False"
-        );
+        ensure!(self.requires_grad(), Runtime, "can't retain_grad on Tensor that has requires_grad=False");
         let Some(edge) = self.grad_fn()? else { return Ok(()) };
         let mut guard = self.autograd();
         let meta = guard.get_or_insert_with(Default::default);

@@ -44,12 +44,24 @@ pub trait Backward: Send + Sync {
 
 pub(crate) enum Function {
     /// A primitive's vjp.
-    Op { op: Arc<dyn Primitive>, inputs: SmallVec<[InputInfo; 2]>, needs: Mask, saved: Mutex<Saved> },
+    Op {
+        op: Arc<dyn Primitive>,
+        inputs: SmallVec<[InputInfo; 2]>,
+        needs: Mask,
+        saved: Mutex<Saved>,
+    },
     /// Adds to a leaf's gradient.
     Accumulate(Tensor),
     /// An in-place write through a view, seen from the base.
-    CopySlices { chain: SmallVec<[Link; 1]>, function: Arc<Node>, self_index: Option<usize> },
-    Custom { function: Box<dyn Backward>, needs: Mask },
+    CopySlices {
+        chain: SmallVec<[Link; 1]>,
+        function: Arc<Node>,
+        self_index: Option<usize>,
+    },
+    Custom {
+        function: Box<dyn Backward>,
+        needs: Mask,
+    },
 }
 
 pub(crate) enum Saved {
@@ -149,7 +161,12 @@ impl Vjp<'_> {
 }
 
 impl Node {
-    fn new(function: Function, edges: SmallVec<[Option<Edge>; 2]>, outputs: SmallVec<[InputInfo; 1]>, seq: u64) -> Arc<Node> {
+    fn new(
+        function: Function,
+        edges: SmallVec<[Option<Edge>; 2]>,
+        outputs: SmallVec<[InputInfo; 1]>,
+        seq: u64,
+    ) -> Arc<Node> {
         Arc::new(Node { seq, function, edges, outputs, hooks: Mutex::new(None) })
     }
     pub(crate) fn accumulate(variable: Tensor, info: InputInfo) -> Arc<Node> {
@@ -268,7 +285,11 @@ impl Node {
         Ok(())
     }
     /// Sends gradients through this node.
-    pub(crate) fn apply(self: &Arc<Self>, g: SmallVec<[Option<Tensor>; 1]>, retain: bool) -> Result<SmallVec<[Option<Tensor>; 4]>> {
+    pub(crate) fn apply(
+        self: &Arc<Self>,
+        g: SmallVec<[Option<Tensor>; 1]>,
+        retain: bool,
+    ) -> Result<SmallVec<[Option<Tensor>; 4]>> {
         match &self.function {
             Function::Op { op, inputs, needs, .. } => {
                 let values = self.unpack(retain)?;
@@ -314,7 +335,9 @@ impl Node {
                 let m = s.tensor.meta();
                 let origin = match s.tensor.autograd().as_ref().and_then(|a| a.edge.as_ref()) {
                     Some(e) => format!(", which is output {} of {},", e.nr, e.node.name()),
-                    None if s.bit >> 16 != 0 => format!(", which is output {} of {},", s.bit.trailing_zeros() - 16, self.name()),
+                    None if s.bit >> 16 != 0 => {
+                        format!(", which is output {} of {},", s.bit.trailing_zeros() - 16, self.name())
+                    }
                     None => String::new(),
                 };
                 bail!(
@@ -328,7 +351,10 @@ impl Node {
                     s.version
                 );
             }
-            let tensor = if s.bit >> 16 != 0 && !s.tensor.requires_grad() && self.outputs[(s.bit.trailing_zeros() - 16) as usize].dtype.is_differentiable() {
+            let tensor = if s.bit >> 16 != 0
+                && !s.tensor.requires_grad()
+                && self.outputs[(s.bit.trailing_zeros() - 16) as usize].dtype.is_differentiable()
+            {
                 let alias = Tensor::from_meta(s.tensor.meta().clone(), 0, None);
                 alias.set_edge(Edge { node: self.clone(), nr: s.bit.trailing_zeros() - 16 });
                 alias
@@ -338,7 +364,8 @@ impl Node {
             values.push((s.bit, tensor));
         }
         // A product with a number has saved that number, as PyTorch sees it.
-        let numbers = matches!(&self.function, Function::Op { op, .. } if op.as_map().is_some_and(|m| m.keeps_numbers()));
+        let numbers =
+            matches!(&self.function, Function::Op { op, .. } if op.as_map().is_some_and(|m| m.keeps_numbers()));
         if !retain && (!list.is_empty() || numbers) {
             *guard = Saved::Released;
         }
@@ -390,7 +417,11 @@ impl Drop for Node {
         match &mut self.function {
             Function::Op { saved, .. } => {
                 if let Saved::Kept(list) = std::mem::replace(saved.get_mut(), Saved::Released) {
-                    debris.extend(list.into_iter().filter(|s| s.tensor.flags() & REQUIRES_GRAD != 0).map(|s| Debris::Saved(s.tensor)));
+                    debris.extend(
+                        list.into_iter()
+                            .filter(|s| s.tensor.flags() & REQUIRES_GRAD != 0)
+                            .map(|s| Debris::Saved(s.tensor)),
+                    );
                 }
             }
             Function::CopySlices { function, .. } => debris.push(Debris::Edge(Edge { node: function.clone(), nr: 0 })),

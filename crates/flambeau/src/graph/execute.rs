@@ -86,7 +86,8 @@ fn single(ops: &[Option<Recorded>], i: usize) -> Result<()> {
     let inputs: SmallVec<[Operand; 4]> = r.inputs.iter().map(operand).collect();
     let outputs: SmallVec<[Operand; 2]> = r.outputs.iter().map(operand).collect();
     let device = r.outputs.first().map_or(Device::Cpu, |m| m.device());
-    run_operands(&*r.op, device, &inputs, &outputs).map_err(|e| e.context(format_args!("recorded operator {}", r.op.name())))
+    run_operands(&*r.op, device, &inputs, &outputs)
+        .map_err(|e| e.context(format_args!("recorded operator {}", r.op.name())))
 }
 
 fn fused(ops: &[Option<Recorded>], group: &Group) -> Result<()> {
@@ -111,7 +112,8 @@ fn fused(ops: &[Option<Recorded>], group: &Group) -> Result<()> {
     for m in &metas {
         strides.push(expand_strides(&m.sizes, &m.strides, sizes)?);
     }
-    let x: SmallVec<[Operand; 16]> = metas.iter().zip(&strides).map(|(m, s)| Operand { sizes, strides: s, ..operand(m) }).collect();
+    let x: SmallVec<[Operand; 16]> =
+        metas.iter().zip(&strides).map(|(m, s)| Operand { sizes, strides: s, ..operand(m) }).collect();
     if let Some((r, value)) = group.reduce {
         let r = get(ops, r)?;
         for m in &r.outputs {

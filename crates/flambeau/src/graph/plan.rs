@@ -170,7 +170,13 @@ struct Place {
     strides: Dims,
 }
 fn place(m: &Meta, storages: &Storages) -> Place {
-    Place { storage: storages.number(m), offset: m.offset, dtype: m.dtype, sizes: m.sizes.clone(), strides: m.strides.clone() }
+    Place {
+        storage: storages.number(m),
+        offset: m.offset,
+        dtype: m.dtype,
+        sizes: m.sizes.clone(),
+        strides: m.strides.clone(),
+    }
 }
 
 /// A group or single operator while the plan is made.
@@ -203,7 +209,8 @@ fn build(ops: &[Recorded], storages: &Storages) -> Plan {
         let writes: Vec<usize> = r.outputs.iter().map(|m| storages.number(m)).collect();
         // The last step that this operator has to come after (or be in).
         let after = drafts.iter().rposition(|d| {
-            d.writes.iter().any(|w| reads.contains(w) || writes.contains(w)) || d.reads.iter().any(|x| writes.contains(x))
+            d.writes.iter().any(|w| reads.contains(w) || writes.contains(w))
+                || d.reads.iter().any(|x| writes.contains(x))
         });
         let can = fusable(r);
         if can {
@@ -236,7 +243,12 @@ fn build(ops: &[Recorded], storages: &Storages) -> Plan {
 
 /// Whether operator `r` may run inside group `d`.
 fn joins(d: &Draft, r: &Recorded, storages: &Storages) -> bool {
-    if !d.fusable || d.closed || d.sizes != r.outputs[0].sizes || d.device != r.outputs[0].device() || d.ops.len() >= MAX_STEPS {
+    if !d.fusable
+        || d.closed
+        || d.sizes != r.outputs[0].sizes
+        || d.device != r.outputs[0].device()
+        || d.ops.len() >= MAX_STEPS
+    {
         return false;
     }
     let mut places: Vec<&Place> = d.read_places.iter().filter(|p| !d.written.contains(p)).collect();
@@ -269,7 +281,11 @@ fn finish(ops: &[Recorded], storages: &Storages, mut drafts: Vec<Draft>) -> Plan
         }
         let input = place(&ops[i].inputs[0], storages);
         let Some(g) = (0..k).rev().find(|&g| drafts[g].writes.contains(&input.storage)) else { continue };
-        if !drafts[g].fusable || drafts[g].closed || drafts[g].written.last() != Some(&input) || drafts[g].sizes != input.sizes {
+        if !drafts[g].fusable
+            || drafts[g].closed
+            || drafts[g].written.last() != Some(&input)
+            || drafts[g].sizes != input.sizes
+        {
             continue;
         }
         let alone = drafts[g].written.iter().all(|w| !storages.live[w.storage])
@@ -277,8 +293,7 @@ fn finish(ops: &[Recorded], storages: &Storages, mut drafts: Vec<Draft>) -> Plan
                 j == g || j == k || !d.reads.iter().chain(&d.writes).any(|s| drafts[g].writes.contains(s))
             });
         // Running the group later, at the reduction, must not let it see memory that was written in between.
-        let undisturbed =
-            drafts[g + 1..k].iter().all(|d| !d.writes.iter().any(|w| drafts[g].reads.contains(w)));
+        let undisturbed = drafts[g + 1..k].iter().all(|d| !d.writes.iter().any(|w| drafts[g].reads.contains(w)));
         if alone && undisturbed {
             merged[k] = Some(g);
             drafts[g].closed = true;
@@ -359,11 +374,8 @@ fn group(ops: &[Recorded], storages: &Storages, drafts: &[Draft], k: usize, redu
             next += 1;
         }
         let out = &r.outputs[0];
-        let mut value = if map.f == ScalarFn::Identity {
-            args[0]
-        } else {
-            push(&mut steps, StepOp::Apply(map.f), class, args)
-        };
+        let mut value =
+            if map.f == ScalarFn::Identity { args[0] } else { push(&mut steps, StepOp::Apply(map.f), class, args) };
         // What storing and loading the value would have done to it. Comparisons are 0 or 1 in every class.
         let home = out.dtype.class();
         let mut in_now = class;

@@ -157,7 +157,11 @@ pub fn scaled_dot_product_attention(
         k.dtype(),
         v.dtype()
     );
-    ensure!(!(causal && mask.is_some()), Runtime, "scaled_dot_product_attention: Explicit attn_mask should not be set when is_causal=True");
+    ensure!(
+        !(causal && mask.is_some()),
+        Runtime,
+        "scaled_dot_product_attention: Explicit attn_mask should not be set when is_causal=True"
+    );
     if gqa && qs.len() >= 3 && qs[qs.len() - 3] != ks[ks.len() - 3] {
         let times = |t: &Tensor, have: i64| -> Result<Tensor> {
             let want = qs[qs.len() - 3];
@@ -185,7 +189,10 @@ pub fn scaled_dot_product_attention(
         && qs.iter().chain(&ks).chain(&vs).all(|n| *n > 0);
     if fits && dropout == 0.0 && !learned && !batched {
         let wide = match mask {
-            Some(m) => Some(view::expand(&if m.dtype() == DType::Bool { m.clone() } else { e::to_dtype(m, q.dtype())? }, &[qs[0], qs[1], qs[2], ks[2]])?),
+            Some(m) => Some(view::expand(
+                &if m.dtype() == DType::Bool { m.clone() } else { e::to_dtype(m, q.dtype())? },
+                &[qs[0], qs[1], qs[2], ks[2]],
+            )?),
             None => None,
         };
         let mut operands: SmallVec<[&Tensor; 4]> = SmallVec::from_iter([q, k, v]);

@@ -127,7 +127,9 @@ impl Promotion {
             (s, n) => combine(s, n),
         };
         match (self.dims, lower) {
-            (Some(a), Some(b)) if b.category() > a.category() && b.is_complex() && a.is_float() && self.numbers.is_none() => {
+            (Some(a), Some(b))
+                if b.category() > a.category() && b.is_complex() && a.is_float() && self.numbers.is_none() =>
+            {
                 Some(promote_types(a, b))
             }
             (a, b) => combine(a, b),
@@ -216,7 +218,8 @@ impl Primitive for Map {
         let arity = self.f.arity() as u16;
         let args = [0, 1, 2, 3].map(|i| if i < arity { i } else { 0 });
         let step = [Step { op: StepOp::Apply(self.f), class, args }];
-        let (steps, result): (&[Step], u16) = if self.f == ScalarFn::Identity { (&[], 0) } else { (&step, self.f.arity() as u16) };
+        let (steps, result): (&[Step], u16) =
+            if self.f == ScalarFn::Identity { (&[], 0) } else { (&step, self.f.arity() as u16) };
         on.map(&Program { inputs: &inputs, steps, results: &[result] }, &operands, std::slice::from_ref(out))
     }
     fn effect(&self) -> Effect {
@@ -252,12 +255,20 @@ impl Primitive for Map {
                         Some(n) => Expr::number(n),
                         None => {
                             let k = self.tensor_positions().position(|p| p == position).unwrap_or(0);
-                            if saves & (1 << k) != 0 { cx.input(k).into() } else { Expr::from(0.0) }
+                            if saves & (1 << k) != 0 {
+                                cx.input(k).into()
+                            } else {
+                                Expr::from(0.0)
+                            }
                         }
                     }
                 };
                 let out = || -> Expr {
-                    if saves & output_bit(0) != 0 { cx.output(0).into() } else { Expr::from(0.0) }
+                    if saves & output_bit(0) != 0 {
+                        cx.output(0).into()
+                    } else {
+                        Expr::from(0.0)
+                    }
                 };
                 let raw = gradient(self.f, i, &Expr::from(g.clone()), &get, &out).tensor()?;
                 grads[k] = Some(undo_broadcast(raw, cx.info(k))?);
@@ -324,7 +335,11 @@ impl Map {
             let views: SmallVec<[&Meta; 4]> = metas.iter().collect();
             let (_, want) = self.dtypes(&views)?;
             let y = apply1(self.clone(), &refs, Dest::New)?;
-            if y.dtype() == want { y } else { to_dtype(&y, want)? }
+            if y.dtype() == want {
+                y
+            } else {
+                to_dtype(&y, want)?
+            }
         } else {
             apply1(self.clone(), &refs, Dest::New)?
         };
@@ -551,11 +566,19 @@ impl Primitive for Copy {
         let (dst, src) = (x[0], x[1]);
         if expand_strides(&src.sizes, &src.strides, &dst.sizes).is_err() {
             let lead = src.dim() as i64 - dst.dim() as i64;
-            if lead > 0 && numel(&src.sizes[..lead as usize]) == 1 && expand_strides(&src.sizes[lead as usize..], &src.strides[lead as usize..], &dst.sizes).is_ok() {
+            if lead > 0
+                && numel(&src.sizes[..lead as usize]) == 1
+                && expand_strides(&src.sizes[lead as usize..], &src.strides[lead as usize..], &dst.sizes).is_ok()
+            {
                 // Leading dimensions of size 1 fall away.
             } else {
                 broadcast_shapes(&dst.sizes, &src.sizes)?;
-                bail!(Runtime, "output with shape {} doesn't match the broadcast shape {}", Shape(&dst.sizes), Shape(&src.sizes));
+                bail!(
+                    Runtime,
+                    "output with shape {} doesn't match the broadcast shape {}",
+                    Shape(&dst.sizes),
+                    Shape(&src.sizes)
+                );
             }
         }
         out.push_strided(dst.sizes.clone(), dst.strides.clone(), dst.dtype);
@@ -647,7 +670,11 @@ impl Primitive for Fill {
             Number::Float(_) => Class::F64,
             _ => Class::I64,
         };
-        on.map(&Program { inputs: &[Input::Number(self.0, class)], steps: &[], results: &[0] }, &[], std::slice::from_ref(out))
+        on.map(
+            &Program { inputs: &[Input::Number(self.0, class)], steps: &[], results: &[0] },
+            &[],
+            std::slice::from_ref(out),
+        )
     }
     fn effect(&self) -> Effect {
         Effect::Update

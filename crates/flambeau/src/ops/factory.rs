@@ -116,7 +116,11 @@ pub fn arange(start: Number, end: Number, step: Number, dtype: Option<DType>, de
     let (a, b, s) = (start.to_f64(), end.to_f64(), step.to_f64());
     ensure!(s != 0.0, Runtime, "step must be nonzero");
     ensure!(a.is_finite() && b.is_finite(), Runtime, "unsupported range: {a} -> {b}");
-    ensure!((s > 0.0 && b >= a) || (s < 0.0 && b <= a), Runtime, "upper bound and lower bound inconsistent with step sign");
+    ensure!(
+        (s > 0.0 && b >= a) || (s < 0.0 && b <= a),
+        Runtime,
+        "upper bound and lower bound inconsistent with step sign"
+    );
     let n = if float {
         ((b - a) / s).ceil() as i64
     } else {
@@ -150,7 +154,13 @@ pub fn linspace(start: Number, end: Number, steps: i64, dtype: Option<DType>, de
     let (a, b) = (start.to_complex(), end.to_complex());
     // From both ends, so that the last value is exact.
     let step = if steps > 1 { (b - a) / (steps - 1) as f64 } else { Complex64::new(0.0, 0.0) };
-    let values = (0..steps).map(|i| if i < steps / 2 || steps == 1 { a + step * i as f64 } else { b - step * (steps - 1 - i) as f64 });
+    let values = (0..steps).map(|i| {
+        if i < steps / 2 || steps == 1 {
+            a + step * i as f64
+        } else {
+            b - step * (steps - 1 - i) as f64
+        }
+    });
     let t = if dtype.is_complex() {
         Tensor::from_slice(&values.collect::<Vec<Complex64>>(), &[steps])?
     } else {
@@ -162,7 +172,14 @@ pub fn linspace(start: Number, end: Number, steps: i64, dtype: Option<DType>, de
 ///
 /// # Errors
 /// As [`linspace`].
-pub fn logspace(start: Number, end: Number, steps: i64, base: f64, dtype: Option<DType>, device: Device) -> Result<Tensor> {
+pub fn logspace(
+    start: Number,
+    end: Number,
+    steps: i64,
+    base: f64,
+    dtype: Option<DType>,
+    device: Device,
+) -> Result<Tensor> {
     ensure!(steps >= 0, Runtime, "number of steps must be non-negative");
     let dtype = dtype.unwrap_or(mode::default_dtype());
     let t = linspace(start, end, steps, Some(if dtype.is_complex() { DType::C128 } else { DType::F64 }), Device::Cpu)?;

@@ -54,7 +54,11 @@ impl Places {
                 for i in index {
                     common = broadcast_shapes(&common, i).map_err(|_| {
                         let shapes: Vec<String> = index.iter().map(|i| Shape(i).to_string()).collect();
-                        err!(Index, "shape mismatch: indexing tensors could not be broadcast together with shapes {}", shapes.join(", "))
+                        err!(
+                            Index,
+                            "shape mismatch: indexing tensors could not be broadcast together with shapes {}",
+                            shapes.join(", ")
+                        )
                     })?;
                 }
                 let mut s = Dims::new();
@@ -67,7 +71,13 @@ impl Places {
         })
     }
     /// The tensor's strides over the iteration, and each index tensor with its stride.
-    fn resolve<'a>(&self, x: &Operand<'a>, index: &[Operand<'a>], sizes: &[i64], run: impl FnOnce(&[i64], &[Index]) -> Result<()>) -> Result<()> {
+    fn resolve<'a>(
+        &self,
+        x: &Operand<'a>,
+        index: &[Operand<'a>],
+        sizes: &[i64],
+        run: impl FnOnce(&[i64], &[Index]) -> Result<()>,
+    ) -> Result<()> {
         let rank = sizes.len();
         let mut base: Dims = SmallVec::from_elem(0, rank);
         let mut strides: SmallVec<[Dims; 2]> = SmallVec::new();
@@ -122,7 +132,13 @@ impl Places {
             .iter()
             .zip(&strides)
             .zip(&info)
-            .map(|((o, s), &(size, stride, dim, wrap))| Index { values: Operand { sizes, strides: s, ..*o }, size, stride, dim, wrap })
+            .map(|((o, s), &(size, stride, dim, wrap))| Index {
+                values: Operand { sizes, strides: s, ..*o },
+                size,
+                stride,
+                dim,
+                wrap,
+            })
             .collect();
         run(&base, &list)
     }
@@ -147,7 +163,12 @@ impl Primitive for Read {
             check_along(self.name(), d, x[0], x[1])?;
         }
         if x[0].numel() == 0 && numel(&sizes) > 0 {
-            bail!(Index, "{}(): index out of range: the tensor of sizes {} has no elements", self.name(), Shape(&x[0].sizes));
+            bail!(
+                Index,
+                "{}(): index out of range: the tensor of sizes {} has no elements",
+                self.name(),
+                Shape(&x[0].sizes)
+            );
         }
         out.push(sizes, x[0].dtype);
         Ok(())
@@ -314,7 +335,8 @@ impl WriteAt {
                 // With its only zero left out, the product at a place is that of the other factors.
                 let others = put(&x, &e::where_(&alone, &factory::ones_like(&v)?, &v)?, Write::Mul)?;
                 let at_zero = self.read(&e::mul(g, &others)?, index)?;
-                let divided = e::div(&self.read(&e::mul(g, &y)?, index)?, &e::where_(&zero, &factory::ones_like(&v)?, &v)?)?;
+                let divided =
+                    e::div(&self.read(&e::mul(g, &y)?, index)?, &e::where_(&zero, &factory::ones_like(&v)?, &v)?)?;
                 gv = Some(e::where_(&alone, &at_zero, &divided)?);
             }
         } else {
@@ -333,7 +355,14 @@ impl WriteAt {
     }
 }
 
-pub(super) fn write(x: &Tensor, places: Places, index: &[Tensor], values: &Tensor, how: Write, fresh: bool) -> Result<Tensor> {
+pub(super) fn write(
+    x: &Tensor,
+    places: Places,
+    index: &[Tensor],
+    values: &Tensor,
+    how: Write,
+    fresh: bool,
+) -> Result<Tensor> {
     let target = if fresh { view::clone(x)? } else { x.clone() };
     let mut operands: SmallVec<[&Tensor; 5]> = SmallVec::from_iter([&target, values]);
     operands.extend(index.iter());
@@ -390,7 +419,15 @@ pub(super) fn same_dtype(name: &str, x: &Tensor, v: &Tensor) -> Result<()> {
     );
     Ok(())
 }
-fn write_along(x: &Tensor, dim: i64, index: &Tensor, src: &Tensor, how: Write, dest: Dest, name: &str) -> Result<Tensor> {
+fn write_along(
+    x: &Tensor,
+    dim: i64,
+    index: &Tensor,
+    src: &Tensor,
+    how: Write,
+    dest: Dest,
+    name: &str,
+) -> Result<Tensor> {
     let index = check_index(name, index)?;
     same_dtype(name, x, src)?;
     let d = wrap_dim(dim, x.dim())?;
@@ -400,7 +437,11 @@ fn write_along(x: &Tensor, dim: i64, index: &Tensor, src: &Tensor, how: Write, d
     check_along(name, d, &x.meta(), &index.meta())?;
     {
         let (i, s) = (index.meta(), src.meta());
-        ensure!(i.dim() == s.dim() || i.dim() == 0 || s.dim() == 0, Runtime, "Index tensor must have the same number of dimensions as src tensor");
+        ensure!(
+            i.dim() == s.dim() || i.dim() == 0 || s.dim() == 0,
+            Runtime,
+            "Index tensor must have the same number of dimensions as src tensor"
+        );
         for k in 0..i.dim().min(s.dim()) {
             ensure!(
                 i.sizes[k] <= s.sizes[k],
@@ -452,7 +493,15 @@ pub fn scatter_add(x: &Tensor, dim: i64, index: &Tensor, src: &Tensor) -> Result
 pub fn scatter_add_to(x: &Tensor, dim: i64, index: &Tensor, src: &Tensor, dest: Dest) -> Result<Tensor> {
     write_along(x, dim, index, src, Write::Add, dest, "scatter_add")
 }
-fn write_whole(x: &Tensor, dim: i64, index: &Tensor, src: &Tensor, how: Write, dest: Dest, name: &str) -> Result<Tensor> {
+fn write_whole(
+    x: &Tensor,
+    dim: i64,
+    index: &Tensor,
+    src: &Tensor,
+    how: Write,
+    dest: Dest,
+    name: &str,
+) -> Result<Tensor> {
     ensure!(index.dim() <= 1, Index, "{name}(): Index is supposed to be a vector, but got dim: {}", index.dim());
     let index = view::reshape(&check_index(name, index)?, &[-1])?;
     same_dtype(name, x, src)?;
@@ -494,7 +543,11 @@ pub fn index_add(x: &Tensor, dim: i64, index: &Tensor, src: &Tensor) -> Result<T
 /// # Errors
 /// As [`gather`].
 pub fn index_add_to(x: &Tensor, dim: i64, index: &Tensor, src: &Tensor, alpha: Number, dest: Dest) -> Result<Tensor> {
-    let scaled = if alpha == Number::Int(1) { src.clone() } else { e::to_dtype(&e::mul(src, Value::Number(alpha))?, src.dtype())? };
+    let scaled = if alpha == Number::Int(1) {
+        src.clone()
+    } else {
+        e::to_dtype(&e::mul(src, Value::Number(alpha))?, src.dtype())?
+    };
     write_whole(x, dim, index, &scaled, Write::Add, dest, "index_add")
 }
 /// Writes slices of `src` at `index` along a dimension.
@@ -511,7 +564,12 @@ pub fn index_copy(x: &Tensor, dim: i64, index: &Tensor, src: &Tensor, dest: Dest
 pub fn index_fill(x: &Tensor, dim: i64, index: &Tensor, value: Value, dest: Dest) -> Result<Tensor> {
     let v = match value {
         Value::Tensor(t) => {
-            ensure!(t.dim() == 0, Runtime, "index_fill_ only supports a 0-dimensional value tensor, but got tensor with {} dimension(s).", t.dim());
+            ensure!(
+                t.dim() == 0,
+                Runtime,
+                "index_fill_ only supports a 0-dimensional value tensor, but got tensor with {} dimension(s).",
+                t.dim()
+            );
             e::to_dtype(t, x.dtype())?
         }
         Value::Number(n) => factory::full(&[], n, x.dtype(), x.device())?,
@@ -527,7 +585,12 @@ pub fn index_fill(x: &Tensor, dim: i64, index: &Tensor, value: Value, dest: Dest
 /// # Errors
 /// As [`gather`].
 pub fn take(x: &Tensor, index: &Tensor) -> Result<Tensor> {
-    ensure!(index.dtype() == DType::I64, Runtime, "take(): Expected a long tensor for index, but got {}", index.dtype().title());
+    ensure!(
+        index.dtype() == DType::I64,
+        Runtime,
+        "take(): Expected a long tensor for index, but got {}",
+        index.dtype().title()
+    );
     apply1(Read(Places::Flat), &[&view::contiguous(x)?, index], Dest::New)
 }
 /// Values at `index` along a dimension, broadcast against the other dimensions; without a dimension, of the flattened tensor.
@@ -535,8 +598,15 @@ pub fn take(x: &Tensor, index: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// As [`gather`].
 pub fn take_along_dim(x: &Tensor, index: &Tensor, dim: Option<i64>) -> Result<Tensor> {
-    ensure!(index.dtype() == DType::I64, Runtime, "torch.take_along_dim(): dtype of indices should be Long but got {}", index.dtype().title());
-    let Some(dim) = dim else { return gather(&view::reshape(x, &[-1])?, 0, &wrapped(&view::reshape(index, &[-1])?, x.numel())?) };
+    ensure!(
+        index.dtype() == DType::I64,
+        Runtime,
+        "torch.take_along_dim(): dtype of indices should be Long but got {}",
+        index.dtype().title()
+    );
+    let Some(dim) = dim else {
+        return gather(&view::reshape(x, &[-1])?, 0, &wrapped(&view::reshape(index, &[-1])?, x.numel())?);
+    };
     ensure!(x.dim() == index.dim(), Runtime, "torch.take_along_dim(): input and indices should have the same number of dimensions, but got {} dimensions for input, and {} dimensions for indices", x.dim(), index.dim());
     let d = wrap_dim(dim, x.dim())?;
     let (xs, is) = (x.sizes(), index.sizes());
@@ -560,7 +630,11 @@ fn wrapped(index: &Tensor, n: i64) -> Result<Tensor> {
 /// # Errors
 /// The failure of a pending computation.
 pub fn nonzero(x: &Tensor) -> Result<Tensor> {
-    ensure!(x.as_batched().is_none(), Runtime, "vmap: nonzero has a result whose size depends on the data, which is not supported");
+    ensure!(
+        x.as_batched().is_none(),
+        Runtime,
+        "vmap: nonzero has a result whose size depends on the data, which is not supported"
+    );
     let x = &x.detach();
     let device = x.device();
     let on_host = device != Device::Cpu;
@@ -588,10 +662,20 @@ pub fn nonzero_tuple(x: &Tensor) -> Result<Vec<Tensor>> {
 /// # Errors
 /// `Runtime` for a mask that is not bool, or a value with dimensions.
 pub fn masked_fill(x: &Tensor, mask: &Tensor, value: Value, dest: Dest) -> Result<Tensor> {
-    ensure!(mask.dtype() == DType::Bool, Runtime, "masked_fill only supports boolean masks, but got dtype {}", mask.dtype().title());
+    ensure!(
+        mask.dtype() == DType::Bool,
+        Runtime,
+        "masked_fill only supports boolean masks, but got dtype {}",
+        mask.dtype().title()
+    );
     let v = match value {
         Value::Tensor(t) => {
-            ensure!(t.dim() == 0, Runtime, "masked_fill_ only supports a 0-dimensional value tensor, but got tensor with {} dimension(s).", t.dim());
+            ensure!(
+                t.dim() == 0,
+                Runtime,
+                "masked_fill_ only supports a 0-dimensional value tensor, but got tensor with {} dimension(s).",
+                t.dim()
+            );
             ensure!(
                 x.dtype().is_complex() || !t.dtype().is_complex(),
                 Runtime,
@@ -613,7 +697,13 @@ pub fn masked_fill(x: &Tensor, mask: &Tensor, value: Value, dest: Dest) -> Resul
     match dest {
         Dest::Inplace(t) => {
             let y = e::where_(mask, &v, x)?;
-            ensure!(y.sizes() == t.sizes(), Runtime, "output with shape {} doesn't match the broadcast shape {}", Shape(&t.sizes()), Shape(&y.sizes()));
+            ensure!(
+                y.sizes() == t.sizes(),
+                Runtime,
+                "output with shape {} doesn't match the broadcast shape {}",
+                Shape(&t.sizes()),
+                Shape(&y.sizes())
+            );
             e::copy_(t, &y)
         }
         dest => e::map(ScalarFn::Where, &[Value::Tensor(mask), Value::Tensor(&v), Value::Tensor(x)], dest),
@@ -634,7 +724,12 @@ pub fn masked_select(x: &Tensor, mask: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// `Runtime` for too few values or different dtypes.
 pub fn masked_scatter(x: &Tensor, mask: &Tensor, source: &Tensor, dest: Dest) -> Result<Tensor> {
-    ensure!(mask.dtype() == DType::Bool, Runtime, "masked_scatter_ only supports boolean masks, but got mask with dtype {}", mask.dtype().title());
+    ensure!(
+        mask.dtype() == DType::Bool,
+        Runtime,
+        "masked_scatter_ only supports boolean masks, but got mask with dtype {}",
+        mask.dtype().title()
+    );
     same_dtype("masked_scatter", x, source)?;
     let target = match dest {
         Dest::Inplace(t) => t.clone(),
@@ -754,7 +849,11 @@ pub fn index_put_(x: &Tensor, index: &[Option<Tensor>], values: &Tensor, accumul
     let whole = places.sizes(&x.sizes(), &views)?;
     let vs = values.sizes();
     let lead = vs.len().saturating_sub(whole.len());
-    let values = if lead > 0 && vs[..lead].iter().all(|n| *n == 1) { view::reshape(values, &vs[lead..])? } else { values.clone() };
+    let values = if lead > 0 && vs[..lead].iter().all(|n| *n == 1) {
+        view::reshape(values, &vs[lead..])?
+    } else {
+        values.clone()
+    };
     ensure!(
         e::expand_strides(&values.sizes(), &values.strides(), &whole).is_ok(),
         Runtime,
@@ -904,7 +1003,11 @@ pub fn setitem(t: &Tensor, items: &[IndexItem], value: Value) -> Result<()> {
         }
         Value::Tensor(v) => {
             let v = e::to_dtype(v, t.dtype())?;
-            if v.device() != t.device() { crate::ops::device::to_device(&v, t.device())? } else { v }
+            if v.device() != t.device() {
+                crate::ops::device::to_device(&v, t.device())?
+            } else {
+                v
+            }
         }
     };
     index_put_(&target, &advanced, &values, false)?;
@@ -927,7 +1030,13 @@ pub fn embedding(indices: &Tensor, weight: &Tensor, padding_idx: Option<i64>) ->
     let flat = view::reshape(&e::to_dtype(indices, DType::I64)?, &[-1])?;
     let mut sizes = indices.sizes();
     sizes.push(weight.sizes()[1]);
-    let rows = index_select(weight, 0, &flat).map_err(|e| if e.kind() == ErrorKind::Index { err!(Index, "index out of range in self (embedding: {})", e.message()) } else { e })?;
+    let rows = index_select(weight, 0, &flat).map_err(|e| {
+        if e.kind() == ErrorKind::Index {
+            err!(Index, "index out of range in self (embedding: {})", e.message())
+        } else {
+            e
+        }
+    })?;
     let rows = match padding_idx.filter(|_| weight.requires_grad()) {
         Some(p) => {
             let n = weight.sizes()[0];
@@ -951,7 +1060,10 @@ pub fn one_hot(t: &Tensor, classes: i64) -> Result<Tensor> {
     } else {
         ensure!(classes > 0, Runtime, "num_classes should be positive");
         if t.numel() > 0 {
-            let (lo, hi) = (crate::ops::reduction::min_all(t)?.item()?.to_i64(), crate::ops::reduction::max_all(t)?.item()?.to_i64());
+            let (lo, hi) = (
+                crate::ops::reduction::min_all(t)?.item()?.to_i64(),
+                crate::ops::reduction::max_all(t)?.item()?.to_i64(),
+            );
             ensure!(lo >= 0, Runtime, "Class values must be non-negative.");
             ensure!(hi < classes, Runtime, "Class values must be smaller than num_classes.");
         }

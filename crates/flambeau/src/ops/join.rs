@@ -175,7 +175,10 @@ pub fn dstack(tensors: &[Tensor]) -> Result<Tensor> {
 /// As [`cat`].
 pub fn column_stack(tensors: &[Tensor]) -> Result<Tensor> {
     ensure!(!tensors.is_empty(), Runtime, "column_stack expects a non-empty TensorList");
-    let wide = tensors.iter().map(|t| if t.dim() <= 1 { view::reshape(t, &[t.numel(), 1]) } else { Ok(t.clone()) }).collect::<Result<Vec<_>>>()?;
+    let wide = tensors
+        .iter()
+        .map(|t| if t.dim() <= 1 { view::reshape(t, &[t.numel(), 1]) } else { Ok(t.clone()) })
+        .collect::<Result<Vec<_>>>()?;
     hstack(&wide)
 }
 /// All tensors at their common broadcast sizes.
@@ -195,9 +198,18 @@ pub fn broadcast_tensors(tensors: &[Tensor]) -> Result<Vec<Tensor>> {
 /// `Runtime` for an unknown indexing.
 pub fn meshgrid(tensors: &[Tensor], indexing: &str) -> Result<Vec<Tensor>> {
     ensure!(!tensors.is_empty(), Runtime, "meshgrid expects a non-empty TensorList");
-    ensure!(matches!(indexing, "ij" | "xy"), Runtime, "torch.meshgrid: indexing must be one of \"xy\" or \"ij\", but received: {indexing}");
+    ensure!(
+        matches!(indexing, "ij" | "xy"),
+        Runtime,
+        "torch.meshgrid: indexing must be one of \"xy\" or \"ij\", but received: {indexing}"
+    );
     for t in tensors {
-        ensure!(t.dim() <= 1, Runtime, "torch.meshgrid: Expected 0D or 1D tensor in the tensor list but got: {}", t.dim());
+        ensure!(
+            t.dim() <= 1,
+            Runtime,
+            "torch.meshgrid: Expected 0D or 1D tensor in the tensor list but got: {}",
+            t.dim()
+        );
     }
     let mut list: Vec<Tensor> = tensors.to_vec();
     let swap = indexing == "xy" && list.len() >= 2;
@@ -285,7 +297,12 @@ pub fn block_diag(tensors: &[Tensor]) -> Result<Tensor> {
     let blocks: Vec<Tensor> = tensors
         .iter()
         .map(|t| {
-            ensure!(t.dim() <= 2, Runtime, "torch.block_diag: Input tensors must have 2 or fewer dimensions. Input has {} dimensions", t.dim());
+            ensure!(
+                t.dim() <= 2,
+                Runtime,
+                "torch.block_diag: Input tensors must have 2 or fewer dimensions. Input has {} dimensions",
+                t.dim()
+            );
             atleast(t, 2)
         })
         .collect::<Result<_>>()?;

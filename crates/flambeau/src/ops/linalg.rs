@@ -180,7 +180,19 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
         // The leading dimensions have to flatten into one.
         let dense = {
             let m = x.meta();
-            m.dim() <= 2 || view::view_strides(&m.sizes, &m.strides, &[-1, *m.sizes.last().unwrap_or(&1)].map(|n| if n == -1 { m.numel() / m.sizes.last().copied().unwrap_or(1).max(1) } else { n })).is_some()
+            m.dim() <= 2
+                || view::view_strides(
+                    &m.sizes,
+                    &m.strides,
+                    &[-1, *m.sizes.last().unwrap_or(&1)].map(|n| {
+                        if n == -1 {
+                            m.numel() / m.sizes.last().copied().unwrap_or(1).max(1)
+                        } else {
+                            n
+                        }
+                    }),
+                )
+                .is_some()
         };
         let x = if dense { x.clone() } else { view::contiguous(x)? };
         return match bias {
@@ -200,11 +212,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
 /// `Runtime` for 0-dim operands or sizes that do not fit.
 pub fn matmul(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let (m, n) = (a.dim(), b.dim());
-    ensure!(
-        m > 0 && n > 0,
-        Runtime,
-        "both arguments to matmul need to be at least 1D, but they are {m}D and {n}D"
-    );
+    ensure!(m > 0 && n > 0, Runtime, "both arguments to matmul need to be at least 1D, but they are {m}D and {n}D");
     if m == 1 && n == 1 {
         return dot(a, b);
     }
@@ -214,7 +222,14 @@ pub fn matmul(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let out = if xs.len() > 2 && ys.len() == 2 {
         // One matrix for the whole batch: a single tall product.
         let k = xs[xs.len() - 1];
-        ensure!(k == ys[0], Runtime, "mat1 and mat2 shapes cannot be multiplied ({}x{k} and {}x{})", numel(&xs) / k.max(1), ys[0], ys[1]);
+        ensure!(
+            k == ys[0],
+            Runtime,
+            "mat1 and mat2 shapes cannot be multiplied ({}x{k} and {}x{})",
+            numel(&xs) / k.max(1),
+            ys[0],
+            ys[1]
+        );
         let mut sizes = xs.clone();
         let rows: i64 = xs[..xs.len() - 1].iter().product();
         let flat = view::reshape(&x, &[rows, k])?;
@@ -226,7 +241,11 @@ pub fn matmul(a: &Tensor, b: &Tensor) -> Result<Tensor> {
         let wide = |t: &Tensor, s: &[i64]| -> Result<Tensor> {
             let mut sizes = batch.clone();
             sizes.extend_from_slice(&s[s.len() - 2..]);
-            if sizes[..] == *s { Ok(t.clone()) } else { view::expand(t, &sizes) }
+            if sizes[..] == *s {
+                Ok(t.clone())
+            } else {
+                view::expand(t, &sizes)
+            }
         };
         apply1(Matmul, &[&wide(&x, &xs)?, &wide(&y, &ys)?], Dest::New)?
     };
@@ -278,7 +297,13 @@ pub fn mv(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// `Runtime` for other ranks, different sizes or dtypes.
 pub fn dot(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    ensure!(a.dim() == 1 && b.dim() == 1, Runtime, "1D tensors expected, but got {}D and {}D tensors", a.dim(), b.dim());
+    ensure!(
+        a.dim() == 1 && b.dim() == 1,
+        Runtime,
+        "1D tensors expected, but got {}D and {}D tensors",
+        a.dim(),
+        b.dim()
+    );
     ensure!(
         a.dtype() == b.dtype(),
         Runtime,
@@ -394,7 +419,13 @@ pub fn tensordot(a: &Tensor, b: &Tensor, da: &[i64], db: &[i64]) -> Result<Tenso
     let (da, db) = (wrap(a, da)?, wrap(b, db)?);
     let (xs, ys) = (a.sizes(), b.sizes());
     for (i, j) in da.iter().zip(&db) {
-        ensure!(xs[*i] == ys[*j], Runtime, "contracted dimensions need to match, but first has size {} in dim {i} and second has size {} in dim {j}", xs[*i], ys[*j]);
+        ensure!(
+            xs[*i] == ys[*j],
+            Runtime,
+            "contracted dimensions need to match, but first has size {} in dim {i} and second has size {} in dim {j}",
+            xs[*i],
+            ys[*j]
+        );
     }
     let fa: Vec<usize> = (0..xs.len()).filter(|d| !da.contains(d)).collect();
     let fb: Vec<usize> = (0..ys.len()).filter(|d| !db.contains(d)).collect();
@@ -418,14 +449,24 @@ pub fn einsum(equation: &str, operands: &[Tensor]) -> Result<Tensor> {
         None => (text.clone(), None),
     };
     let terms: Vec<&str> = left.split(',').collect();
-    ensure!(terms.len() == operands.len(), Runtime, "einsum(): more operands were provided than specified in the equation, or fewer: {} terms, {} operands", terms.len(), operands.len());
+    ensure!(
+        terms.len() == operands.len(),
+        Runtime,
+        "einsum(): more operands were provided than specified in the equation, or fewer: {} terms, {} operands",
+        terms.len(),
+        operands.len()
+    );
     // Broadcast dimensions of `...` are letters of their own, aligned at the right.
     let dots = |i: usize| -> u32 { (1 << 20) + i as u32 };
     let mut most = 0;
     let mut labels: Vec<Vec<u32>> = Vec::new();
     for (term, t) in terms.iter().zip(operands) {
         let named = term.replace("...", "").chars().count();
-        ensure!(term.replace("...", "").chars().all(|c| c.is_ascii_alphabetic()), Runtime, "einsum(): invalid subscript given in {equation:?}, subscripts must be in [a-zA-Z]");
+        ensure!(
+            term.replace("...", "").chars().all(|c| c.is_ascii_alphabetic()),
+            Runtime,
+            "einsum(): invalid subscript given in {equation:?}, subscripts must be in [a-zA-Z]"
+        );
         let rest = t.dim() as i64 - named as i64;
         ensure!(
             if term.contains("...") { rest >= 0 } else { rest == 0 },
@@ -467,7 +508,11 @@ pub fn einsum(equation: &str, operands: &[Tensor]) -> Result<Tensor> {
     };
     for (i, l) in output.iter().enumerate() {
         ensure!(!output[..i].contains(l), Runtime, "einsum(): output subscript appears more than once in the output");
-        ensure!(labels.iter().any(|t| t.contains(l)), Runtime, "einsum(): output subscript does not appear in the equation for any input operand");
+        ensure!(
+            labels.iter().any(|t| t.contains(l)),
+            Runtime,
+            "einsum(): output subscript does not appear in the equation for any input operand"
+        );
     }
     // All letters: output first, then those summed.
     let mut order = output.clone();
@@ -483,7 +528,11 @@ pub fn einsum(equation: &str, operands: &[Tensor]) -> Result<Tensor> {
         let mut i = 0;
         while i < list.len() {
             if let Some(j) = (i + 1..list.len()).find(|&j| list[j] == list[i]) {
-                ensure!(t.sizes()[i] == t.sizes()[j], Runtime, "einsum(): subscript is repeated for an operand but the sizes don't match");
+                ensure!(
+                    t.sizes()[i] == t.sizes()[j],
+                    Runtime,
+                    "einsum(): subscript is repeated for an operand but the sizes don't match"
+                );
                 t = view::diagonal(&t, 0, i as i64, j as i64)?;
                 let l = list.remove(j);
                 list.remove(i);
@@ -506,7 +555,8 @@ pub fn einsum(equation: &str, operands: &[Tensor]) -> Result<Tensor> {
     for (i, y) in parts.iter().enumerate().skip(1) {
         acc = contract(&acc, y, free, &parts[i + 1..])?;
     }
-    let sum: Vec<i64> = (free..order.len()).filter(|&d| acc.sizes().len() > free && d < acc.dim()).map(|d| d as i64).collect();
+    let sum: Vec<i64> =
+        (free..order.len()).filter(|&d| acc.sizes().len() > free && d < acc.dim()).map(|d| d as i64).collect();
     if sum.is_empty() {
         return Ok(acc);
     }
@@ -517,20 +567,34 @@ fn contract(a: &Tensor, b: &Tensor, free: usize, later: &[Tensor]) -> Result<Ten
     let rank = a.dim();
     let (xs, ys) = (a.sizes(), b.sizes());
     for d in 0..rank {
-        ensure!(xs[d] == ys[d] || xs[d] == 1 || ys[d] == 1, Runtime, "einsum(): operands do not broadcast with remapped shapes: {} and {}", Shape(&xs), Shape(&ys));
+        ensure!(
+            xs[d] == ys[d] || xs[d] == 1 || ys[d] == 1,
+            Runtime,
+            "einsum(): operands do not broadcast with remapped shapes: {} and {}",
+            Shape(&xs),
+            Shape(&ys)
+        );
     }
-    let summed: Vec<usize> = (free..rank).filter(|&d| xs[d] == ys[d] && xs[d] != 1 && later.iter().all(|t| t.sizes()[d] == 1)).collect();
+    let summed: Vec<usize> =
+        (free..rank).filter(|&d| xs[d] == ys[d] && xs[d] != 1 && later.iter().all(|t| t.sizes()[d] == 1)).collect();
     if summed.is_empty() {
         return e::mul(a, b);
     }
-    let pick = |f: &dyn Fn(usize) -> bool| -> Vec<usize> { (0..rank).filter(|d| !summed.contains(d) && f(*d)).collect() };
+    let pick =
+        |f: &dyn Fn(usize) -> bool| -> Vec<usize> { (0..rank).filter(|d| !summed.contains(d) && f(*d)).collect() };
     let batch = pick(&|d| xs[d] == ys[d]);
     let rows = pick(&|d| xs[d] != ys[d] && ys[d] == 1);
     let cols = pick(&|d| xs[d] != ys[d] && xs[d] == 1);
     let prod = |s: &[i64], ds: &[usize]| ds.iter().map(|d| s[*d]).product::<i64>();
     let perm = |ds: &[&[usize]]| ds.concat().iter().map(|d| *d as i64).collect::<Vec<i64>>();
-    let x = view::reshape(&view::permute(a, &perm(&[&batch, &rows, &summed, &cols]))?, &[prod(&xs, &batch), prod(&xs, &rows), prod(&xs, &summed)])?;
-    let y = view::reshape(&view::permute(b, &perm(&[&batch, &summed, &cols, &rows]))?, &[prod(&ys, &batch), prod(&ys, &summed), prod(&ys, &cols)])?;
+    let x = view::reshape(
+        &view::permute(a, &perm(&[&batch, &rows, &summed, &cols]))?,
+        &[prod(&xs, &batch), prod(&xs, &rows), prod(&xs, &summed)],
+    )?;
+    let y = view::reshape(
+        &view::permute(b, &perm(&[&batch, &summed, &cols, &rows]))?,
+        &[prod(&ys, &batch), prod(&ys, &summed), prod(&ys, &cols)],
+    )?;
     let z = apply1(Matmul, &[&x, &y], Dest::New)?;
     let mut sizes: Vec<i64> = batch.iter().chain(&rows).map(|d| xs[*d]).chain(cols.iter().map(|d| ys[*d])).collect();
     sizes.extend(summed.iter().map(|_| 1));
@@ -549,7 +613,12 @@ pub fn trace(t: &Tensor) -> Result<Tensor> {
     reduction::sum(&view::diagonal(t, 0, 0, 1)?, &[], false)
 }
 fn triangle(t: &Tensor, k: i64, lower: bool, dest: Dest) -> Result<Tensor> {
-    ensure!(t.dim() >= 2, Runtime, "{}: input tensor must have at least 2 dimensions", if lower { "tril" } else { "triu" });
+    ensure!(
+        t.dim() >= 2,
+        Runtime,
+        "{}: input tensor must have at least 2 dimensions",
+        if lower { "tril" } else { "triu" }
+    );
     let s = t.sizes();
     let (n, m) = (s[s.len() - 2], s[s.len() - 1]);
     let rows = view::unsqueeze(&crate::ops::factory::arange_to(n, t.device())?, 1)?;
@@ -558,7 +627,15 @@ fn triangle(t: &Tensor, k: i64, lower: bool, dest: Dest) -> Result<Tensor> {
     let keep = if lower { e::le(&edge, k)? } else { e::ge(&edge, k)? };
     match dest {
         Dest::Inplace(t) => e::copy_(t, &e::where_(&keep, t, 0)?),
-        dest => e::map(ScalarFn::Where, &[Value::Tensor(&keep), Value::Tensor(t), Value::Number(if t.dtype() == DType::Bool { Number::Bool(false) } else { Number::Int(0) })], dest),
+        dest => e::map(
+            ScalarFn::Where,
+            &[
+                Value::Tensor(&keep),
+                Value::Tensor(t),
+                Value::Number(if t.dtype() == DType::Bool { Number::Bool(false) } else { Number::Int(0) }),
+            ],
+            dest,
+        ),
     }
 }
 /// The lower triangle, the rest 0.

@@ -79,9 +79,20 @@ impl Primitive for CrossEntropyGrad {
 /// `Index` for a target outside the classes, `Runtime` for shapes that do not fit.
 pub fn cross_entropy_rows(logits: &Tensor, target: &Tensor, ignore: i64) -> Result<Tensor> {
     let (xs, ts) = (logits.sizes(), target.sizes());
-    ensure!(xs.len() == 2 && ts.len() == 1 && xs[0] == ts[0], Value, "Expected input batch_size ({}) to match target batch_size ({}).", xs.first().unwrap_or(&0), ts.first().unwrap_or(&0));
+    ensure!(
+        xs.len() == 2 && ts.len() == 1 && xs[0] == ts[0],
+        Value,
+        "Expected input batch_size ({}) to match target batch_size ({}).",
+        xs.first().unwrap_or(&0),
+        ts.first().unwrap_or(&0)
+    );
     ensure!(target.dtype() == DType::I64, Runtime, "expected scalar type Long but found {}", target.dtype().title());
-    ensure!(logits.dtype().is_float(), NotImplemented, "\"cross_entropy_loss\" not implemented for '{}'", logits.dtype().title());
+    ensure!(
+        logits.dtype().is_float(),
+        NotImplemented,
+        "\"cross_entropy_loss\" not implemented for '{}'",
+        logits.dtype().title()
+    );
     Ok(apply(CrossEntropy(ignore), &[logits, target], Dest::New)?.swap_remove(0))
 }
 /// The mean of [`cross_entropy_rows`] over targets that are not ignored.

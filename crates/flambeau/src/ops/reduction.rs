@@ -32,7 +32,14 @@ impl Reduce {
         out
     }
     /// Runs over the values of a program instead of a stored operand.
-    pub(crate) fn run_program(&self, on: &dyn Backend, program: &Program, sizes: &[i64], x: &[Operand], out: &[Operand]) -> Result<()> {
+    pub(crate) fn run_program(
+        &self,
+        on: &dyn Backend,
+        program: &Program,
+        sizes: &[i64],
+        x: &[Operand],
+        out: &[Operand],
+    ) -> Result<()> {
         // Outputs in full rank, with size 1 where reduced.
         let mut full: Dims = sizes.into();
         let mut strides: SmallVec<[Dims; 2]> = SmallVec::new();
@@ -62,7 +69,9 @@ impl Reduce {
     fn class(&self, x: DType) -> Class {
         match self.how {
             // Sums are computed in the result's class when that is wider.
-            Reduction::Sum | Reduction::ScaledSum(_) | Reduction::Prod if self.dtype.category() > x.category() || self.dtype.class().size() > x.class().size() => {
+            Reduction::Sum | Reduction::ScaledSum(_) | Reduction::Prod
+                if self.dtype.category() > x.category() || self.dtype.class().size() > x.class().size() =>
+            {
                 self.dtype.class()
             }
             _ => x.class(),
@@ -251,9 +260,18 @@ impl Reduce {
         let last = ones.len() - 1;
         ones[last] = 1;
         let one = factory::ones(&ones, x.dtype(), x.device())?;
-        let before = crate::ops::scan::cumprod(&crate::ops::join::cat(&[one.clone(), view::narrow(&y, -1, 0, r - 1)?], -1)?, -1)?;
+        let before = crate::ops::scan::cumprod(
+            &crate::ops::join::cat(&[one.clone(), view::narrow(&y, -1, 0, r - 1)?], -1)?,
+            -1,
+        )?;
         let reversed = view::flip(&y, &[-1])?;
-        let after = view::flip(&crate::ops::scan::cumprod(&crate::ops::join::cat(&[one, view::narrow(&reversed, -1, 0, r - 1)?], -1)?, -1)?, &[-1])?;
+        let after = view::flip(
+            &crate::ops::scan::cumprod(
+                &crate::ops::join::cat(&[one, view::narrow(&reversed, -1, 0, r - 1)?], -1)?,
+                -1,
+            )?,
+            &[-1],
+        )?;
         let others = e::mul(&before, &after)?;
         let others = if others.dtype().is_complex() { e::conj_physical(&others)? } else { others };
         let mut shape: Vec<i64> = kept.iter().map(|d| sizes[*d as usize]).collect();
@@ -366,15 +384,10 @@ pub fn sum_to_size(t: &Tensor, sizes: &[i64]) -> Result<Tensor> {
     }
     let lead = have.len() as i64 - sizes.len() as i64;
     let fits = lead >= 0 && sizes.iter().zip(&have[lead.max(0) as usize..]).all(|(a, b)| a == b || *a == 1);
-    ensure!(
-        fits,
-        Runtime,
-        "size {{{}}} is not expandable to size {{{}}}.",
-        Shape(sizes),
-        Shape(&have)
-    );
+    ensure!(fits, Runtime, "size {{{}}} is not expandable to size {{{}}}.", Shape(sizes), Shape(&have));
     let lead = lead as usize;
-    let dims: Vec<i64> = (0..have.len()).filter(|&d| d < lead || (sizes[d - lead] == 1 && have[d] != 1)).map(|d| d as i64).collect();
+    let dims: Vec<i64> =
+        (0..have.len()).filter(|&d| d < lead || (sizes[d - lead] == 1 && have[d] != 1)).map(|d| d as i64).collect();
     let summed = if dims.is_empty() { t.clone() } else { sum_keep_dtype(t, &dims)? };
     if lead == 0 {
         return Ok(summed);
@@ -401,7 +414,12 @@ fn refuse_empty(t: &Tensor, mask: u64, name: &str, dims: &[i64]) -> Result<()> {
     Ok(())
 }
 fn refuse_complex(t: &Tensor, name: &str) -> Result<()> {
-    ensure!(!t.dtype().is_complex(), NotImplemented, "{name}(): \"{name}\" not implemented for '{}'", t.dtype().title());
+    ensure!(
+        !t.dtype().is_complex(),
+        NotImplemented,
+        "{name}(): \"{name}\" not implemented for '{}'",
+        t.dtype().title()
+    );
     Ok(())
 }
 fn extreme(t: &Tensor, how: Reduction, dims: &[i64], keepdim: bool, dest: Dest) -> Result<Tensor> {
@@ -535,7 +553,11 @@ pub fn var_mean(t: &Tensor, dims: &[i64], correction: f64, keepdim: bool) -> Res
     }
     ensure!(t.dtype().is_float(), Runtime, "std and var only support floating point and complex dtypes");
     let mask = dim_mask(dims, t.dim())?;
-    let mut out = apply(Reduce { how: Reduction::VarMean { correction }, dims: mask, keepdim, dtype: t.dtype() }, &[t], Dest::New)?;
+    let mut out = apply(
+        Reduce { how: Reduction::VarMean { correction }, dims: mask, keepdim, dtype: t.dtype() },
+        &[t],
+        Dest::New,
+    )?;
     let mean = out.pop().ok_or_else(|| err!(Runtime, "var_mean: missing result"))?;
     let var = out.pop().ok_or_else(|| err!(Runtime, "var_mean: missing result"))?;
     Ok((var, mean))
@@ -645,7 +667,12 @@ pub fn nansum(t: &Tensor, dims: &[i64], keepdim: bool, dtype: Option<DType>) -> 
 /// # Errors
 /// `Runtime` for integers.
 pub fn nanmean(t: &Tensor, dims: &[i64], keepdim: bool, dtype: Option<DType>) -> Result<Tensor> {
-    ensure!(t.dtype().is_differentiable(), Runtime, "nanmean(): expected input to have floating point or complex dtype but got {}", t.dtype().title());
+    ensure!(
+        t.dtype().is_differentiable(),
+        Runtime,
+        "nanmean(): expected input to have floating point or complex dtype but got {}",
+        t.dtype().title()
+    );
     let count = sum(&e::logical_not(&e::isnan(&t.detach())?)?, dims, keepdim)?;
     e::div(&nansum(t, dims, keepdim, dtype)?, &count)
 }
@@ -679,7 +706,11 @@ pub fn isclose(a: &Tensor, b: &Tensor, rtol: f64, atol: f64, equal_nan: bool) ->
     if equal_nan && a.dtype().is_differentiable() {
         close = e::logical_or(&close, &e::logical_and(&e::isnan(a)?, &e::isnan(b)?)?)?;
     }
-    let (x, y) = if a.dtype().is_differentiable() { (a.clone(), b.clone()) } else { (e::to_dtype(a, DType::F64)?, e::to_dtype(b, DType::F64)?) };
+    let (x, y) = if a.dtype().is_differentiable() {
+        (a.clone(), b.clone())
+    } else {
+        (e::to_dtype(a, DType::F64)?, e::to_dtype(b, DType::F64)?)
+    };
     let error = e::abs(&e::sub(&x, &y)?)?;
     let allowed = e::add(&e::mul(&e::abs(&y)?, rtol)?, atol)?;
     e::logical_or(&close, &e::logical_and(&e::isfinite(&error)?, &e::le(&error, &allowed)?)?)

@@ -86,7 +86,11 @@ fn reverse_sum(g: &Tensor, dim: i64) -> Result<Tensor> {
 /// Without zeros `Σ_{j ≥ i} g_j y_j / x_i`; with zeros, column by column as products of the others.
 fn cumprod_grad(x: &Tensor, y: &Tensor, g: &Tensor, d: i64) -> Result<Tensor> {
     let conj = |t: &Tensor| if t.dtype().is_complex() { e::conj_physical(t) } else { Ok(t.clone()) };
-    let zeros = x.as_batched().is_some() || e::eq(&x.detach(), 0.0).and_then(|z| crate::ops::reduction::any(&z, &[], false, Dest::New))?.item()?.to_bool();
+    let zeros = x.as_batched().is_some()
+        || e::eq(&x.detach(), 0.0)
+            .and_then(|z| crate::ops::reduction::any(&z, &[], false, Dest::New))?
+            .item()?
+            .to_bool();
     if !zeros && !crate::mode::grad_enabled() {
         return e::div(&reverse_sum(&e::mul(g, &conj(y)?)?, d)?, &conj(x)?);
     }
@@ -98,7 +102,10 @@ fn cumprod_grad(x: &Tensor, y: &Tensor, g: &Tensor, d: i64) -> Result<Tensor> {
         let head = if i == 0 {
             factory::ones_like(&view::narrow(x, d, 0, 1)?)?
         } else {
-            view::unsqueeze(&crate::ops::reduction::prod(&view::narrow(x, d, 0, i)?, Some(d), false, None, Dest::New)?, d)?
+            view::unsqueeze(
+                &crate::ops::reduction::prod(&view::narrow(x, d, 0, i)?, Some(d), false, None, Dest::New)?,
+                d,
+            )?
         };
         let others = cumprod(&crate::ops::join::cat(&[head, tail], d)?, d)?;
         let part = e::mul(&view::narrow(g, d, i, n - i)?, &conj(&others)?)?;
@@ -108,10 +115,21 @@ fn cumprod_grad(x: &Tensor, y: &Tensor, g: &Tensor, d: i64) -> Result<Tensor> {
 }
 
 fn running(t: &Tensor, how: Scan, dim: i64, dtype: Option<DType>, dest: Dest) -> Result<Tensor> {
-    let to = dtype.unwrap_or(if t.dtype().is_integral(true) && matches!(how, Scan::Sum | Scan::Prod) { DType::I64 } else { t.dtype() });
+    let to = dtype.unwrap_or(if t.dtype().is_integral(true) && matches!(how, Scan::Sum | Scan::Prod) {
+        DType::I64
+    } else {
+        t.dtype()
+    });
     let x = if dtype.is_some_and(|d| d != t.dtype()) { e::to_dtype(t, to)? } else { t.clone() };
     let dim = wrap_dim(dim, x.dim())?;
-    let dest = if x.is_same(t) { dest } else { match dest { Dest::Inplace(_) => Dest::New, d => d } };
+    let dest = if x.is_same(t) {
+        dest
+    } else {
+        match dest {
+            Dest::Inplace(_) => Dest::New,
+            d => d,
+        }
+    };
     apply1(Running { how, dim, dtype: to }, &[&x], dest)
 }
 /// Running sum.

@@ -23,7 +23,14 @@ fn neutral(how: &str, dtype: DType) -> Number {
 }
 
 /// Combines `src` with what `x` holds at the given places. `src` has the sizes of the places.
-fn reduce_at(x: &Tensor, places: Places, index: &[Tensor], src: &Tensor, reduce: &str, include_self: bool) -> Result<Tensor> {
+fn reduce_at(
+    x: &Tensor,
+    places: Places,
+    index: &[Tensor],
+    src: &Tensor,
+    reduce: &str,
+    include_self: bool,
+) -> Result<Tensor> {
     let whole = src.sizes();
     let constant = |n: Number| view::expand(&factory::full(&[], n, x.dtype(), x.device())?, &whole);
     let base = if include_self {
@@ -43,7 +50,11 @@ fn reduce_at(x: &Tensor, places: Places, index: &[Tensor], src: &Tensor, reduce:
     }
     // Places that nothing was written to keep a count of one.
     let ones = factory::ones_like(x)?.detach();
-    let start = if include_self { ones } else { write(&ones, places.clone(), index, &constant(Number::Int(0))?, Write::Set, true)? };
+    let start = if include_self {
+        ones
+    } else {
+        write(&ones, places.clone(), index, &constant(Number::Int(0))?, Write::Set, true)?
+    };
     let count = write(&start, places, index, &constant(Number::Int(1))?, Write::Add, true)?;
     if x.dtype().is_integral(true) {
         e::floor_divide(&out, &count)
@@ -57,7 +68,14 @@ fn reduce_at(x: &Tensor, places: Places, index: &[Tensor], src: &Tensor, reduce:
 ///
 /// # Errors
 /// `Runtime` for an unknown reduction, wrong dtypes, ranks or sizes, and positions out of range.
-pub fn scatter_reduce(x: &Tensor, dim: i64, index: &Tensor, src: &Tensor, reduce: &str, include_self: bool) -> Result<Tensor> {
+pub fn scatter_reduce(
+    x: &Tensor,
+    dim: i64,
+    index: &Tensor,
+    src: &Tensor,
+    reduce: &str,
+    include_self: bool,
+) -> Result<Tensor> {
     ensure!(
         matches!(reduce, "sum" | "prod" | "mean" | "amax" | "amin"),
         Runtime,
@@ -85,7 +103,15 @@ pub fn scatter_combine_value(x: &Tensor, dim: i64, index: &Tensor, value: Number
     let v = factory::full(&[], value, x.dtype(), x.device())?;
     scatter_combine(x, dim, index, &view::expand(&v, &index.sizes())?, reduce)
 }
-fn scatter_with(x: &Tensor, dim: i64, index: &Tensor, src: &Tensor, reduce: &str, include_self: bool, name: &str) -> Result<Tensor> {
+fn scatter_with(
+    x: &Tensor,
+    dim: i64,
+    index: &Tensor,
+    src: &Tensor,
+    reduce: &str,
+    include_self: bool,
+    name: &str,
+) -> Result<Tensor> {
     let index = check_index(name, index)?;
     same_dtype(name, x, src)?;
     let d = wrap_dim(dim, x.dim())?;
@@ -130,7 +156,14 @@ pub(super) fn out_of_bounds(r: Result<Tensor>) -> Result<Tensor> {
 ///
 /// # Errors
 /// As [`scatter_reduce`]; `Index` for positions out of range.
-pub fn index_reduce(x: &Tensor, dim: i64, index: &Tensor, src: &Tensor, reduce: &str, include_self: bool) -> Result<Tensor> {
+pub fn index_reduce(
+    x: &Tensor,
+    dim: i64,
+    index: &Tensor,
+    src: &Tensor,
+    reduce: &str,
+    include_self: bool,
+) -> Result<Tensor> {
     ensure!(
         matches!(reduce, "prod" | "mean" | "amax" | "amin"),
         Runtime,
@@ -165,7 +198,12 @@ pub fn index_reduce(x: &Tensor, dim: i64, index: &Tensor, src: &Tensor, reduce: 
 /// # Errors
 /// `Index` for positions out of range, `Runtime` for wrong dtypes or counts.
 pub fn put(x: &Tensor, index: &Tensor, source: &Tensor, accumulate: bool) -> Result<Tensor> {
-    ensure!(index.dtype() == DType::I64, Runtime, "put_(): Expected a long tensor for index, but got {}", index.dtype().title());
+    ensure!(
+        index.dtype() == DType::I64,
+        Runtime,
+        "put_(): Expected a long tensor for index, but got {}",
+        index.dtype().title()
+    );
     ensure!(
         x.dtype() == source.dtype(),
         Runtime,
@@ -230,7 +268,14 @@ pub fn select_scatter(x: &Tensor, src: &Tensor, dim: i64, index: i64) -> Result<
 ///
 /// # Errors
 /// As [`view::slice`]; `Runtime` for other sizes.
-pub fn slice_scatter(x: &Tensor, src: &Tensor, dim: i64, start: Option<i64>, end: Option<i64>, step: i64) -> Result<Tensor> {
+pub fn slice_scatter(
+    x: &Tensor,
+    src: &Tensor,
+    dim: i64,
+    start: Option<i64>,
+    end: Option<i64>,
+    step: i64,
+) -> Result<Tensor> {
     with_part(x, src, "slice_scatter", |t| view::slice(t, dim, start.unwrap_or(0), end.unwrap_or(i64::MAX), step))
 }
 /// A copy with a diagonal replaced.
@@ -244,7 +289,13 @@ pub fn diagonal_scatter(x: &Tensor, src: &Tensor, offset: i64, dim1: i64, dim2: 
 ///
 /// # Errors
 /// As [`view::as_strided`]; `Runtime` for other sizes.
-pub fn as_strided_scatter(x: &Tensor, src: &Tensor, sizes: &[i64], strides: &[i64], offset: Option<i64>) -> Result<Tensor> {
+pub fn as_strided_scatter(
+    x: &Tensor,
+    src: &Tensor,
+    sizes: &[i64],
+    strides: &[i64],
+    offset: Option<i64>,
+) -> Result<Tensor> {
     // The bounds are those of the tensor that was given, not of its copy.
     view::as_strided(&x.detach(), sizes, strides, offset)?;
     let base = view::contiguous(x)?;
@@ -263,11 +314,7 @@ pub fn unravel_index(indices: &Tensor, shape: &[i64]) -> Result<Vec<Tensor>> {
     );
     ensure!(shape.iter().all(|n| *n >= 0), Value, "'shape' cannot have negative values, but got {}", Shape(shape));
     let strides = contiguous_strides(shape);
-    shape
-        .iter()
-        .zip(&strides)
-        .map(|(&n, &s)| e::remainder(&e::floor_divide(indices, s)?, n.max(1)))
-        .collect()
+    shape.iter().zip(&strides).map(|(&n, &s)| e::remainder(&e::floor_divide(indices, s)?, n.max(1))).collect()
 }
 /// Every choice of `r` elements of a 1-d tensor, in order, a row each.
 ///
@@ -357,7 +404,14 @@ fn pair(a: &Tensor, b: &Tensor) -> Result<()> {
 ///
 /// # Errors
 /// `Runtime` for negative sizes.
-pub fn triangle_indices(rows: i64, cols: i64, offset: i64, lower: bool, dtype: DType, device: Device) -> Result<Tensor> {
+pub fn triangle_indices(
+    rows: i64,
+    cols: i64,
+    offset: i64,
+    lower: bool,
+    dtype: DType,
+    device: Device,
+) -> Result<Tensor> {
     ensure!(rows >= 0, Runtime, "row must be non-negative, got{rows}");
     ensure!(cols >= 0, Runtime, "col must be non-negative, got{cols}");
     let (mut r, mut c) = (Vec::new(), Vec::new());

@@ -122,7 +122,10 @@ pub fn median_dim(t: &Tensor, dim: i64, keepdim: bool) -> Result<(Tensor, Tensor
             let (top, at) = crate::ops::reduction::max_dim(t, dim, keepdim)?;
             let (mid, i) = kthvalue(t, (n + 1) / 2, dim, keepdim)?;
             let has = crate::ops::elementwise::isnan(&top.detach())?;
-            return Ok((crate::ops::elementwise::where_(&has, &top, &mid)?, crate::ops::elementwise::where_(&has, &at, &i)?));
+            return Ok((
+                crate::ops::elementwise::where_(&has, &top, &mid)?,
+                crate::ops::elementwise::where_(&has, &at, &i)?,
+            ));
         }
     }
     kthvalue(t, (n + 1) / 2, dim, keepdim)

@@ -31,7 +31,8 @@ pub enum View {
     Diagonal(i64, usize, usize),
     /// dim, size, step: windows become the last dimension.
     Unfold(usize, i64, i64),
-    AsStrided(Dims, Dims, i64),
+    /// Sizes, strides, offset; then strides and offset of the input, for the gradient.
+    AsStrided(Dims, Dims, i64, Box<(Dims, i64)>),
     /// The same layout.
     Alias,
     /// Complex numbers as pairs of reals in a last dimension of 2, and back.
@@ -185,7 +186,8 @@ impl Primitive for View {
                 strides.insert(*d, stride);
             }
             View::Diagonal(k, a, b) => {
-                let n = if *k >= 0 { x.sizes[*a].min(x.sizes[*b] - k) } else { (x.sizes[*a] + k).min(x.sizes[*b]) }.max(0);
+                let n =
+                    if *k >= 0 { x.sizes[*a].min(x.sizes[*b] - k) } else { (x.sizes[*a] + k).min(x.sizes[*b]) }.max(0);
                 if n > 0 {
                     offset += if *k >= 0 { k * strides[*b] } else { -k * strides[*a] };
                 }
@@ -206,7 +208,7 @@ impl Primitive for View {
                 sizes.push(*size);
                 strides.push(stride);
             }
-            View::AsStrided(s, t, o) => {
+            View::AsStrided(s, t, o, _) => {
                 (sizes, strides, offset) = (s.clone(), t.clone(), *o);
                 let end = (offset + extent(&sizes, &strides)) * dtype.size() as i64;
                 ensure!(
@@ -298,7 +300,7 @@ impl Primitive for View {
                 }
                 z
             }
-            View::AsStrided(sizes, strides, offset) => as_strided_grad(g, info, sizes, strides, *offset)?,
+            View::AsStrided(sizes, strides, offset, from) => as_strided_grad(g, info, from, sizes, strides, *offset)?,
             View::AsReal => apply1(View::AsComplex, &[&contiguous(g)?], Dest::New)?,
             View::AsComplex => apply1(View::AsReal, &[g], Dest::New)?,
             View::Part(k) => {
@@ -317,14 +319,30 @@ impl Primitive for View {
     crate::shareable!();
 }
 
-/// The gradient of `as_strided` for a contiguous input: scatter-add by memory position.
-fn as_strided_grad(g: &Tensor, info: &InputInfo, sizes: &[i64], strides: &[i64], offset: i64) -> Result<Tensor> {
-    let n = numel(&info.sizes);
-    let flat = factory::zeros(&[n], g.dtype(), g.device())?;
-    let places = apply1(View::AsStrided(sizes.into(), strides.into(), offset), &[&factory::arange_to(extent(sizes, strides).max(0) + offset, g.device())?], Dest::New)?;
-    let index = reshape(&places, &[-1])?;
-    let values = reshape(g, &[-1])?;
-    reshape(&crate::ops::indexing::index_add(&flat, 0, &index, &values)?, &info.sizes)
+/// The gradient of `as_strided`: sums by memory position, read back through the input's own layout. Where several elements
+/// of the input share a position they share its gradient evenly.
+fn as_strided_grad(
+    g: &Tensor,
+    info: &InputInfo,
+    (from_strides, from_offset): &(Dims, i64),
+    sizes: &[i64],
+    strides: &[i64],
+    offset: i64,
+) -> Result<Tensor> {
+    let start = offset.min(*from_offset);
+    let (to, from) = (offset - start, from_offset - start);
+    let n = (to + extent(sizes, strides)).max(from + extent(&info.sizes, from_strides)).max(0);
+    let memory = factory::arange_to(n, g.device())?;
+    let places =
+        |sizes: &[i64], strides: &[i64], at: i64| reshape(&as_strided(&memory, sizes, strides, Some(at))?, &[-1]);
+    let zeros = factory::zeros(&[n], g.dtype(), g.device())?;
+    let mut sums = crate::ops::indexing::index_add(&zeros, 0, &places(sizes, strides, to)?, &reshape(g, &[-1])?)?;
+    if may_overlap_itself(&info.sizes, from_strides) {
+        let own = places(&info.sizes, from_strides, from)?;
+        let one = factory::ones(&[own.numel()], g.dtype(), g.device())?;
+        sums = e::div(&sums, &crate::ops::indexing::index_add(&zeros, 0, &own, &one)?)?;
+    }
+    clone(&as_strided(&sums, &info.sizes, from_strides, Some(from))?)
 }
 
 /// Several views of one tensor, made by one operator: PyTorch refuses in-place writes to them.
@@ -685,11 +703,10 @@ pub fn unfold(t: &Tensor, dim: i64, size: i64, step: i64) -> Result<Tensor> {
 /// # Errors
 /// `Runtime` when it reaches outside.
 pub fn as_strided(t: &Tensor, sizes: &[i64], strides: &[i64], offset: Option<i64>) -> Result<Tensor> {
-    let offset = check_strided(t, sizes, strides, offset)?;
-    one(View::AsStrided(sizes.into(), strides.into(), offset), t)
+    one(check_strided(t, sizes, strides, offset)?, t)
 }
-/// The offset of a layout that is well-formed.
-fn check_strided(t: &Tensor, sizes: &[i64], strides: &[i64], offset: Option<i64>) -> Result<i64> {
+/// The view of a layout that is well-formed.
+fn check_strided(t: &Tensor, sizes: &[i64], strides: &[i64], offset: Option<i64>) -> Result<View> {
     ensure!(sizes.len() == strides.len(), Runtime, "mismatch in length of strides and shape");
     ensure!(
         strides.iter().all(|s| *s >= 0),
@@ -700,7 +717,7 @@ fn check_strided(t: &Tensor, sizes: &[i64], strides: &[i64], offset: Option<i64>
     check_sizes(sizes, t.dtype())?;
     let offset = offset.unwrap_or(t.offset());
     ensure!(offset >= 0, Runtime, "Tensor: invalid storage offset {offset}");
-    Ok(offset)
+    Ok(View::AsStrided(sizes.into(), strides.into(), offset, Box::new((t.strides(), t.offset()))))
 }
 /// The same tensor as a view.
 ///
@@ -765,7 +782,12 @@ pub fn unflatten(t: &Tensor, dim: i64, sizes: &[i64]) -> Result<Tensor> {
     let old = t.sizes();
     let d = wrap_dim(dim, old.len())?;
     let part = infer_size(sizes, old[d]).map_err(|_| {
-        err!(Runtime, "unflatten: Provided sizes {} don't multiply up to the size of dim {d} ({}) in the input tensor", Shape(sizes), old[d])
+        err!(
+            Runtime,
+            "unflatten: Provided sizes {} don't multiply up to the size of dim {d} ({}) in the input tensor",
+            Shape(sizes),
+            old[d]
+        )
     })?;
     let mut to: Dims = old[..d].into();
     to.extend_from_slice(&part);
@@ -818,7 +840,12 @@ pub fn split_with_sizes(t: &Tensor, sizes: &[i64], dim: i64) -> Result<Vec<Tenso
     let d = wrap_dim(dim, m.dim())?;
     let n = m.sizes[d];
     drop(m);
-    ensure!(sizes.iter().all(|s| *s >= 0), Runtime, "split_with_sizes expects split_sizes have only non-negative entries, but got split_sizes={}", Shape(sizes));
+    ensure!(
+        sizes.iter().all(|s| *s >= 0),
+        Runtime,
+        "split_with_sizes expects split_sizes have only non-negative entries, but got split_sizes={}",
+        Shape(sizes)
+    );
     ensure!(
         sizes.iter().sum::<i64>() == n,
         Runtime,
@@ -839,7 +866,11 @@ pub fn split(t: &Tensor, size: i64, dim: i64) -> Result<Vec<Tensor>> {
     let n = m.sizes[d];
     drop(m);
     ensure!(size >= 0, Runtime, "split expects split_size be non-negative, but got split_size={size}");
-    ensure!(size > 0 || n == 0, Runtime, "split_size can only be 0 if dimension size is 0, but got dimension size of {n}");
+    ensure!(
+        size > 0 || n == 0,
+        Runtime,
+        "split_size can only be 0 if dimension size is 0, but got dimension size of {n}"
+    );
     let mut sizes: SmallVec<[i64; 8]> = SmallVec::new();
     let mut left = n;
     while left > 0 || sizes.is_empty() {
@@ -867,7 +898,11 @@ pub fn chunk(t: &Tensor, chunks: i64, dim: i64) -> Result<Vec<Tensor>> {
 /// # Errors
 /// `Runtime` for a count that is not positive.
 pub fn tensor_split(t: &Tensor, sections: i64, dim: i64) -> Result<Vec<Tensor>> {
-    ensure!(t.dim() > 0, Runtime, "tensor_split expected at least a 1-dimensional tensor, but got a tensor with 0 dims");
+    ensure!(
+        t.dim() > 0,
+        Runtime,
+        "tensor_split expected at least a 1-dimensional tensor, but got a tensor with 0 dims"
+    );
     ensure!(sections > 0, Runtime, "number of sections must be larger than 0, got {sections}");
     let n = t.size(dim)?;
     let mut start = 0;
@@ -884,7 +919,11 @@ pub fn tensor_split(t: &Tensor, sections: i64, dim: i64) -> Result<Vec<Tensor>> 
 /// # Errors
 /// `Runtime` for a 0-dim tensor.
 pub fn tensor_split_at(t: &Tensor, indices: &[i64], dim: i64) -> Result<Vec<Tensor>> {
-    ensure!(t.dim() > 0, Runtime, "tensor_split expected at least a 1-dimensional tensor, but got a tensor with 0 dims");
+    ensure!(
+        t.dim() > 0,
+        Runtime,
+        "tensor_split expected at least a 1-dimensional tensor, but got a tensor with 0 dims"
+    );
     let n = t.size(dim)?;
     let mut start = 0;
     indices
@@ -1128,8 +1167,7 @@ pub fn t_(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// As [`as_strided`], and for writes that autograd refuses.
 pub fn as_strided_(t: &Tensor, sizes: &[i64], strides: &[i64], offset: Option<i64>) -> Result<Tensor> {
-    let offset = check_strided(t, sizes, strides, offset)?;
-    in_place(t, View::AsStrided(sizes.into(), strides.into(), offset))
+    in_place(t, check_strided(t, sizes, strides, offset)?)
 }
 
 /// Elements in reverse along dimensions.
@@ -1162,11 +1200,23 @@ pub fn flip(t: &Tensor, dims: &[i64]) -> Result<Tensor> {
 /// `Runtime` for lists of different lengths.
 pub fn roll(t: &Tensor, shifts: &[i64], dims: &[i64]) -> Result<Tensor> {
     if dims.is_empty() {
-        ensure!(shifts.len() == 1, Runtime, "shifts and dimensions must align. shifts: {}, dims:{}", shifts.len(), dims.len());
+        ensure!(
+            shifts.len() == 1,
+            Runtime,
+            "shifts and dimensions must align. shifts: {}, dims:{}",
+            shifts.len(),
+            dims.len()
+        );
         return reshape(&roll(&ravel(t)?, shifts, &[0])?, &t.sizes());
     }
     ensure!(!shifts.is_empty(), Runtime, "`shifts` required");
-    ensure!(shifts.len() == dims.len(), Runtime, "shifts and dimensions must align. shifts: {}, dims:{}", shifts.len(), dims.len());
+    ensure!(
+        shifts.len() == dims.len(),
+        Runtime,
+        "shifts and dimensions must align. shifts: {}, dims:{}",
+        shifts.len(),
+        dims.len()
+    );
     let mut out = t.clone();
     for (&s, &d) in shifts.iter().zip(dims) {
         let n = out.size(d)?;
@@ -1195,7 +1245,12 @@ pub fn repeat(t: &Tensor, repeats: &[i64]) -> Result<Tensor> {
         Runtime,
         "Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor"
     );
-    ensure!(repeats.iter().all(|r| *r >= 0), Runtime, "Trying to create tensor with negative dimension in repeat {}", Shape(repeats));
+    ensure!(
+        repeats.iter().all(|r| *r >= 0),
+        Runtime,
+        "Trying to create tensor with negative dimension in repeat {}",
+        Shape(repeats)
+    );
     let lead = repeats.len() - n;
     let sizes = t.sizes();
     let (mut shape, mut full, mut last) = (Dims::new(), Dims::new(), Dims::new());
