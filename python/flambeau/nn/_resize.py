@@ -165,8 +165,8 @@ def interpolate(
                 result = _linear_axis(result, dim, out, bool(align_corners), factor)
         else:
             raise NotImplementedError(
-                "Input Error: Only 3D, 4D and 5D input Tensors supported (got {}D) for the modes: nearest | linear | bilinear | bicubic | "
-                "trilinear | area | nearest-exact (got {})".format(input.dim(), mode)
+                f"Input Error: Only 3D, 4D and 5D input Tensors supported (got {input.dim()}D) for the modes: nearest | linear | bilinear | bicubic | "
+                f"trilinear | area | nearest-exact (got {mode})"
             )
     return result
 

@@ -519,7 +519,7 @@ class Module:
         if recurse:
             for module in self.children():
                 module._apply(fn)
-        for name, param in list(self._parameters.items()):
+        for param in list(self._parameters.values()):
             if param is None:
                 continue
             with no_grad():
