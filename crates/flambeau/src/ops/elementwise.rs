@@ -183,7 +183,8 @@ impl Primitive for Map {
         // The common case: everything contiguous, one dtype in its own class, no numbers.
         if x.len() == self.f.arity() && !self.contiguous {
             let dtype = out.dtype;
-            if x.iter().all(|o| o.dtype == dtype && o.sizes == out.sizes && o.strides == out.strides)
+            if x.iter()
+                .all(|o| o.dtype == dtype && o.ptr != out.ptr && o.sizes == out.sizes && o.strides == out.strides)
                 && dtype.class().dtype() == dtype
                 && is_non_overlapping_and_dense(out.sizes, out.strides)
             {
@@ -192,7 +193,7 @@ impl Primitive for Map {
                     if let Some(kernel) = on.direct(self.f, dtype, n) {
                         let p = |i: usize| x.get(i).map_or(std::ptr::null(), |o| o.ptr as *const u8);
                         // SAFETY: every operand has `n` elements of `dtype` laid out like `out`, which is dense, so all are read
-                        // and written linearly; `out` is fresh or exactly an operand.
+                        // and written linearly; `out` is none of the operands.
                         unsafe { kernel(n, p(0), p(1), p(2), p(3), out.ptr) };
                         return Ok(());
                     }
