@@ -1,0 +1,136 @@
+"""`DataLoader`: batches of a dataset, made in this process."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ... import _flambeau
+from .collate import default_collate, default_convert
+from .dataset import IterableDataset, TensorDataset
+from .sampler import BatchSampler, RandomSampler, SequentialSampler, _draw_seed
+
+
+class DataLoader:
+    """Iterates over a dataset in batches.
+
+    `num_workers` is accepted; samples are made in the calling process whatever its value. Batches of a `TensorDataset` are
+    gathered by one `index_select` a tensor, which gives what stacking the samples would.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int | None = 1,
+        shuffle: bool | None = None,
+        sampler: Any = None,
+        batch_sampler: Any = None,
+        num_workers: int = 0,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
+        pin_memory: bool = False,
+        drop_last: bool = False,
+        timeout: float = 0,
+        worker_init_fn: Any = None,
+        multiprocessing_context: Any = None,
+        generator: Any = None,
+        *,
+        prefetch_factor: int | None = None,
+        persistent_workers: bool = False,
+        pin_memory_device: str = "",
+        in_order: bool = True,
+    ) -> None:
+        if num_workers < 0:
+            raise ValueError("num_workers option should be non-negative; use num_workers=0 to disable multiprocessing.")
+        if timeout < 0:
+            raise ValueError("timeout option should be non-negative")
+        if num_workers == 0 and prefetch_factor is not None:
+            raise ValueError(
+                "prefetch_factor option could only be specified in multiprocessing.let num_workers > 0 to enable multiprocessing, "
+                "otherwise set prefetch_factor to None."
+            )
+        if persistent_workers and num_workers == 0:
+            raise ValueError("persistent_workers option needs num_workers > 0")
+        stream = isinstance(dataset, IterableDataset)
+        if stream:
+            if shuffle:
+                raise ValueError(f"DataLoader with IterableDataset: expected unspecified shuffle option, but got shuffle={shuffle}")
+            if sampler is not None:
+                raise ValueError(f"DataLoader with IterableDataset: expected unspecified sampler option, but got sampler={sampler}")
+            if batch_sampler is not None:
+                raise ValueError(
+                    f"DataLoader with IterableDataset: expected unspecified batch_sampler option, but got batch_sampler={batch_sampler}"
+                )
+        if sampler is not None and shuffle:
+            raise ValueError("sampler option is mutually exclusive with shuffle")
+        if batch_sampler is not None:
+            if batch_size != 1 or shuffle or sampler is not None or drop_last:
+                raise ValueError("batch_sampler option is mutually exclusive with batch_size, shuffle, sampler, and drop_last")
+            batch_size, drop_last = None, False
+        elif batch_size is None and drop_last:
+            raise ValueError("batch_size=None option disables auto-batching and is mutually exclusive with drop_last")
+        if sampler is None and not stream:
+            sampler = RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)
+        if batch_size is not None and batch_sampler is None and not stream:
+            batch_sampler = BatchSampler(sampler, batch_size, drop_last)
+        self.dataset, self.batch_size, self.drop_last = dataset, batch_size, drop_last
+        self.sampler, self.batch_sampler, self.generator = sampler, batch_sampler, generator
+        self.num_workers, self.prefetch_factor, self.persistent_workers = num_workers, prefetch_factor, persistent_workers
+        self.pin_memory, self.timeout, self.worker_init_fn = pin_memory, timeout, worker_init_fn
+        self._batched = batch_sampler is not None or (stream and batch_size is not None)
+        self.collate_fn: Callable[[Any], Any] = collate_fn or (default_collate if self._batched else default_convert)
+
+    def __iter__(self) -> Iterator[Any]:
+        batches = self._stream() if isinstance(self.dataset, IterableDataset) else self._indexed()
+        # PyTorch draws a seed for its workers whether it has any or not.
+        _draw_seed(self.generator)
+        if self.pin_memory and _flambeau._cuda_is_available():
+            from .. import _pytree as pytree
+
+            move = lambda t: t.pin_memory()  # noqa: E731
+            return (pytree.tree_map_only(_flambeau.Tensor, move, batch) for batch in batches)
+        return batches
+
+    def _stream(self) -> Iterator[Any]:
+        samples = iter(self.dataset)
+        if not self._batched:
+            for sample in samples:
+                yield self.collate_fn(sample)
+            return
+        while batch := list(itertools.islice(samples, self.batch_size)):
+            if len(batch) < (self.batch_size or 1) and self.drop_last:
+                return
+            yield self.collate_fn(batch)
+
+    def _indexed(self) -> Iterator[Any]:
+        dataset, collate = self.dataset, self.collate_fn
+        if not self._batched:
+            for index in self.sampler:
+                yield collate(dataset[index])
+            return
+        if type(dataset) is TensorDataset and collate is default_collate:
+            for batch in self.batch_sampler:
+                index = _flambeau.tensor(batch, dtype=_flambeau.int64)
+                yield [t.index_select(0, index if t.device.type == "cpu" else index.to(t.device)) for t in dataset.tensors]
+            return
+        if isinstance(dataset, _flambeau.Tensor) and collate is default_collate:
+            for batch in self.batch_sampler:
+                index = _flambeau.tensor(batch, dtype=_flambeau.int64)
+                yield dataset.index_select(0, index if dataset.device.type == "cpu" else index.to(dataset.device))
+            return
+        gather = getattr(dataset, "__getitems__", None)
+        for batch in self.batch_sampler:
+            yield collate(gather(batch) if callable(gather) else [dataset[i] for i in batch])
+
+    def __len__(self) -> int:
+        if isinstance(self.dataset, IterableDataset):
+            n = len(self.dataset)  # type: ignore[arg-type]
+            if self.batch_size is None:
+                return n
+            return n // self.batch_size if self.drop_last else -(-n // self.batch_size)
+        return len(self.batch_sampler if self._batched else self.sampler)
+
+
+def get_worker_info() -> None:
+    """None: samples are made in the calling process."""
+    return None
