@@ -1,13 +1,10 @@
-"""Trains a small character-level transformer on a text and lets it write.
+"""Trains a small character-level GPT on a text file, by default the project's own documents, and writes a sample.
 
-    python examples/chargpt.py [--text FILE] [--steps 1000] [--compile] [--device cpu]
-
-Without a text it reads this project's own documents and source.
+    python examples/chargpt.py [FILE] [--steps 500] [--compile] [--device cpu] [--seed 0]
 """
 
-from __future__ import annotations
-
 import argparse
+import math
 import time
 from pathlib import Path
 
@@ -15,133 +12,106 @@ import flambeau as torch
 from flambeau import nn
 from flambeau.nn import functional as F
 
-CONTEXT, WIDTH, HEADS, LAYERS = 64, 128, 4, 4
+ROOT = Path(__file__).parent.parent
+LAYERS, WIDTH, HEADS, CONTEXT = 4, 128, 4, 64
 
 
 class Block(nn.Module):
-    """Causal attention and a two-layer network, each after a norm and with a residual."""
+    """Attention and a two-layer perceptron, each after a layer norm and added to its input."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
-        self.norm1 = nn.LayerNorm(WIDTH)
-        self.qkv = nn.Linear(WIDTH, 3 * WIDTH, bias=False)
-        self.out = nn.Linear(WIDTH, WIDTH, bias=False)
-        self.norm2 = nn.LayerNorm(WIDTH)
-        self.up = nn.Linear(WIDTH, 4 * WIDTH)
-        self.down = nn.Linear(4 * WIDTH, WIDTH)
+        self.ln1, self.ln2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+        self.qkv, self.proj = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.up, self.down = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        batch, length, _ = x.shape
-        heads = self.qkv(self.norm1(x)).view(batch, length, 3, HEADS, WIDTH // HEADS).permute(2, 0, 3, 1, 4)
-        q, k, v = heads.unbind(0)
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.out(mixed.transpose(1, 2).reshape(batch, length, WIDTH))
-        return x + self.down(F.gelu(self.up(self.norm2(x))))
+    def forward(self, x):
+        b, t, _ = x.shape
+        q, k, v = (z.view(b, t, HEADS, WIDTH // HEADS).transpose(1, 2) for z in self.qkv(self.ln1(x)).split(WIDTH, dim=2))
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(b, t, WIDTH)
+        x = x + self.proj(y)
+        return x + self.down(F.gelu(self.up(self.ln2(x))))
 
 
-class CharGPT(nn.Module):
-    """Characters in, scores of the next character out."""
+class GPT(nn.Module):
+    """Token and position embeddings, blocks, and a linear layer to the next character's logits."""
 
-    def __init__(self, characters: int) -> None:
+    def __init__(self, vocabulary):
         super().__init__()
-        self.token = nn.Embedding(characters, WIDTH)
-        self.position = nn.Embedding(CONTEXT, WIDTH)
-        self.blocks = nn.Sequential(*(Block() for _ in range(LAYERS)))
-        self.norm = nn.LayerNorm(WIDTH)
-        self.head = nn.Linear(WIDTH, characters, bias=False)
-        self.apply(self._initialise)
+        self.tok, self.pos = nn.Embedding(vocabulary, WIDTH), nn.Embedding(CONTEXT, WIDTH)
+        self.blocks = nn.ModuleList([Block() for _ in range(LAYERS)])
+        self.ln, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, vocabulary, bias=False)
 
-    @staticmethod
-    def _initialise(module: nn.Module) -> None:
-        if isinstance(module, (nn.Linear, nn.Embedding)):
-            nn.init.normal_(module.weight, std=0.02)
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        positions = torch.arange(tokens.shape[1], device=tokens.device)
-        x = self.token(tokens) + self.position(positions)
-        return self.head(self.norm(self.blocks(x)))
+    def forward(self, i):
+        x = self.tok(i) + self.pos(torch.arange(i.shape[1], device=i.device))
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.ln(x))
 
 
-def default_text() -> str:
-    """The project's own documents and source, in the order of their paths."""
-    root = Path(__file__).resolve().parent.parent
-    skip = {".git", ".venv", "target", "node_modules", "build"}
-    paths = sorted(
-        p
-        for suffix in ("md", "rs", "py")
-        for p in root.rglob(f"*.{suffix}")
-        if not skip & set(p.relative_to(root).parts)
-    )
-    return "\n".join(p.read_text(encoding="utf-8", errors="ignore") for p in paths)
+def documents():
+    paths = sorted(p for pattern in ("*.md", "crates/*/src/*.rs", "python/flambeau/*.py") for p in ROOT.glob(pattern))
+    return "\n".join(p.read_text() for p in paths)
 
 
-def batch_of(data: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random stretches of a text and, for each, the one that begins a character later."""
-    starts = torch.randint(len(data) - CONTEXT - 1, (size, 1))
-    window = data[(starts + torch.arange(CONTEXT + 1)).to(data.device)]
-    return window[:, :-1], window[:, 1:]
+def main():
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("file", nargs="?")
+    options.add_argument("--steps", type=int, default=500)
+    options.add_argument("--batch-size", type=int, default=12)
+    options.add_argument("--lr", type=float, default=1e-3)
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--device", default="cpu")
+    options.add_argument("--sample", type=int, default=300, help="characters to write at the end")
+    options.add_argument("--compile", action="store_true")
+    o = options.parse_args()
+    torch.manual_seed(o.seed)
+    text = Path(o.file).read_text() if o.file else documents()
+    letters = sorted(set(text))
+    number = {c: i for i, c in enumerate(letters)}
+    data = torch.tensor([number[c] for c in text], dtype=torch.int64)
+    split = int(0.9 * len(data))
+    train, held = data[:split], data[split:]
+    model = GPT(len(letters)).to(o.device)
+    run = torch.compile(model) if o.compile else model
+    optimizer = torch.optim.AdamW(model.parameters(), lr=o.lr)
+    warmup = max(1, o.steps // 20)
 
+    def rate(step):
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.1 + 0.45 * (1 + math.cos(math.pi * (step - warmup) / max(1, o.steps - warmup)))
 
-def loss_of(model: nn.Module, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return F.cross_entropy(model(tokens).flatten(0, 1), targets.flatten())
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
 
+    def batch(source):
+        starts = torch.randint(0, len(source) - CONTEXT - 1, (o.batch_size, 1))
+        rows = source[starts + torch.arange(CONTEXT + 1)].to(o.device)
+        return rows[:, :-1], rows[:, 1:]
 
-def sample(model: nn.Module, tokens: torch.Tensor, length: int) -> torch.Tensor:
-    """Writes on, a character at a time, each drawn by its probability."""
-    for _ in range(length):
-        scores = model(tokens[:, -CONTEXT:])[:, -1]
-        tokens = torch.cat([tokens, torch.multinomial(torch.softmax(scores / 0.8, -1), 1)], 1)
-    return tokens
+    def loss_of(f, x, y):
+        return F.cross_entropy(f(x).reshape(-1, len(letters)), y.reshape(-1))
 
+    def validation():
+        with torch.no_grad():
+            return sum(loss_of(model, *batch(held)).item() for _ in range(10)) / 10
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--text", type=Path, help="a text file to learn from")
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--sample", type=int, default=300, help="characters to write at the end")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--compile", action="store_true", help="record and fuse the operators of the forward")
-    options = parser.parse_args()
-
-    torch.manual_seed(options.seed)
-    text = options.text.read_text(encoding="utf-8") if options.text else default_text()
-    characters = sorted(set(text))
-    code = {c: i for i, c in enumerate(characters)}
-    data = torch.tensor([code[c] for c in text], device=options.device)
-    train, validation = data[: int(0.9 * len(data))], data[int(0.9 * len(data)) :]
-    model = CharGPT(len(characters)).to(options.device)
-    forward = torch.compile(model) if options.compile else model
-    count = sum(p.numel() for p in model.parameters())
-    print(f"{len(text)} characters, {len(characters)} different; {count} parameters")
-
-    optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=0.1)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.steps, eta_min=options.lr / 10)
     start = time.perf_counter()
-    for step in range(1, options.steps + 1):
-        loss = loss_of(forward, *batch_of(train, options.batch_size))
+    for step in range(o.steps):
         optimizer.zero_grad()
+        loss = loss_of(run, *batch(train))
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        if step % max(options.steps // 10, 1) == 0 or step == options.steps:
-            model.eval()
-            with torch.no_grad():
-                losses = [loss_of(forward, *batch_of(validation, options.batch_size)).item() for _ in range(8)]
-            model.train()
-            elapsed = time.perf_counter() - start
-            print(
-                f"step {step}: training loss {loss.item():.3f}, validation loss {sum(losses) / len(losses):.3f}, {elapsed:.1f} s",
-                flush=True,
-            )
-
-    model.eval()
+        if step % 20 == 0 or step == o.steps - 1:
+            print(f"\rstep {step + 1}/{o.steps}  loss {loss.item():.4f}  {time.perf_counter() - start:5.1f} s", end="", flush=True)
+    print(f"\nvalidation loss: {validation():.4f}")
+    out = torch.tensor([[number["\n"] if "\n" in number else 0]])
     with torch.no_grad():
-        written = sample(model, torch.tensor([[code["\n"]]], device=options.device), options.sample)
-    print("".join(characters[i] for i in written[0].tolist()))
+        for _ in range(o.sample):
+            logits = model(out[:, -CONTEXT:].to(o.device))[:, -1].cpu()
+            out = torch.cat([out, torch.multinomial(torch.softmax(logits, -1), 1)], 1)
+    print("".join(letters[i] for i in out[0].tolist()))
 
 
 if __name__ == "__main__":

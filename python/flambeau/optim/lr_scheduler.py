@@ -55,7 +55,6 @@ class LRScheduler:
                     )
         self.base_lrs = [_copy(group["initial_lr"]) for group in optimizer.param_groups]
         self.last_epoch = last_epoch
-        self._get_lr_called_within_step = False
         self._watch_steps()
         self._step_count = 0
         self._is_initial = True
@@ -588,7 +587,6 @@ class SequentialLR(LRScheduler):
             _assign(group, "lr", group["initial_lr"])
         for scheduler in schedulers:
             scheduler.last_epoch -= 1
-        schedulers[0]._step_count = 0
         schedulers[0]._is_initial = True
         schedulers[0].step()
         schedulers[0]._is_initial = False
