@@ -25,6 +25,7 @@ pub enum Class {
 
 impl Class {
     /// Bytes of one element.
+    #[inline]
     pub const fn size(self) -> usize {
         match self {
             Class::F32 => 4,
@@ -33,6 +34,7 @@ impl Class {
         }
     }
     /// The dtype whose memory has this class's form.
+    #[inline]
     pub const fn dtype(self) -> DType {
         match self {
             Class::F32 => DType::F32,
@@ -58,12 +60,16 @@ macro_rules! dtypes {
             /// PyTorch's name: `"float32"`.
             pub const fn name(self) -> &'static str { match self { $(DType::$Name => $text),* } }
             /// The name that PyTorch's messages use: `"Float"`, `"Long"`.
+            #[inline]
             pub const fn title(self) -> &'static str { match self { $(DType::$Name => $title),* } }
             /// Bytes of one element.
+            #[inline]
             pub const fn size(self) -> usize { match self { $(DType::$Name => $size),* } }
             /// Bool, integer, float or complex.
+            #[inline]
             pub const fn category(self) -> Category { match self { $(DType::$Name => Category::$category),* } }
             /// What kernels compute this dtype in.
+            #[inline]
             pub const fn class(self) -> Class { match self { $(DType::$Name => Class::$class),* } }
             /// safetensors' name, empty where the format has none.
             pub const fn safetensors_name(self) -> &'static str { match self { $(DType::$Name => $short),* } }
@@ -93,14 +99,17 @@ dtypes! {
 
 impl DType {
     /// float16 … float64, bfloat16, float8.
+    #[inline]
     pub const fn is_float(self) -> bool {
         matches!(self.category(), Category::Float)
     }
     /// complex64 and complex128.
+    #[inline]
     pub const fn is_complex(self) -> bool {
         matches!(self.category(), Category::Complex)
     }
     /// Any integer dtype, and bool when `include_bool`.
+    #[inline]
     pub const fn is_integral(self, include_bool: bool) -> bool {
         match self.category() {
             Category::Integer => true,
@@ -109,18 +118,22 @@ impl DType {
         }
     }
     /// Whether gradients can flow through it.
+    #[inline]
     pub const fn is_differentiable(self) -> bool {
         self.is_float() || self.is_complex()
     }
     /// A signed integer, float or complex dtype.
+    #[inline]
     pub const fn is_signed(self) -> bool {
         !matches!(self, DType::Bool | DType::U8 | DType::U16 | DType::U32 | DType::U64)
     }
     /// float16, bfloat16 and the float8s: computed in float32 and rounded when stored.
+    #[inline]
     pub const fn is_reduced(self) -> bool {
         self.is_float() && self.size() < 4
     }
     /// The dtype of a complex number's parts; itself for any other dtype.
+    #[inline]
     pub const fn to_real(self) -> DType {
         match self {
             DType::C64 => DType::F32,
@@ -129,6 +142,7 @@ impl DType {
         }
     }
     /// The complex dtype whose parts have this dtype (float16 and bfloat16 give complex64).
+    #[inline]
     pub const fn to_complex(self) -> DType {
         match self {
             DType::F64 | DType::C128 => DType::C128,

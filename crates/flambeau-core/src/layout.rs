@@ -2,8 +2,10 @@
 
 use crate::{bail, DType, Device, Result, SmallVec};
 
+/// Dimensions that [`Dims`] holds without a heap allocation.
+const INLINE_DIMS: usize = 5;
 /// Sizes or strides; five dimensions without a heap allocation.
-pub type Dims = SmallVec<[i64; 5]>;
+pub type Dims = SmallVec<[i64; INLINE_DIMS]>;
 
 /// The order of a tensor's dimensions in memory, as a user asks for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,14 +20,49 @@ pub enum MemoryFormat {
     ChannelsLast3d,
 }
 
+/// A copy of sizes or strides: a plain move of bytes unless they are on the heap.
+#[inline]
+pub fn copy_dims(dims: &Dims) -> Dims {
+    if dims.spilled() {
+        dims.clone()
+    } else {
+        // SAFETY: not spilled, so the value holds integers and no pointer: its bytes may be copied.
+        unsafe { std::ptr::read(dims) }
+    }
+}
+
+/// Whether two sizes or strides are equal; shorter than a call of the library's comparison.
+#[inline]
+pub fn same_dims(a: &[i64], b: &[i64]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    for i in 0..a.len() {
+        if a[i] != b[i] {
+            return false;
+        }
+    }
+    true
+}
+
 /// The product of the sizes (1 for a 0-dim tensor).
+#[inline]
 pub fn numel(sizes: &[i64]) -> i64 {
-    sizes.iter().product()
+    let mut n = 1;
+    for &s in sizes {
+        n *= s;
+    }
+    n
 }
 
 /// Row-major strides. A size of 0 counts as 1, as in PyTorch.
+#[inline]
 pub fn contiguous_strides(sizes: &[i64]) -> Dims {
-    let mut strides: Dims = SmallVec::from_elem(1, sizes.len());
+    let mut strides: Dims = if sizes.len() <= INLINE_DIMS {
+        SmallVec::from_buf_and_len([1; INLINE_DIMS], sizes.len())
+    } else {
+        SmallVec::from_elem(1, sizes.len())
+    };
     let mut next = 1i64;
     for d in (0..sizes.len()).rev() {
         strides[d] = next;
@@ -35,8 +72,10 @@ pub fn contiguous_strides(sizes: &[i64]) -> Dims {
 }
 
 /// Whether the elements lie row-major without gaps; dimensions of size 1 do not matter.
+#[inline]
 pub fn is_contiguous(sizes: &[i64], strides: &[i64]) -> bool {
     let mut expected = 1i64;
+    let strides = &strides[..sizes.len()];
     for d in (0..sizes.len()).rev() {
         if sizes[d] != 1 {
             if strides[d] != expected {
@@ -72,10 +111,14 @@ pub fn is_channels_last(sizes: &[i64], strides: &[i64]) -> bool {
 
 /// Dense strides in the order that `strides` already has, so that an output follows its input's layout
 /// (a permuted dense tensor keeps its permutation, anything else becomes row-major).
+#[inline]
 pub fn preserve_strides(sizes: &[i64], strides: &[i64]) -> Dims {
     if is_contiguous(sizes, strides) {
         return contiguous_strides(sizes);
     }
+    preserve_order(sizes, strides)
+}
+fn preserve_order(sizes: &[i64], strides: &[i64]) -> Dims {
     if !is_non_overlapping_and_dense(sizes, strides) {
         // Keep the order of the dimensions all the same: a strided slice of a channels_last tensor stays so.
         let mut order: SmallVec<[usize; 5]> = (0..sizes.len()).collect();
@@ -95,7 +138,25 @@ pub fn preserve_strides(sizes: &[i64], strides: &[i64]) -> Dims {
 }
 
 /// Whether the elements fill one block of memory, each once, in any order of dimensions.
+#[inline]
 pub fn is_non_overlapping_and_dense(sizes: &[i64], strides: &[i64]) -> bool {
+    is_row_major(sizes, strides) || is_dense_permutation(sizes, strides)
+}
+/// [`is_contiguous`], except that nothing is assumed of empty tensors.
+#[inline]
+fn is_row_major(sizes: &[i64], strides: &[i64]) -> bool {
+    let mut expected = 1i64;
+    for d in (0..sizes.len()).rev() {
+        if sizes[d] != 1 {
+            if strides[d] != expected {
+                return false;
+            }
+            expected = expected.wrapping_mul(sizes[d]);
+        }
+    }
+    true
+}
+fn is_dense_permutation(sizes: &[i64], strides: &[i64]) -> bool {
     let mut dims: SmallVec<[(i64, i64); 5]> =
         sizes.iter().zip(strides).filter(|(s, _)| **s != 1).map(|(s, t)| (*t, *s)).collect();
     dims.sort_unstable();
@@ -132,11 +193,12 @@ pub fn extent(sizes: &[i64], strides: &[i64]) -> i64 {
     1 + sizes.iter().zip(strides).map(|(n, s)| (n - 1) * s).sum::<i64>()
 }
 
-/// Checks that sizes are not negative and that their bytes can be counted.
+/// The bytes of a dense tensor, after checking that sizes are not negative and that their bytes can be counted.
 ///
 /// # Errors
 /// `Runtime` that names the sizes.
-pub fn check_sizes(sizes: &[i64], dtype: DType) -> Result<()> {
+#[inline]
+pub fn check_sizes(sizes: &[i64], dtype: DType) -> Result<usize> {
     let mut bytes = dtype.size() as i64;
     for &n in sizes {
         if n < 0 {
@@ -148,7 +210,7 @@ pub fn check_sizes(sizes: &[i64], dtype: DType) -> Result<()> {
             None => bail!(Runtime, "Storage size calculation overflowed with sizes={}", Shape(sizes)),
         };
     }
-    Ok(())
+    Ok(bytes as usize)
 }
 
 /// The sizes of operands broadcast together.
@@ -221,6 +283,7 @@ unsafe impl Sync for Operand<'_> {}
 
 impl Operand<'_> {
     /// Number of elements.
+    #[inline]
     pub fn numel(&self) -> i64 {
         numel(self.sizes)
     }

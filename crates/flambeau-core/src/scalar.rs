@@ -18,6 +18,17 @@ pub enum DTypeRule {
     Select,
 }
 
+const FLOAT_FAMILY: u8 = 1;
+const INT_FAMILY: u8 = 2;
+const COMPLEX_FAMILY: u8 = 4;
+const fn family_bit(name: &str) -> u8 {
+    match name.as_bytes()[0] {
+        b'f' => FLOAT_FAMILY,
+        b'i' => INT_FAMILY,
+        _ => COMPLEX_FAMILY,
+    }
+}
+
 macro_rules! define {
     (names ($($names:ident)*);
      $( $(#[$doc:meta])* $Name:ident $name:literal ($($arg:ident)*) $rule:ident
@@ -33,10 +44,15 @@ macro_rules! define {
             /// The row's name: `"add"`.
             pub const fn name(self) -> &'static str { match self { $(ScalarFn::$Name => $name),* } }
             /// Number of operands, 1 to 4.
-            pub const fn arity(self) -> usize { match self { $(ScalarFn::$Name => [$(stringify!($arg)),*].len()),* } }
+            #[inline]
+            pub const fn arity(self) -> usize { Self::ARITIES[self as usize] as usize }
             /// How the result's dtype is found.
-            pub const fn rule(self) -> DTypeRule { match self { $(ScalarFn::$Name => DTypeRule::$rule),* } }
-            const fn families(self) -> &'static [&'static str] { match self { $(ScalarFn::$Name => &[$(stringify!($class)),*]),* } }
+            #[inline]
+            pub const fn rule(self) -> DTypeRule { Self::RULES[self as usize] }
+            /// The families of classes that have a formula: bits of [`family_bit`], row by row.
+            const FAMILIES: &'static [u8] = &[$( 0 $(| family_bit(stringify!($class)))* ),*];
+            const RULES: &'static [DTypeRule] = &[$(DTypeRule::$rule),*];
+            const ARITIES: &'static [u8] = &[$([$(stringify!($arg)),*].len() as u8),*];
             /// Which operands (by position) and whether the output are kept for the gradient: bits 0–3 and bit 7.
             pub fn saves(self) -> u8 {
                 match self { $(ScalarFn::$Name => {
@@ -62,16 +78,18 @@ crate::for_each_scalar_function!(define);
 
 impl ScalarFn {
     /// Whether the row has a formula for numbers of `class`.
-    pub fn supports(self, class: Class) -> bool {
+    #[inline]
+    pub const fn supports(self, class: Class) -> bool {
         let want = match class {
-            Class::F32 | Class::F64 => "float",
-            Class::I64 => "int",
-            Class::C32 | Class::C64 => "complex",
+            Class::F32 | Class::F64 => FLOAT_FAMILY,
+            Class::I64 => INT_FAMILY,
+            Class::C32 | Class::C64 => COMPLEX_FAMILY,
         };
-        self.families().contains(&want)
+        Self::FAMILIES[self as usize] & want != 0
     }
     /// The dtype in which the row computes when its promoted operand dtype is `dtype`: `Float` rows (and rows with no
     /// integer formula) take integers in `float`.
+    #[inline]
     pub fn compute_dtype(self, dtype: DType, float: DType) -> DType {
         if dtype.category() <= Category::Integer && self.rule() == DTypeRule::Float {
             float
@@ -80,6 +98,7 @@ impl ScalarFn {
         }
     }
     /// The result's dtype for a computation in `compute`.
+    #[inline]
     pub fn result_dtype(self, compute: DType) -> DType {
         match self.rule() {
             DTypeRule::Promote | DTypeRule::Float | DTypeRule::Select => compute,

@@ -76,14 +76,30 @@ pub struct Storage {
 #[derive(Default)]
 struct Rest {
     memory: Option<Memory>,
+    // Apart, because most storages never need any of it and are made and dropped by the million.
+    rare: Option<Box<Rare>>,
+}
+#[derive(Default)]
+struct Rare {
     /// Blocks that `resize` replaced: kept, since a kernel or a NumPy array may still look at them.
     retired: Vec<Memory>,
     producer: Option<Arc<dyn Pending>>,
     failure: Option<Error>,
 }
+impl Rest {
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_with(Default::default)
+    }
+    fn forget_producer(&mut self) {
+        if let Some(rare) = &mut self.rare {
+            rare.producer = None;
+        }
+    }
+}
 
 impl Storage {
     /// Memory that is ready.
+    #[inline]
     pub fn new(memory: Memory, device: Device) -> Arc<Storage> {
         Arc::new(Storage {
             state: AtomicU8::new(READY),
@@ -92,7 +108,7 @@ impl Storage {
             nbytes: AtomicUsize::new(memory.nbytes),
             version: AtomicU32::new(0),
             escaped: AtomicBool::new(false),
-            rest: Mutex::new(Rest { memory: Some(memory), ..Rest::default() }),
+            rest: Mutex::new(Rest { memory: Some(memory), rare: None }),
         })
     }
     /// A value of `nbytes` that `producer` will compute when asked.
@@ -104,7 +120,10 @@ impl Storage {
             nbytes: AtomicUsize::new(nbytes),
             version: AtomicU32::new(0),
             escaped: AtomicBool::new(false),
-            rest: Mutex::new(Rest { producer: Some(producer), ..Rest::default() }),
+            rest: Mutex::new(Rest {
+                memory: None,
+                rare: Some(Box::new(Rare { producer: Some(producer), ..Rare::default() })),
+            }),
         })
     }
     /// The address of the first byte, after computing the value if it is still pending.
@@ -122,7 +141,7 @@ impl Storage {
     #[cold]
     fn forced(&self) -> Result<*mut u8> {
         if self.is_pending() {
-            let producer = self.rest.lock().producer.clone();
+            let producer = self.rest.lock().rare.as_ref().and_then(|r| r.producer.clone());
             if let Some(producer) = producer {
                 producer.force();
             }
@@ -132,8 +151,9 @@ impl Storage {
             _ => Err(self
                 .rest
                 .lock()
-                .failure
-                .clone()
+                .rare
+                .as_ref()
+                .and_then(|r| r.failure.clone())
                 .unwrap_or_else(|| err!(Runtime, "a recorded value was never computed"))),
         }
     }
@@ -147,7 +167,7 @@ impl Storage {
         let mut rest = self.rest.lock();
         self.ptr.store(memory.ptr, Ordering::Relaxed);
         rest.memory = Some(memory);
-        rest.producer = None;
+        rest.forget_producer();
         self.state.store(READY, Ordering::Release);
     }
     /// Gives a pending storage memory that is about to be filled: it stays pending until [`Storage::settle`].
@@ -160,22 +180,22 @@ impl Storage {
     pub fn poison(&self, failure: Error) {
         let mut rest = self.rest.lock();
         if self.state.load(Ordering::Relaxed) == PENDING {
-            rest.failure = Some(failure);
-            rest.producer = None;
+            rest.rare().failure = Some(failure);
+            rest.forget_producer();
             self.state.store(POISONED, Ordering::Release);
         }
     }
     /// Marks memory that is there as awaiting recorded writes, so that whoever asks for its address gets them done first.
     pub fn defer(&self, producer: Arc<dyn Pending>) {
         let mut rest = self.rest.lock();
-        rest.producer = Some(producer);
+        rest.rare().producer = Some(producer);
         self.state.store(PENDING, Ordering::Release);
     }
     /// The recorded writes to memory that was there are done.
     pub fn settle(&self) {
         let mut rest = self.rest.lock();
         if rest.memory.is_some() && self.state.load(Ordering::Relaxed) == PENDING {
-            rest.producer = None;
+            rest.forget_producer();
             self.state.store(READY, Ordering::Release);
         }
     }
@@ -198,7 +218,7 @@ impl Storage {
         self.ptr.store(memory.ptr, Ordering::Relaxed);
         self.nbytes.store(memory.nbytes, Ordering::Relaxed);
         if let Some(old) = rest.memory.replace(memory) {
-            rest.retired.push(old);
+            rest.rare().retired.push(old);
         }
     }
     /// How many times tensors over this memory were written in place: the version that autograd compares.

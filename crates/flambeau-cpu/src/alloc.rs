@@ -23,6 +23,8 @@ static IN_USE: AtomicUsize = AtomicUsize::new(0);
 static CACHED: AtomicUsize = AtomicUsize::new(0);
 
 struct Small {
+    /// Change of `IN_USE` that is not yet counted there: an atomic addition a block is dear beside a cached block.
+    uncounted: isize,
     count: [usize; SMALL_CLASSES],
     blocks: [[*mut u8; PER_CLASS]; SMALL_CLASSES],
 }
@@ -30,6 +32,7 @@ struct SmallCache(UnsafeCell<Small>);
 impl Drop for SmallCache {
     fn drop(&mut self) {
         let small = self.0.get_mut();
+        count(small.uncounted);
         for class in 0..SMALL_CLASSES {
             for i in 0..small.count[class] {
                 // SAFETY: cached blocks were allocated with exactly this layout and belong to the cache alone.
@@ -40,8 +43,25 @@ impl Drop for SmallCache {
 }
 thread_local! {
     static SMALL_CACHE: SmallCache = const {
-        SmallCache(UnsafeCell::new(Small { count: [0; SMALL_CLASSES], blocks: [[null_mut(); PER_CLASS]; SMALL_CLASSES] }))
+        SmallCache(UnsafeCell::new(Small { uncounted: 0, count: [0; SMALL_CLASSES], blocks: [[null_mut(); PER_CLASS]; SMALL_CLASSES] }))
     };
+}
+
+/// How far `IN_USE` may be behind in each thread.
+const UNCOUNTED: isize = 1 << 18;
+impl Small {
+    #[inline]
+    fn count(&mut self, change: isize) {
+        self.uncounted += change;
+        if self.uncounted.abs() >= UNCOUNTED {
+            count(std::mem::take(&mut self.uncounted));
+        }
+    }
+}
+#[cold]
+#[inline(never)]
+fn count(change: isize) {
+    IN_USE.fetch_add(change as usize, Ordering::Relaxed);
 }
 
 /// Large free blocks: (class size, address).
@@ -77,6 +97,7 @@ pub fn alloc(n: usize) -> Result<Memory> {
             .try_with(|c| {
                 // SAFETY: the cache is this thread's, and no reference to it outlives this closure.
                 let c = unsafe { &mut *c.0.get() };
+                c.count(size as isize);
                 if c.count[class] == 0 {
                     return null_mut();
                 }
@@ -91,12 +112,13 @@ pub fn alloc(n: usize) -> Result<Memory> {
             cached
         }
     } else {
+        IN_USE.fetch_add(size, Ordering::Relaxed);
         large(size)
     };
     if ptr.is_null() {
+        IN_USE.fetch_sub(size, Ordering::Relaxed);
         return Err(out_of_memory(n));
     }
-    IN_USE.fetch_add(size, Ordering::Relaxed);
     // SAFETY: the block is ours until `free` gets it back; `n` fits in its class.
     Ok(unsafe { Memory::new(ptr, n, Release::Allocator(free, size as u64)) })
 }
@@ -162,12 +184,12 @@ unsafe fn release(ptr: *mut u8, size: usize) {
 /// Called once by `Memory`, with the block of class size `tag`.
 unsafe fn free(ptr: *mut u8, _nbytes: usize, tag: u64) {
     let size = tag as usize;
-    IN_USE.fetch_sub(size, Ordering::Relaxed);
     if size <= SMALL {
         let class = size.trailing_zeros() as usize - 6;
         let kept = SMALL_CACHE
             .try_with(|c| {
                 let c = &mut *c.0.get();
+                c.count(-(size as isize));
                 if c.count[class] == PER_CLASS {
                     return false;
                 }
@@ -181,6 +203,7 @@ unsafe fn free(ptr: *mut u8, _nbytes: usize, tag: u64) {
         }
         return;
     }
+    IN_USE.fetch_sub(size, Ordering::Relaxed);
     if CACHED.load(Ordering::Relaxed) + size > CAP {
         return release(ptr, size);
     }
@@ -197,8 +220,10 @@ pub fn trim() {
         unsafe { release(ptr as *mut u8, size) };
     }
 }
-/// Bytes in use, and bytes held (in use or cached).
+/// Bytes in use, and bytes held (in use or cached); small blocks of other threads to within 256 KiB each.
 pub fn stats() -> (usize, usize) {
+    // SAFETY: as in `alloc`.
+    let _ = SMALL_CACHE.try_with(|c| count(std::mem::take(unsafe { &mut (*c.0.get()).uncounted })));
     let used = IN_USE.load(Ordering::Relaxed);
     (used, used + CACHED.load(Ordering::Relaxed))
 }

@@ -5,6 +5,7 @@
 use crate::isa::{level, Isa};
 use crate::math::Math;
 use flambeau_core::{Class, Complex32, Complex64, DirectKernel, ScalarFn};
+use std::sync::OnceLock;
 
 macro_rules! kernels {
     (names ($m:ident $g:ident $out:ident);
@@ -101,5 +102,11 @@ flambeau_core::for_each_scalar_function!(kernels);
 /// The kernel of a row in a class, for this machine; `None` when the row has no formula there.
 #[inline]
 pub fn kernel(f: ScalarFn, class: Class) -> Option<DirectKernel> {
-    find(f, class).map(|levels| levels[level() as usize - 1])
+    static TABLE: OnceLock<Vec<[Option<DirectKernel>; Class::ALL.len()]>> = OnceLock::new();
+    TABLE.get_or_init(table)[f as usize][class as usize]
+}
+#[cold]
+fn table() -> Vec<[Option<DirectKernel>; Class::ALL.len()]> {
+    let level = level() as usize - 1;
+    ScalarFn::ALL.iter().map(|&f| Class::ALL.map(|class| find(f, class).map(|levels| levels[level]))).collect()
 }

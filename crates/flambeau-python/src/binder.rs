@@ -578,9 +578,6 @@ pub unsafe fn dispatch(op: &'static Operator, this: Obj, given: *const Obj, n: u
     explain(op, this, given, n, kw, &failures)
 }
 
-/// From this many elements on, other Python threads may run meanwhile.
-const DETACH_ABOVE: i64 = 1 << 15;
-
 /// Calls an overload's function in the form that the call asks for.
 #[inline]
 unsafe fn run(op: &Operator, overload: &Overload, args: &mut Arguments<'_>) -> Obj {
@@ -613,8 +610,8 @@ unsafe fn run(op: &Operator, overload: &Overload, args: &mut Arguments<'_>) -> O
     }
     let large = row.detachable
         && (0..overload.signature.params.len().min(3)).any(|i| match args.get(i) {
-            Arg::Tensor(t) => t.numel() >= DETACH_ABOVE,
-            Arg::Tensors(..) => args.tensors.iter().any(|t| t.numel() >= DETACH_ABOVE),
+            Arg::Tensor(t) => t.is_large(),
+            Arg::Tensors(..) => args.tensors.iter().any(|t| t.is_large()),
             _ => false,
         });
     let call = row.call;

@@ -48,7 +48,7 @@ unsafe fn binary(a: Obj, b: Obj, name: &'static str, f: Function) -> Obj {
 }
 #[inline(always)]
 fn large(v: Value<'_>) -> bool {
-    matches!(v, Value::Tensor(t) if t.numel() >= 1 << 15)
+    matches!(v, Value::Tensor(t) if t.is_large())
 }
 /// Runs a computation while other Python threads may run.
 #[inline(never)]

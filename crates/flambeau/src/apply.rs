@@ -58,16 +58,18 @@ pub fn backend(device: Device) -> Result<&'static dyn Backend> {
 ///
 /// # Errors
 /// `OutOfMemory` that names the size.
+#[inline]
 pub fn allocate(nbytes: usize, device: Device) -> Result<Arc<Storage>> {
-    let memory = if device == Device::Meta {
-        flambeau_core::storage::Memory::empty()
-    } else {
-        backend(device)?.alloc(nbytes)?
+    let memory = match device {
+        Device::Cpu => flambeau_cpu::alloc::alloc(nbytes)?,
+        Device::Meta => flambeau_core::storage::Memory::empty(),
+        Device::Cuda(_) => backend(device)?.alloc(nbytes)?,
     };
     Ok(Storage::new(memory, device))
 }
 
 type Guards<'a> = SmallVec<[RwLockReadGuard<'a, Meta>; 4]>;
+type Metas<'a> = SmallVec<[&'a Meta; 4]>;
 
 #[inline(never)]
 fn execute(
@@ -87,8 +89,15 @@ fn execute(
     if flags & BATCHED != 0 {
         return crate::batch::apply_batched(share(), x, dest);
     }
-    let guards: Guards = x.iter().map(|t| t.meta()).collect();
-    let metas: SmallVec<[&Meta; 4]> = guards.iter().map(|g| &**g).collect();
+    // Pushed one by one: `collect` does not inline.
+    let mut guards = Guards::new();
+    for t in x {
+        guards.push(t.meta());
+    }
+    let mut metas = Metas::new();
+    for g in &guards {
+        metas.push(g);
+    }
 
     // One device; 0-dim CPU operands may meet another where the primitive takes them.
     let mut device = metas.first().map_or(Device::Cpu, |m| m.device());
@@ -139,34 +148,35 @@ fn execute(
             let mut outs = Outputs::new();
             let tensor_flags = if mode & mode::INFERENCE != 0 { INFERENCE_TENSOR } else { 0 };
             let record = mode & mode::RECORD != 0 && device != Device::Meta;
-            for o in &draft.outputs {
-                check_sizes(&o.sizes, o.dtype)?;
-                let nbytes = numel(&o.sizes) as usize * o.dtype.size();
+            let mut differentiable = false;
+            for o in &mut draft.outputs {
+                let nbytes = check_sizes(&o.sizes, o.dtype)?;
                 let storage =
                     if record { crate::graph::pending_storage(nbytes, device) } else { allocate(nbytes, device)? };
-                outs.push(Tensor::from_meta(
-                    Meta {
-                        sizes: o.sizes.clone(),
-                        strides: o.strides.clone(),
-                        offset: 0,
-                        dtype: o.dtype,
-                        storage,
-                        version: None,
-                    },
-                    tensor_flags,
-                    None,
-                ));
+                differentiable |= o.differentiable && o.dtype.is_differentiable();
+                let meta = Meta {
+                    sizes: std::mem::take(&mut o.sizes),
+                    strides: std::mem::take(&mut o.strides),
+                    offset: 0,
+                    dtype: o.dtype,
+                    storage,
+                    version: None,
+                };
+                outs.push(Tensor::from_meta(meta, tensor_flags, None));
             }
             if record {
                 crate::graph::record(share(), &metas, &outs)?;
             } else if device != Device::Meta {
-                let out_guards: SmallVec<[RwLockReadGuard<Meta>; 2]> = outs.iter().map(|t| t.meta()).collect();
-                let out_metas: SmallVec<[&Meta; 2]> = out_guards.iter().map(|g| &**g).collect();
+                let mut out_metas: SmallVec<[&Meta; 2]> = SmallVec::new();
+                for t in &outs {
+                    // SAFETY: made just above, and not yet given to anybody.
+                    out_metas.push(unsafe { t.unshared_meta() });
+                }
                 run(op, device, &metas, &out_metas)?;
             }
-            if needs != 0 && draft.outputs.iter().any(|o| o.differentiable && o.dtype.is_differentiable()) {
+            if needs != 0 && differentiable {
+                let infos = infos(&metas);
                 drop(metas);
-                let infos = guards.iter().map(|g| InputInfo::of(g)).collect();
                 drop(guards);
                 attach(share(), x, needs, infos, &outs, &draft, None)?;
             }
@@ -180,8 +190,8 @@ fn execute(
                 op.name()
             );
             let o = &draft.outputs[0];
+            let infos = infos(&metas);
             drop(metas);
-            let infos: SmallVec<[InputInfo; 2]> = guards.iter().map(|g| InputInfo::of(g)).collect();
             drop(guards);
             inplace(op, share, x, target, o, &draft, needs, infos, mode, device)?;
             Ok(SmallVec::from_iter([target.clone()]))
@@ -192,6 +202,14 @@ fn execute(
             out_form(op, share, x, targets, &draft, device)
         }
     }
+}
+
+fn infos(metas: &[&Meta]) -> SmallVec<[InputInfo; 2]> {
+    let mut infos = SmallVec::new();
+    for m in metas {
+        infos.push(InputInfo::of(m));
+    }
+    infos
 }
 
 /// The common device, `None` for meta.
@@ -284,7 +302,10 @@ fn attach(
             saved.push(SavedTensor::output(i, t));
         }
     }
-    let outputs = outs.iter().map(|t| InputInfo::of(&t.meta())).collect();
+    let mut outputs = SmallVec::new();
+    for t in outs {
+        outputs.push(InputInfo::of(&t.meta()));
+    }
     let node = Node::op(op, needs, infos, edges, outputs, saved);
     if originals.is_none() {
         for (i, (t, o)) in outs.iter().zip(&draft.outputs).enumerate() {
@@ -331,8 +352,8 @@ fn make_views(
     };
     for (i, o) in draft.outputs.iter().enumerate() {
         let meta = Meta {
-            sizes: o.sizes.clone(),
-            strides: o.strides.clone(),
+            sizes: copy_dims(&o.sizes),
+            strides: copy_dims(&o.strides),
             offset: o.offset,
             dtype: o.dtype,
             storage: source.storage.clone(),
@@ -370,7 +391,7 @@ fn make_views(
     }
     if needs != 0 {
         if let Some(op) = shared {
-            let infos = metas.iter().map(|m| InputInfo::of(m)).collect();
+            let infos = infos(metas);
             attach(op, x, needs, infos, &outs, draft, None)?;
         }
     }

@@ -8,7 +8,6 @@ use std::sync::atomic::{fence, AtomicPtr, AtomicU32, AtomicU8, AtomicUsize, Orde
 use std::sync::{Arc, OnceLock};
 
 /// Layout, dtype and memory of a tensor: what `infer` and kernels look at.
-#[derive(Clone)]
 pub struct Meta {
     pub sizes: Dims,
     /// In elements.
@@ -21,6 +20,20 @@ pub struct Meta {
     pub version: Option<Arc<AtomicU32>>,
 }
 
+impl Clone for Meta {
+    #[inline]
+    fn clone(&self) -> Meta {
+        Meta {
+            sizes: copy_dims(&self.sizes),
+            strides: copy_dims(&self.strides),
+            offset: self.offset,
+            dtype: self.dtype,
+            storage: self.storage.clone(),
+            version: self.version.clone(),
+        }
+    }
+}
+
 impl Meta {
     pub fn dim(&self) -> usize {
         self.sizes.len()
@@ -28,6 +41,7 @@ impl Meta {
     pub fn numel(&self) -> i64 {
         numel(&self.sizes)
     }
+    #[inline]
     pub fn device(&self) -> Device {
         self.storage.device()
     }
@@ -38,6 +52,7 @@ impl Meta {
     ///
     /// # Errors
     /// The failure of a recorded computation.
+    #[inline]
     pub fn operand(&self) -> Result<Operand<'_>> {
         let base = self.storage.ptr()?;
         Ok(Operand {
@@ -56,6 +71,9 @@ pub(crate) const INFERENCE_TENSOR: u8 = 4;
 pub(crate) const BATCHED: u8 = 8;
 /// The Python wrapper is kept alive by this tensor.
 const OWNS_WRAPPER: u8 = 16;
+/// At least [`LARGE_NUMEL`] elements.
+const LARGE: u8 = 32;
+const LARGE_NUMEL: i64 = 1 << 15;
 
 /// A tensor seen as one example of a batch (`vmap`): the logical sizes lack the batch dimension.
 pub struct Batched {
@@ -101,7 +119,9 @@ impl Drop for Tensor {
     #[inline]
     fn drop(&mut self) {
         let inner = self.inner();
-        let before = inner.refs.fetch_sub(1, Ordering::Release);
+        // The only reference is this one, and nobody can copy it meanwhile: no need to count down.
+        let before =
+            if inner.refs.load(Ordering::Acquire) == 1 { 1 } else { inner.refs.fetch_sub(1, Ordering::Release) };
         if before == 1 {
             fence(Ordering::Acquire);
             // SAFETY: this was the last reference, so nobody else can reach the allocation.
@@ -123,10 +143,13 @@ impl Tensor {
         // SAFETY: the allocation lives while any `Tensor` to it does.
         unsafe { self.0.as_ref() }
     }
+    #[inline]
     pub(crate) fn from_meta(meta: Meta, flags: u8, autograd: Option<Box<AutogradMeta>>) -> Tensor {
         Self::build(meta, flags, autograd, None)
     }
+    #[inline]
     fn build(meta: Meta, flags: u8, autograd: Option<Box<AutogradMeta>>, batched: Option<Box<Batched>>) -> Tensor {
+        let flags = if meta.numel() >= LARGE_NUMEL { flags | LARGE } else { flags };
         let boxed = Box::new(Impl {
             refs: AtomicUsize::new(1),
             flags: AtomicU8::new(flags),
@@ -165,16 +188,26 @@ impl Tensor {
     pub fn meta(&self) -> RwLockReadGuard<'_, Meta> {
         self.inner().meta.read_recursive()
     }
+    /// The metadata without its lock.
+    ///
+    /// # Safety
+    /// Nobody else has this tensor yet, so nobody can be changing its metadata.
+    #[inline]
+    pub(crate) unsafe fn unshared_meta(&self) -> &Meta {
+        &*self.inner().meta.data_ptr()
+    }
     /// Replaces layout or storage in place (`unsqueeze_`, `set_`, `x.data = y`).
     pub(crate) fn set_meta(&self, change: impl FnOnce(&mut Meta)) {
-        change(&mut self.inner().meta.write());
+        let mut meta = self.inner().meta.write();
+        change(&mut meta);
+        self.set_flag(LARGE, meta.numel() >= LARGE_NUMEL);
     }
     pub fn sizes(&self) -> Dims {
-        self.meta().sizes.clone()
+        copy_dims(&self.meta().sizes)
     }
     /// In elements.
     pub fn strides(&self) -> Dims {
-        self.meta().strides.clone()
+        copy_dims(&self.meta().strides)
     }
     /// Of the first element, in elements from the storage's start.
     pub fn offset(&self) -> i64 {
@@ -192,6 +225,7 @@ impl Tensor {
         self.meta().dim()
     }
     /// Number of elements.
+    #[inline]
     pub fn numel(&self) -> i64 {
         self.meta().numel()
     }
@@ -255,6 +289,11 @@ impl Tensor {
         } else {
             self.inner().flags.fetch_and(!flag, Ordering::Relaxed);
         }
+    }
+    /// Whether there are so many elements (32,768) that an operator on them outweighs letting other threads run meanwhile.
+    #[inline]
+    pub fn is_large(&self) -> bool {
+        self.flags() & LARGE != 0
     }
     /// Made in inference mode.
     pub fn is_inference(&self) -> bool {

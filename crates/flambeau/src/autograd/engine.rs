@@ -321,7 +321,7 @@ fn owned(t: &Tensor) -> bool {
 fn fit(g: Tensor, want: &InputInfo, node: &Node, i: usize) -> Result<Tensor> {
     let (same_shape, same_dtype) = {
         let m = g.meta();
-        (m.sizes == want.sizes, m.dtype == want.dtype)
+        (same_dims(&m.sizes, &want.sizes), m.dtype == want.dtype)
     };
     let g = if same_shape {
         g

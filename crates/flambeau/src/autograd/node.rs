@@ -25,8 +25,9 @@ pub struct InputInfo {
     pub device: Device,
 }
 impl InputInfo {
+    #[inline]
     pub fn of(meta: &Meta) -> Self {
-        InputInfo { sizes: meta.sizes.clone(), dtype: meta.dtype, device: meta.device() }
+        InputInfo { sizes: copy_dims(&meta.sizes), dtype: meta.dtype, device: meta.device() }
     }
 }
 

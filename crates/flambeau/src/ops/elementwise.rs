@@ -39,6 +39,39 @@ impl Map {
     /// # Errors
     /// `NotImplemented` when the row has no formula for the operands.
     pub fn dtypes(&self, x: &[&Meta]) -> Result<(DType, DType)> {
+        let promoted = match self.common_dtype(x) {
+            Some(dtype) => dtype,
+            None => self.promoted(x),
+        };
+        let compute = self.f.compute_dtype(promoted, mode::default_dtype());
+        if !self.f.supports(compute.class()) {
+            bail!(NotImplemented, "\"{}_cpu\" not implemented for '{}'", self.f.name(), compute.title());
+        }
+        let result = match self.to {
+            Some(to) => to,
+            None => self.f.result_dtype(compute),
+        };
+        Ok((compute, result))
+    }
+    /// The dtype of operands that all have the same one, when no number is of a higher category.
+    #[inline]
+    fn common_dtype(&self, x: &[&Meta]) -> Option<DType> {
+        let dtype = x[0].dtype;
+        for m in &x[1..] {
+            if m.dtype != dtype {
+                return None;
+            }
+        }
+        if x.len() < self.f.arity() {
+            for n in self.numbers.iter().take(self.f.arity()).flatten() {
+                if n.category() > dtype.category() {
+                    return None;
+                }
+            }
+        }
+        Some(dtype)
+    }
+    fn promoted(&self, x: &[&Meta]) -> DType {
         let skip = usize::from(self.f.rule() == DTypeRule::Select);
         let mut state = Promotion::default();
         let mut k = 0;
@@ -57,16 +90,7 @@ impl Map {
                 }
             }
         }
-        let promoted = state.result();
-        let compute = self.f.compute_dtype(promoted, mode::default_dtype());
-        if !self.f.supports(compute.class()) {
-            bail!(NotImplemented, "\"{}_cpu\" not implemented for '{}'", self.f.name(), compute.title());
-        }
-        let result = match self.to {
-            Some(to) => to,
-            None => self.f.result_dtype(compute),
-        };
-        Ok((compute, result))
+        state.result()
     }
     /// The class in which the kernel works for these operand dtypes and this result.
     pub fn class(&self, x: &[(DType, usize)]) -> Class {
@@ -152,11 +176,11 @@ impl Primitive for Map {
     fn infer(&self, x: &[&Meta], out: &mut Draft) -> Result<()> {
         let (_, dtype) = self.dtypes(x)?;
         let first = x[0];
-        let same = x[1..].iter().all(|m| m.sizes == first.sizes);
+        let same = x[1..].iter().all(|m| same_dims(&m.sizes, &first.sizes));
         let sizes = if same {
-            first.sizes.clone()
+            copy_dims(&first.sizes)
         } else {
-            let mut sizes = first.sizes.clone();
+            let mut sizes = copy_dims(&first.sizes);
             for m in &x[1..] {
                 sizes = broadcast_shapes(&sizes, &m.sizes)?;
             }
@@ -164,7 +188,7 @@ impl Primitive for Map {
         };
         let strides = if self.contiguous {
             contiguous_strides(&sizes)
-        } else if first.sizes == sizes {
+        } else if same || first.sizes == sizes {
             preserve_strides(&sizes, &first.strides)
         } else {
             match x.iter().find(|m| m.sizes == sizes) {
@@ -180,25 +204,8 @@ impl Primitive for Map {
     }
     fn run(&self, on: &dyn Backend, x: &[Operand], out: &[Operand]) -> Result<()> {
         let out = &out[0];
-        // The common case: everything contiguous, one dtype in its own class, no numbers.
-        if x.len() == self.f.arity() && !self.contiguous {
-            let dtype = out.dtype;
-            if x.iter()
-                .all(|o| o.dtype == dtype && o.ptr != out.ptr && o.sizes == out.sizes && o.strides == out.strides)
-                && dtype.class().dtype() == dtype
-                && is_non_overlapping_and_dense(out.sizes, out.strides)
-            {
-                let n = out.numel() as usize;
-                if n <= 2048 {
-                    if let Some(kernel) = on.direct(self.f, dtype, n) {
-                        let p = |i: usize| x.get(i).map_or(std::ptr::null(), |o| o.ptr as *const u8);
-                        // SAFETY: every operand has `n` elements of `dtype` laid out like `out`, which is dense, so all are read
-                        // and written linearly; `out` is none of the operands.
-                        unsafe { kernel(n, p(0), p(1), p(2), p(3), out.ptr) };
-                        return Ok(());
-                    }
-                }
-            }
+        if self.run_direct(on, x, out) {
+            return Ok(());
         }
         let kinds: SmallVec<[(DType, usize); 4]> = x.iter().map(|o| (o.dtype, o.sizes.len())).collect();
         let class = self.class(&kinds);
@@ -295,7 +302,69 @@ impl Primitive for Map {
     crate::shareable!();
 }
 
+/// Elements up to which [`Map::run_direct`] is tried, and up to which it copies single values and results.
+const DIRECT: usize = 2048;
+const DIRECT_COPY: usize = 256;
+
 impl Map {
+    /// Small operands in one dtype and one dense layout: the kernel itself, without a program. Single values (numbers, one
+    /// element tensors) are repeated on the stack; a result that lies on an operand goes through the stack too. False when
+    /// the operands are not of that kind.
+    fn run_direct(&self, on: &dyn Backend, x: &[Operand], out: &Operand) -> bool {
+        let dtype = out.dtype;
+        let n = out.numel() as usize;
+        if n > DIRECT || dtype.class().dtype() != dtype || !is_non_overlapping_and_dense(out.sizes, out.strides) {
+            return false;
+        }
+        // Also says that the memory is the host's to read.
+        let Some(kernel) = on.direct(self.f, dtype, n) else { return false };
+        let mut stack = [std::mem::MaybeUninit::<[u64; DIRECT_COPY]>::uninit(); 3];
+        let [buffers @ .., result] = &mut stack;
+        let mut buffers = buffers.iter_mut();
+        let mut p = [std::ptr::null::<u8>(); 4];
+        let mut onto_operand = false;
+        let mut k = 0;
+        for (i, number) in self.numbers.iter().enumerate().take(self.f.arity()) {
+            let (single, number): (*const u8, _) = match number {
+                Some(number) => (std::ptr::null(), Some(*number)),
+                None => {
+                    let o = &x[k];
+                    k += 1;
+                    if o.dtype != dtype {
+                        return false;
+                    }
+                    if same_dims(o.sizes, out.sizes) && same_dims(o.strides, out.strides) {
+                        onto_operand |= o.ptr == out.ptr;
+                        p[i] = o.ptr;
+                        continue;
+                    }
+                    if o.numel() != 1 {
+                        return false;
+                    }
+                    (o.ptr, None)
+                }
+            };
+            let Some(buffer) = buffers.next() else { return false };
+            let to = buffer.as_mut_ptr() as *mut u8;
+            if n > DIRECT_COPY || !splat(dtype.class(), single, number, n, to) {
+                return false;
+            }
+            p[i] = to;
+        }
+        if onto_operand && (n > DIRECT_COPY || dtype.size() > 8) {
+            return false;
+        }
+        let to = if onto_operand { result.as_mut_ptr() as *mut u8 } else { out.ptr };
+        // SAFETY: every operand has `n` elements of `dtype` laid out like `out`, which is dense, so all are read and written
+        // linearly; `to` is none of the operands, and `result` has room for `DIRECT_COPY` elements of 8 bytes.
+        unsafe {
+            kernel(n, p[0], p[1], p[2], p[3], to);
+            if onto_operand {
+                std::ptr::copy_nonoverlapping(to, out.ptr, n * dtype.size());
+            }
+        }
+        true
+    }
     /// Whether the gradient reads a number that stands where a tensor could.
     pub(crate) fn keeps_numbers(&self) -> bool {
         matches!(self.f, ScalarFn::Mul | ScalarFn::Div) && self.numbers.iter().any(Option::is_some)
@@ -348,13 +417,36 @@ impl Map {
     }
 }
 
+/// Repeats a number, or else the element at `single`, `n <= DIRECT_COPY` times. False for complex numbers.
+fn splat(class: Class, single: *const u8, number: Option<Number>, n: usize, to: *mut u8) -> bool {
+    macro_rules! fill {
+        ($T:ty, $convert:expr) => {{
+            // SAFETY: `single` points to an element of the class, `to` has room for `n` elements of 8 bytes.
+            unsafe {
+                let value: $T = match number {
+                    Some(x) => $convert(x),
+                    None => *(single as *const $T),
+                };
+                std::slice::from_raw_parts_mut(to as *mut $T, n).fill(value);
+            }
+            true
+        }};
+    }
+    match class {
+        Class::F32 => fill!(f32, |x: Number| x.to_f64() as f32),
+        Class::F64 => fill!(f64, |x: Number| x.to_f64()),
+        Class::I64 => fill!(i64, |x: Number| x.to_i64()),
+        Class::C32 | Class::C64 => false,
+    }
+}
+
 /// Strides of an operand over the result's sizes; 0 where it is broadcast.
 ///
 /// # Errors
 /// `Runtime` when it does not broadcast.
 pub fn expand_strides(sizes: &[i64], strides: &[i64], to: &[i64]) -> Result<Dims> {
     if sizes == to {
-        return Ok(strides.into());
+        return Ok(SmallVec::from_slice(strides));
     }
     let lead = to.len().checked_sub(sizes.len());
     let Some(lead) = lead else {
@@ -373,7 +465,7 @@ pub fn expand_strides(sizes: &[i64], strides: &[i64], to: &[i64]) -> Result<Dims
 
 /// Sums a gradient over broadcast dimensions and brings it to the input's dtype.
 fn undo_broadcast(g: Tensor, want: &InputInfo) -> Result<Tensor> {
-    let same = g.meta().sizes == want.sizes;
+    let same = same_dims(&g.meta().sizes, &want.sizes);
     let g = if same {
         g
     } else if numel(&g.sizes()) == numel(&want.sizes) && g.dim() == want.sizes.len() {
