@@ -88,7 +88,7 @@ Atan2 "atan2" (a b) Float [float { m.atan2(a, b) }] cuda [float "m_atan2(a, b)"]
     grad { a: g * b / (a * a + b * b), b: -(g * a / (a * a + b * b)) };
 Copysign "copysign" (a b) Float [float { m.copysign(a, b) }] cuda [float "m_copysign(a, b)"] saves [a b]
     grad { a: a.eq(0.0).select(0.0, g * (a.sgn() * a.copysign(b).sgn())), b: g.zero() };
-Nextafter "nextafter" (a b) Promote [float { m.nextafter(a, b) }] cuda [float "m_nextafter(a, b)"] saves [] grad {};
+Nextafter "nextafter" (a b) Promote [float { m.nextafter(a, b) }] cuda [float "m_nextafter(a, b)"] saves [a b] grad { a: a.eq(b).select(0.0, g), b: g.zero() };
 /// 0 below zero, 1 above, `b` at zero.
 Heaviside "heaviside" (a b) Promote [float { if m.is_nan(a) { a } else if a == 0.0 { b } else { m.bool(a > 0.0) } } int { if a == 0 { b } else { m.bool(a > 0) } }]
     cuda [any "a != a ? a : (a == T(0) ? b : T(a > T(0)))"] saves [] grad {};

@@ -175,10 +175,7 @@ fn execute(
                 run(op, device, &metas, &out_metas)?;
             }
             if needs != 0 && differentiable {
-                let infos = infos(&metas);
-                drop(metas);
-                drop(guards);
-                attach(share(), x, needs, infos, &outs, &draft, None)?;
+                attach(share(), x, needs, &metas, &outs, &draft, None)?;
             }
             Ok(outs)
         }
@@ -190,10 +187,9 @@ fn execute(
                 op.name()
             );
             let o = &draft.outputs[0];
-            let infos = infos(&metas);
             drop(metas);
             drop(guards);
-            inplace(op, share, x, target, o, &draft, needs, infos, mode, device)?;
+            inplace(op, share, x, target, o, &draft, needs, mode, device)?;
             Ok(SmallVec::from_iter([target.clone()]))
         }
         Dest::Out(targets) => {
@@ -202,14 +198,6 @@ fn execute(
             out_form(op, share, x, targets, &draft, device)
         }
     }
-}
-
-fn infos(metas: &[&Meta]) -> SmallVec<[InputInfo; 2]> {
-    let mut infos = SmallVec::new();
-    for m in metas {
-        infos.push(InputInfo::of(m));
-    }
-    infos
 }
 
 /// The common device, `None` for meta.
@@ -276,37 +264,39 @@ fn attach(
     op: Arc<dyn Primitive>,
     x: &[&Tensor],
     needs: Mask,
-    infos: SmallVec<[InputInfo; 2]>,
+    operands: &[&Meta],
     outs: &[Tensor],
     draft: &Draft,
     originals: Option<(usize, Tensor)>,
 ) -> Result<Arc<Node>> {
-    let mut edges: SmallVec<[Option<Edge>; 2]> = SmallVec::new();
-    for (i, t) in x.iter().enumerate() {
-        edges.push(if needs & (1 << i.min(15)) != 0 { t.gradient_edge()? } else { None });
-    }
     let saves = op.saves(needs);
-    let mut saved: SmallVec<[SavedTensor; 2]> = SmallVec::new();
-    for (i, t) in x.iter().enumerate().take(16) {
-        if saves & (1 << i) != 0 {
-            saved.push(match &originals {
-                Some((k, copy)) if *k == i => SavedTensor::original(i, copy.clone()),
-                // The write has moved the version on already; what is saved is the value before it.
-                Some(_) if outs.first().is_some_and(|o| same_counter(o, t)) => SavedTensor::input(i, t)?.before_write(),
-                _ => SavedTensor::input(i, t)?,
-            });
+    let node = Node::op(op, needs, |node| {
+        for (i, t) in x.iter().enumerate() {
+            node.edges.push(if needs & (1 << i.min(15)) != 0 { t.gradient_edge()? } else { None });
         }
-    }
-    for (i, t) in outs.iter().enumerate() {
-        if saves & output_bit(i as u32) != 0 {
-            saved.push(SavedTensor::output(i, t));
+        for (i, t) in x.iter().enumerate().take(16) {
+            if saves & (1 << i) != 0 {
+                node.saved.push(match &originals {
+                    Some((k, copy)) if *k == i => SavedTensor::original(i, copy.clone()),
+                    // The write has moved the version on already; what is saved is the value before it.
+                    Some(_) if outs.first().is_some_and(|o| same_counter(o, t)) => {
+                        SavedTensor::input(i, t)?.before_write()
+                    }
+                    _ => SavedTensor::input(i, t)?,
+                });
+            }
         }
-    }
-    let mut outputs = SmallVec::new();
-    for t in outs {
-        outputs.push(InputInfo::of(&t.meta()));
-    }
-    let node = Node::op(op, needs, infos, edges, outputs, saved);
+        for (i, t) in outs.iter().enumerate() {
+            if saves & output_bit(i as u32) != 0 {
+                node.saved.push(SavedTensor::output(i, t));
+            }
+            node.outputs.push(InputInfo::of(&t.meta()));
+        }
+        for m in operands {
+            node.inputs.push(InputInfo::of(m));
+        }
+        Ok(())
+    })?;
     if originals.is_none() {
         for (i, (t, o)) in outs.iter().zip(&draft.outputs).enumerate() {
             if o.differentiable && o.dtype.is_differentiable() {
@@ -391,8 +381,7 @@ fn make_views(
     }
     if needs != 0 {
         if let Some(op) = shared {
-            let infos = infos(metas);
-            attach(op, x, needs, infos, &outs, draft, None)?;
+            attach(op, x, needs, metas, &outs, draft, None)?;
         }
     }
     Ok(outs)
@@ -458,7 +447,6 @@ fn inplace(
     o: &OutputMeta,
     draft: &Draft,
     needs: Mask,
-    infos: SmallVec<[InputInfo; 2]>,
     mode: u8,
     device: Device,
 ) -> Result<()> {
@@ -536,17 +524,19 @@ fn inplace(
     }
     target.bump_version();
     if writes_grad && needs != 0 {
-        let has_original = originals.is_some();
+        let guards: Guards = x.iter().map(|t| t.meta()).collect();
+        let metas: Metas = guards.iter().map(|g| &**g).collect();
         let node = attach(
             share(),
             x,
             needs,
-            infos,
+            &metas,
             std::slice::from_ref(target),
             draft,
             originals.or(Some((usize::MAX, target.clone()))),
         )?;
-        let _ = has_original;
+        drop(metas);
+        drop(guards);
         view::rebase(target, node, self_index)?;
     }
     Ok(())

@@ -112,6 +112,11 @@ pub trait Primitive: Send + Sync + 'static {
     fn saves(&self, _needs: Mask) -> Mask {
         0
     }
+    /// Whether the gradient formally reads the operands' values although [`Primitive::saves`] keeps none of them: as PyTorch's
+    /// does for average pooling or padding. With `create_graph` such a gradient requires grad, with derivative zero.
+    fn gradient_reads_operands(&self) -> bool {
+        false
+    }
     /// Whether any output can have a gradient.
     fn differentiable(&self) -> bool {
         true

@@ -120,7 +120,8 @@ def nll_loss(
     weights = ops.ones_like(picked) if weight is None else weight[index]
     weights = weights.masked_fill(ignored, 0)
     loss = ops.where(ignored, ops.zeros_like(picked), picked * weights)
-    return loss.sum() / weights.sum() if reduction == "mean" else _reduce(loss, reduction)
+    loss = loss.sum() / weights.sum() if reduction == "mean" else _reduce(loss, reduction)
+    return ops._formally_reads(loss, input, "nll_loss")
 
 
 def cross_entropy(

@@ -759,6 +759,7 @@ def _fractional_max_pool(
     where = index.reshape([n, c, *output, -1]).gather(-1, arg.unsqueeze(-1)).squeeze(-1)
     if batched is not input:
         values, where = values.squeeze(0), where.squeeze(0)
+    values = ops._formally_reads(values, input, "fractional_max_pool")
     return (values, where) if return_indices else values
 
 
@@ -769,11 +770,14 @@ def pad(input: Tensor, pad: Any, mode: str = "constant", value: float | None = N
         raise RuntimeError("Padding length must be divisible by 2")
     if len(widths) // 2 > input.dim():
         raise RuntimeError("Padding length too large")
+    padded = input
     for i in range(len(widths) // 2):
         before, after = widths[2 * i], widths[2 * i + 1]
         if before or after:
-            input = _pad_one(input, input.dim() - 1 - i, before, after, mode, 0 if value is None else value)
-    return input
+            padded = _pad_one(padded, input.dim() - 1 - i, before, after, mode, 0 if value is None else value)
+    if mode in ("reflect", "replicate"):
+        padded = ops._formally_reads(padded, input, "reflection_pad" if mode == "reflect" else "replication_pad")
+    return padded
 
 
 def _pad_one(input: Tensor, dim: int, before: int, after: int, mode: str, value: float) -> Tensor:

@@ -35,6 +35,19 @@ fn output_sizes(x: &Tensor, sizes: Object) -> Result<Vec<i64>> {
     Ok(given.into_iter().map(|n| n.unwrap_or(pooling::KEEP)).collect())
 }
 
+/// `input` with a gradient that formally reads `other`: see [`flambeau::autograd::node::formally_reads`].
+fn reads(input: &Tensor, other: &Tensor, name: &str) -> Result<Tensor> {
+    // The composites of the Python package that need it.
+    let name = match name {
+        "nll_loss" => "nll_loss",
+        "reflection_pad" => "reflection_pad",
+        "replication_pad" => "replication_pad",
+        "fractional_max_pool" => "fractional_max_pool",
+        other => return Err(err!(Value, "_formally_reads: no composite is called '{other}'")),
+    };
+    flambeau::autograd::node::formally_reads(input.clone(), &[other], name)
+}
+
 /// Rows of a table by index. `max_norm` scales the rows that are used down in place first; `scale_grad_by_freq` divides a row's
 /// gradient by how often it was used.
 #[allow(clippy::too_many_arguments)]
@@ -117,6 +130,7 @@ operators! { NN;
     "nn.functional.max_pool3d(Tensor input, int[] kernel_size, int[]? stride=None, int[] padding=0, int[] dilation=1, bool ceil_mode=False, bool return_indices=False)" [function] => |x: &Tensor, k: &[i64], s: Option<&[i64]>, p: &[i64], d: &[i64], c: bool, i: bool| maybe(pooling::max_pool(x, k, s.unwrap_or(&[]), p, d, c, 3), i);
     "nn.functional.adaptive_max_pool3d(Tensor input, object output_size, bool return_indices=False)" [function] => |x: &Tensor, s: Object, i: bool| maybe(pooling::adaptive_max_pool(x, &output_sizes(x, s)?, 3), i);
     "nn.functional.adaptive_avg_pool3d(Tensor input, object output_size)" [function] => |x: &Tensor, s: Object| pooling::adaptive_avg_pool(x, &output_sizes(x, s)?, 3);
+    "_formally_reads(Tensor input, Tensor other, str name)" [function] => reads;
     "_cross_entropy(Tensor input, Tensor target, int ignore_index=-100)" [function] => loss::cross_entropy;
     "_cross_entropy_rows(Tensor input, Tensor target, int ignore_index=-100)" [function] => loss::cross_entropy_rows;
     "nn.functional.scaled_dot_product_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, float dropout_p=0.0, bool is_causal=False, float? scale=None, bool enable_gqa=False)" [function] => attention::scaled_dot_product_attention;

@@ -5,8 +5,10 @@ use crate::mode;
 use crate::ops;
 use crate::tensor::Tensor;
 use flambeau_core::*;
+use std::cell::RefCell;
 use std::collections::{BinaryHeap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
 /// Hashes a pointer: its bits, mixed once.
@@ -41,28 +43,79 @@ pub struct GradOptions {
 struct Task {
     node: Arc<Node>,
     /// Edges that have not delivered yet.
-    waiting: usize,
+    waiting: u32,
     /// Whether the node leads to a wanted input (always, without a list of inputs).
     needed: bool,
+    /// Whether the node's mark is this pass's to take back.
+    marked: bool,
     grads: SmallVec<[Option<Tensor>; 1]>,
 }
 
-struct Ready(Arc<Node>);
-impl PartialEq for Ready {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.seq == other.0.seq
+/// The nodes that one backward pass goes through, numbered in the order in which they were found.
+///
+/// A node's number stands in the node itself, tagged with the pass, so that following an edge looks nothing up. A node that
+/// another pass has marked meanwhile (another thread's, or one that a hook started) is found through a map instead.
+struct Tasks {
+    list: Vec<Task>,
+    pass: u64,
+    elsewhere: PointerMap<u32>,
+}
+
+impl Tasks {
+    fn new() -> Tasks {
+        static PASS: AtomicU64 = AtomicU64::new(0);
+        // Numbers wrap after four thousand million passes; 0 stands for no pass.
+        let pass = (PASS.fetch_add(1, Ordering::Relaxed) % u32::MAX as u64 + 1) << 32;
+        Tasks { list: SCRATCH.with(|s| std::mem::take(&mut *s.borrow_mut())), pass, elsewhere: PointerMap::default() }
+    }
+    fn number(&self, node: &Arc<Node>) -> Option<usize> {
+        let mark = node.mark.load(Ordering::Relaxed);
+        if mark & !0xffff_ffff == self.pass {
+            return Some(mark as u32 as usize);
+        }
+        if self.elsewhere.is_empty() {
+            return None;
+        }
+        self.elsewhere.get(&key(node)).map(|&n| n as usize)
+    }
+    /// The number of a node, given to it now if it has none.
+    fn visit(&mut self, node: &Arc<Node>) -> usize {
+        if let Some(n) = self.number(node) {
+            return n;
+        }
+        let n = self.list.len();
+        let mark = self.pass | n as u64;
+        let marked = node.mark.compare_exchange(0, mark, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if !marked {
+            self.elsewhere.insert(key(node), n as u32);
+        }
+        let mut grads = SmallVec::new();
+        for _ in 0..node.outputs.len() {
+            grads.push(None);
+        }
+        self.list.push(Task { node: node.clone(), waiting: 0, needed: false, marked, grads });
+        n
     }
 }
-impl Eq for Ready {}
-impl PartialOrd for Ready {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        for task in &self.list {
+            if task.marked {
+                task.node.mark.store(0, Ordering::Relaxed);
+            }
+        }
+        self.list.clear();
+        if self.list.capacity() <= SCRATCH_CAPACITY {
+            let list = std::mem::take(&mut self.list);
+            let _ = SCRATCH.try_with(|s| *s.borrow_mut() = list);
+        }
     }
 }
-impl Ord for Ready {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.seq.cmp(&other.0.seq)
-    }
+
+/// A longer list of tasks than this is not kept for the next pass.
+const SCRATCH_CAPACITY: usize = 4096;
+thread_local! {
+    static SCRATCH: RefCell<Vec<Task>> = const { RefCell::new(Vec::new()) };
 }
 
 fn key(node: &Arc<Node>) -> usize {
@@ -161,74 +214,74 @@ pub fn run(
         }
     }
 
-    // Count the edges into every reachable node, without recursion.
-    let mut tasks: PointerMap<Task> = PointerMap::default();
-    let mut stack: Vec<Arc<Node>> = Vec::new();
-    let mut order: Vec<usize> = Vec::new();
+    // Count the edges into every reachable node, without recursion: the list of tasks is the queue of the search.
+    let mut tasks = Tasks::new();
     let everything = inputs.is_none();
     for (edge, _) in &roots {
-        visit(&mut tasks, &mut stack, &edge.node);
+        tasks.visit(&edge.node);
     }
-    while let Some(node) = stack.pop() {
-        order.push(key(&node));
+    let mut next = 0;
+    while next < tasks.list.len() {
+        let node = tasks.list[next].node.clone();
         for edge in node.edges.iter().flatten() {
-            visit(&mut tasks, &mut stack, &edge.node);
-            if let Some(task) = tasks.get_mut(&key(&edge.node)) {
-                task.waiting += 1;
-            }
+            let n = tasks.visit(&edge.node);
+            tasks.list[n].waiting += 1;
         }
+        next += 1;
     }
     if everything {
-        tasks.values_mut().for_each(|t| t.needed = true);
+        tasks.list.iter_mut().for_each(|t| t.needed = true);
     } else {
-        mark_needed(&mut tasks, &mut order, &wanted);
+        mark_needed(&mut tasks, &wanted);
     }
 
     let mut results: Vec<Option<Tensor>> = vec![None; inputs.map_or(0, |(i, _)| i.len())];
-    let mut ready = BinaryHeap::new();
     for (edge, g) in roots {
         deliver(&mut tasks, &edge, g, options.create_graph)?;
     }
-    for task in tasks.values() {
+    // Latest first, and a later number first among equals (leaves), so that the order is the graph's alone.
+    let mut ready: BinaryHeap<(u64, u32)> = BinaryHeap::new();
+    for (n, task) in tasks.list.iter().enumerate() {
         if task.waiting == 0 {
-            ready.push(Ready(task.node.clone()));
+            ready.push((task.node.seq, n as u32));
         }
     }
 
-    while let Some(Ready(node)) = ready.pop() {
-        let Some(task) = tasks.remove(&key(&node)) else { continue };
-        let mut g = task.grads;
-        if task.needed && g.iter().any(Option::is_some) {
+    while let Some((_, n)) = ready.pop() {
+        let task = &mut tasks.list[n as usize];
+        let node = task.node.clone();
+        let needed = task.needed;
+        let mut g = std::mem::take(&mut task.grads);
+        if needed && g.iter().any(Option::is_some) {
             node.run_hooks(&mut g)?;
         }
-        let captures = wanted.get(&key(&node));
+        let captures = if everything { None } else { wanted.get(&key(&node)) };
         if let Some(captures) = captures {
             for &(nr, i) in captures {
                 results[i] = g[nr as usize].clone();
             }
         }
-        let mut sent: SmallVec<[Option<Tensor>; 4]> = SmallVec::new();
-        if task.needed && leads_on(&node, everything, &tasks) {
-            if let Function::Accumulate(leaf) = &node.function {
-                if everything {
-                    if let Some(g) = g[0].take() {
-                        accumulate(leaf, g, options.create_graph)?;
-                    }
+        if let Function::Accumulate(leaf) = &node.function {
+            if everything {
+                if let Some(g) = g[0].take() {
+                    accumulate(leaf, g, options.create_graph)?;
                 }
-            } else {
-                sent = node.apply(g, retain)?;
             }
+            continue;
         }
+        let mut sent =
+            if needed && leads_on(&node, everything, &tasks) { node.apply(g, retain)? } else { SmallVec::new() };
         for (i, edge) in node.edges.iter().enumerate() {
             let Some(edge) = edge else { continue };
             if let Some(g) = sent.get_mut(i).and_then(Option::take) {
                 let g = fit(g, &edge.node.outputs[edge.nr as usize], &node, i)?;
                 deliver(&mut tasks, edge, g, options.create_graph)?;
             }
-            if let Some(task) = tasks.get_mut(&key(&edge.node)) {
+            if let Some(n) = tasks.number(&edge.node) {
+                let task = &mut tasks.list[n];
                 task.waiting -= 1;
                 if task.waiting == 0 {
-                    ready.push(Ready(task.node.clone()));
+                    ready.push((task.node.seq, n as u32));
                 }
             }
         }
@@ -252,49 +305,36 @@ pub fn run(
     Ok(results)
 }
 
-fn visit(tasks: &mut PointerMap<Task>, stack: &mut Vec<Arc<Node>>, node: &Arc<Node>) {
-    tasks.entry(key(node)).or_insert_with(|| {
-        stack.push(node.clone());
-        Task { node: node.clone(), waiting: 0, needed: false, grads: SmallVec::from_elem(None, node.outputs.len()) }
-    });
-}
-
 /// Marks the nodes from which a wanted input can be reached, in reverse topological order.
-fn mark_needed(tasks: &mut PointerMap<Task>, order: &mut Vec<usize>, wanted: &PointerMap<SmallVec<[(u32, usize); 1]>>) {
+fn mark_needed(tasks: &mut Tasks, wanted: &PointerMap<SmallVec<[(u32, usize); 1]>>) {
     // Kahn's order over a copy of the counts.
-    let mut waiting: PointerMap<usize> = tasks.iter().map(|(k, t)| (*k, t.waiting)).collect();
-    let mut topological = Vec::with_capacity(order.len());
-    let mut queue: Vec<usize> = waiting.iter().filter(|(_, w)| **w == 0).map(|(k, _)| *k).collect();
-    while let Some(k) = queue.pop() {
-        topological.push(k);
-        let Some(task) = tasks.get(&k) else { continue };
-        for edge in task.node.edges.iter().flatten() {
-            let k = key(&edge.node);
-            if let Some(w) = waiting.get_mut(&k) {
-                *w -= 1;
-                if *w == 0 {
-                    queue.push(k);
-                }
+    let mut waiting: Vec<u32> = tasks.list.iter().map(|t| t.waiting).collect();
+    let mut topological: Vec<usize> = (0..waiting.len()).filter(|&n| waiting[n] == 0).collect();
+    let mut next = 0;
+    while next < topological.len() {
+        let node = &tasks.list[topological[next]].node;
+        for n in node.edges.iter().flatten().filter_map(|e| tasks.number(&e.node)) {
+            waiting[n] -= 1;
+            if waiting[n] == 0 {
+                topological.push(n);
             }
         }
+        next += 1;
     }
-    for k in topological.into_iter().rev() {
-        let Some(task) = tasks.get(&k) else { continue };
-        let needed = wanted.contains_key(&k)
-            || task.node.edges.iter().flatten().any(|e| tasks.get(&key(&e.node)).is_some_and(|t| t.needed));
-        if let Some(task) = tasks.get_mut(&k) {
-            task.needed = needed;
-        }
+    for n in topological.into_iter().rev() {
+        let node = &tasks.list[n].node;
+        tasks.list[n].needed = wanted.contains_key(&key(node)) || leads_on(node, false, tasks);
     }
 }
 
 /// Whether a node has anything to send on: with a list of inputs, only towards those.
-fn leads_on(node: &Node, everything: bool, tasks: &PointerMap<Task>) -> bool {
-    everything || node.edges.iter().flatten().any(|e| tasks.get(&key(&e.node)).is_some_and(|t| t.needed))
+fn leads_on(node: &Node, everything: bool, tasks: &Tasks) -> bool {
+    everything || node.edges.iter().flatten().any(|e| tasks.number(&e.node).is_some_and(|n| tasks.list[n].needed))
 }
 
-fn deliver(tasks: &mut PointerMap<Task>, edge: &Edge, g: Tensor, create_graph: bool) -> Result<()> {
-    let Some(task) = tasks.get_mut(&key(&edge.node)) else { return Ok(()) };
+fn deliver(tasks: &mut Tasks, edge: &Edge, g: Tensor, create_graph: bool) -> Result<()> {
+    let Some(n) = tasks.number(&edge.node) else { return Ok(()) };
+    let task = &mut tasks.list[n];
     if !task.needed {
         return Ok(());
     }

@@ -3,10 +3,11 @@
 use super::meta::{GradSlot, Hook};
 use super::view::Link;
 use crate::primitive::{output_bit, Mask, Primitive};
-use crate::tensor::{Meta, Tensor, INFERENCE_TENSOR, REQUIRES_GRAD};
+use crate::tensor::{Meta, Tensor, BATCHED, INFERENCE_TENSOR, REQUIRES_GRAD, VIEW};
 use flambeau_core::*;
 use parking_lot::Mutex;
 use std::cell::{Cell, RefCell};
+use std::sync::atomic::AtomicU64;
 use std::sync::Arc;
 
 /// An output of a node: where a gradient is sent.
@@ -47,22 +48,22 @@ pub(crate) enum Function {
     /// A primitive's vjp.
     Op {
         op: Arc<dyn Primitive>,
-        inputs: SmallVec<[InputInfo; 2]>,
         needs: Mask,
-        saved: Mutex<Saved>,
     },
     /// Adds to a leaf's gradient.
     Accumulate(Tensor),
     /// An in-place write through a view, seen from the base.
-    CopySlices {
-        chain: SmallVec<[Link; 1]>,
-        function: Arc<Node>,
-        self_index: Option<usize>,
-    },
+    CopySlices(Box<CopySlices>),
     Custom {
         function: Box<dyn Backward>,
         needs: Mask,
     },
+}
+
+pub(crate) struct CopySlices {
+    chain: SmallVec<[Link; 1]>,
+    function: Arc<Node>,
+    self_index: Option<usize>,
 }
 
 pub(crate) enum Saved {
@@ -82,9 +83,22 @@ pub struct Node {
     /// Order of creation in the thread; the engine runs later nodes first.
     pub(crate) seq: u64,
     pub(crate) function: Function,
+    /// Of an operator's operands; empty for other functions.
+    inputs: SmallVec<[InputInfo; 2]>,
     pub(crate) edges: SmallVec<[Option<Edge>; 2]>,
     pub(crate) outputs: SmallVec<[InputInfo; 1]>,
+    saved: Mutex<Saved>,
     hooks: Mutex<Option<Box<NodeHooks>>>,
+    /// Which backward pass is at this node and under which number; see the engine.
+    pub(crate) mark: AtomicU64,
+}
+
+/// The parts of a node that are filled while it is made, in place.
+pub(crate) struct Parts<'a> {
+    pub inputs: &'a mut SmallVec<[InputInfo; 2]>,
+    pub edges: &'a mut SmallVec<[Option<Edge>; 2]>,
+    pub outputs: &'a mut SmallVec<[InputInfo; 1]>,
+    pub saved: &'a mut SmallVec<[SavedTensor; 2]>,
 }
 
 #[derive(Default)]
@@ -101,9 +115,8 @@ thread_local! {
 }
 #[allow(dead_code)] // held only to be dropped later
 enum Debris {
-    Edge(Edge),
+    Node(Arc<Node>),
     Saved(Tensor),
-    Function(Function),
 }
 
 fn next_seq() -> u64 {
@@ -162,27 +175,72 @@ impl Vjp<'_> {
 }
 
 impl Node {
+    /// A node of `function` whose parts `fill` writes where they will stay: nodes are made by the million, and moving
+    /// their metadata about would cost as much as computing it.
+    fn build(function: Function, seq: u64, fill: impl FnOnce(Parts) -> Result<()>) -> Result<Arc<Node>> {
+        let mut node = Arc::<Node>::new_uninit();
+        let Some(slot) = Arc::get_mut(&mut node) else { unreachable!("a node that nobody else has seen") };
+        let p = slot.as_mut_ptr();
+        // SAFETY: `p` points to memory for a `Node` that nobody else knows; every field is written before any is read.
+        let node = unsafe {
+            (&raw mut (*p).seq).write(seq);
+            (&raw mut (*p).function).write(function);
+            (&raw mut (*p).inputs).write(SmallVec::new());
+            (&raw mut (*p).edges).write(SmallVec::new());
+            (&raw mut (*p).outputs).write(SmallVec::new());
+            (&raw mut (*p).saved).write(Mutex::new(Saved::Kept(SmallVec::new())));
+            (&raw mut (*p).hooks).write(Mutex::new(None));
+            (&raw mut (*p).mark).write(AtomicU64::new(0));
+            let node = node.assume_init();
+            let Node { inputs, edges, outputs, saved, .. } = &mut *p;
+            if let Saved::Kept(saved) = saved.get_mut() {
+                fill(Parts { inputs, edges, outputs, saved })?;
+            }
+            node
+        };
+        Ok(node)
+    }
     fn new(
         function: Function,
         edges: SmallVec<[Option<Edge>; 2]>,
         outputs: SmallVec<[InputInfo; 1]>,
         seq: u64,
     ) -> Arc<Node> {
-        Arc::new(Node { seq, function, edges, outputs, hooks: Mutex::new(None) })
+        Arc::new(Node {
+            seq,
+            function,
+            inputs: SmallVec::new(),
+            edges,
+            outputs,
+            saved: Mutex::new(Saved::Kept(SmallVec::new())),
+            hooks: Mutex::new(None),
+            mark: AtomicU64::new(0),
+        })
     }
     pub(crate) fn accumulate(variable: Tensor, info: InputInfo) -> Arc<Node> {
         // Leaves first: their gradients are complete as soon as they arrive, and can be let go.
         Node::new(Function::Accumulate(variable), SmallVec::new(), SmallVec::from_buf([info]), u64::MAX)
     }
-    pub(crate) fn op(
-        op: Arc<dyn Primitive>,
-        needs: Mask,
-        inputs: SmallVec<[InputInfo; 2]>,
-        edges: SmallVec<[Option<Edge>; 2]>,
-        outputs: SmallVec<[InputInfo; 1]>,
-        saved: SmallVec<[SavedTensor; 2]>,
-    ) -> Arc<Node> {
-        Node::new(Function::Op { op, inputs, needs, saved: Mutex::new(Saved::Kept(saved)) }, edges, outputs, next_seq())
+    /// The node of a primitive.
+    ///
+    /// # Errors
+    /// Those of `fill`.
+    #[inline]
+    pub(crate) fn op(op: Arc<dyn Primitive>, needs: Mask, fill: impl FnOnce(Parts) -> Result<()>) -> Result<Arc<Node>> {
+        Node::build(Function::Op { op, needs }, next_seq(), fill)
+    }
+    /// The node of a primitive with one operand and one output that saves nothing.
+    pub(crate) fn unary(op: Arc<dyn Primitive>, input: InputInfo, edge: Edge, output: InputInfo) -> Arc<Node> {
+        let mut node = Node::new(
+            Function::Op { op, needs: 1 },
+            SmallVec::from_iter([Some(edge)]),
+            SmallVec::from_buf([output]),
+            next_seq(),
+        );
+        if let Some(node) = Arc::get_mut(&mut node) {
+            node.inputs.push(input);
+        }
+        node
     }
     pub(crate) fn copy_slices(
         base: InputInfo,
@@ -192,7 +250,8 @@ impl Node {
         self_index: Option<usize>,
     ) -> Arc<Node> {
         let seq = function.seq;
-        Node::new(Function::CopySlices { chain, function, self_index }, edges, SmallVec::from_buf([base]), seq)
+        let function = Function::CopySlices(Box::new(CopySlices { chain, function, self_index }));
+        Node::new(function, edges, SmallVec::from_buf([base]), seq)
     }
     /// A node for a custom function whose outputs have the given metadata.
     pub fn custom(
@@ -230,7 +289,7 @@ impl Node {
                 out + "Backward0"
             }
             Function::Accumulate(_) => "AccumulateGrad".into(),
-            Function::CopySlices { .. } => "CopySlices".into(),
+            Function::CopySlices(_) => "CopySlices".into(),
             Function::Custom { function, .. } => function.name(),
         }
     }
@@ -292,20 +351,34 @@ impl Node {
         retain: bool,
     ) -> Result<SmallVec<[Option<Tensor>; 4]>> {
         match &self.function {
-            Function::Op { op, inputs, needs, .. } => {
-                let values = self.unpack(retain)?;
+            Function::Op { op, needs } => {
+                let values = self.unpack(&**op, retain)?;
                 if g.iter().all(Option::is_none) {
-                    return Ok(SmallVec::from_elem(None, inputs.len()));
+                    return Ok(SmallVec::from_elem(None, self.inputs.len()));
                 }
-                let cx = Vjp { values, inputs, outputs: &self.outputs, needs: *needs };
-                op.vjp(&cx, &g)
+                let tied = crate::mode::grad_enabled()
+                    && (op.gradient_reads_operands()
+                        || values.iter().any(|(bit, t)| {
+                            t.dtype().is_differentiable()
+                                && self.edges.get(bit.trailing_zeros() as usize).is_none_or(Option::is_some)
+                        }));
+                let cx = Vjp { values, inputs: &self.inputs, outputs: &self.outputs, needs: *needs };
+                let mut grads = op.vjp(&cx, &g)?;
+                if tied {
+                    for g in grads.iter_mut().flatten() {
+                        if !g.requires_grad() && g.dtype().is_differentiable() {
+                            *g = self.tie(g)?;
+                        }
+                    }
+                }
+                Ok(grads)
             }
             Function::Accumulate(_) => Ok(SmallVec::new()),
-            Function::CopySlices { chain, function, self_index } => {
+            Function::CopySlices(copy) => {
                 let Some(Some(g)) = g.into_iter().next() else {
                     return Ok(SmallVec::from_elem(None, self.edges.len()));
                 };
-                super::view::copy_slices_backward(chain, function, *self_index, &g, retain)
+                super::view::copy_slices_backward(&copy.chain, &copy.function, copy.self_index, &g, retain)
             }
             Function::Custom { function, needs } => {
                 let out = function.apply(g.into_iter().collect(), *needs)?;
@@ -316,9 +389,28 @@ impl Node {
             }
         }
     }
-    fn unpack(self: &Arc<Self>, retain: bool) -> Result<SmallVec<[(Mask, Tensor); 3]>> {
-        let Function::Op { saved, .. } = &self.function else { return Ok(SmallVec::new()) };
-        let mut guard = saved.lock();
+    /// A gradient that was computed from operands without depending on them (a step function's), made to lead to them with
+    /// derivative zero: under `create_graph` whether a gradient requires grad is told by what its formula reads.
+    fn tie(&self, g: &Tensor) -> Result<Tensor> {
+        let node = Node::op(Arc::new(ZeroDerivative), u32::MAX, |node| {
+            for (info, edge) in self.inputs.iter().zip(&self.edges) {
+                if info.dtype.is_differentiable() && edge.is_some() {
+                    node.inputs.push(info.clone());
+                    node.edges.push(edge.clone());
+                }
+            }
+            node.outputs.push(InputInfo::of(&g.meta()));
+            Ok(())
+        })?;
+        if node.edges.is_empty() {
+            return Ok(g.clone());
+        }
+        let alias = Tensor::from_meta(g.meta().clone(), 0, None);
+        alias.set_edge(Edge { node, nr: 0 });
+        Ok(alias)
+    }
+    fn unpack(self: &Arc<Self>, op: &dyn Primitive, retain: bool) -> Result<SmallVec<[(Mask, Tensor); 3]>> {
+        let mut guard = self.saved.lock();
         let list = match &*guard {
             Saved::Kept(list) => list,
             Saved::Released => bail!(
@@ -365,13 +457,103 @@ impl Node {
             values.push((s.bit, tensor));
         }
         // A product with a number has saved that number, as PyTorch sees it.
-        let numbers =
-            matches!(&self.function, Function::Op { op, .. } if op.as_map().is_some_and(|m| m.keeps_numbers()));
-        if !retain && (!list.is_empty() || numbers) {
+        if !retain && (!list.is_empty() || op.as_map().is_some_and(|m| m.keeps_numbers())) {
             *guard = Saved::Released;
         }
         Ok(values)
     }
+}
+
+/// Makes the gradient of a composite formally read `operands`, as [`Primitive::gradient_reads_operands`] says for a primitive;
+/// `name` is the node's. The value is the same; results that need no gradient are returned as they are.
+///
+/// # Errors
+/// Those of finding the operands' nodes.
+pub fn formally_reads(out: Tensor, operands: &[&Tensor], name: &'static str) -> Result<Tensor> {
+    if !crate::mode::grad_enabled() || out.flags() & (VIEW | BATCHED) != 0 {
+        return Ok(out);
+    }
+    let Some(edge) = out.grad_fn()? else { return Ok(out) };
+    let node = Node::op(Arc::new(Formal(name)), 1, |node| {
+        node.inputs.push(InputInfo::of(&out.meta()));
+        node.outputs.push(InputInfo::of(&out.meta()));
+        node.edges.push(Some(edge));
+        for t in operands {
+            node.inputs.push(InputInfo::of(&t.meta()));
+            node.edges.push(t.gradient_edge()?);
+        }
+        Ok(())
+    })?;
+    let alias = Tensor::from_meta(out.meta().clone(), 0, None);
+    alias.set_edge(Edge { node, nr: 0 });
+    Ok(alias)
+}
+
+/// `out`, which was computed from `x` in steps that no graph shows (a random draw), as a function of it with derivative zero.
+///
+/// # Errors
+/// Those of finding `x`'s node.
+pub fn constant_of(out: Tensor, x: &Tensor) -> Result<Tensor> {
+    if crate::mode::grad_enabled() && out.dtype().is_differentiable() {
+        if let Some(edge) = x.gradient_edge()? {
+            let (input, output) = (InputInfo::of(&x.meta()), InputInfo::of(&out.meta()));
+            out.set_edge(Edge { node: Node::unary(Arc::new(ZeroDerivative), input, edge, output), nr: 0 });
+        }
+    }
+    Ok(out)
+}
+
+/// The node of [`formally_reads`].
+#[derive(Clone)]
+struct Formal(&'static str);
+impl Primitive for Formal {
+    fn name(&self) -> &'static str {
+        self.0
+    }
+    fn infer(&self, _: &[&Meta], _: &mut crate::primitive::Draft) -> Result<()> {
+        bail!(Runtime, "{}: stands in graphs only", self.name())
+    }
+    fn run(&self, _: &dyn Backend, _: &[Operand], _: &[Operand]) -> Result<()> {
+        bail!(Runtime, "{}: stands in graphs only", self.name())
+    }
+    fn gradient_reads_operands(&self) -> bool {
+        true
+    }
+    fn vjp(&self, cx: &Vjp, g: &[Option<Tensor>]) -> Result<crate::primitive::Gradients> {
+        let mut grads = crate::primitive::Gradients::from_elem(None, cx.len());
+        grads[0] = g[0].clone();
+        Ok(grads)
+    }
+    fn key(&self, _: &mut crate::primitive::PlanKey) {}
+    crate::shareable!();
+}
+
+/// The gradient of a gradient that is constant where it has one.
+#[derive(Clone)]
+struct ZeroDerivative;
+impl Primitive for ZeroDerivative {
+    fn name(&self) -> &'static str {
+        "zero_derivative"
+    }
+    fn infer(&self, _: &[&Meta], _: &mut crate::primitive::Draft) -> Result<()> {
+        bail!(Runtime, "{}: stands in graphs only", self.name())
+    }
+    fn run(&self, _: &dyn Backend, _: &[Operand], _: &[Operand]) -> Result<()> {
+        bail!(Runtime, "{}: stands in graphs only", self.name())
+    }
+    fn vjp(&self, cx: &Vjp, g: &[Option<Tensor>]) -> Result<crate::primitive::Gradients> {
+        let mut grads = crate::primitive::Gradients::new();
+        for i in 0..cx.len() {
+            let want = cx.info(i);
+            grads.push(match &g[0] {
+                Some(_) => Some(crate::ops::factory::full(&want.sizes, Number::Int(0), want.dtype, want.device)?),
+                None => None,
+            });
+        }
+        Ok(grads)
+    }
+    fn key(&self, _: &mut crate::primitive::PlanKey) {}
+    crate::shareable!();
 }
 
 fn call_hook(hook: &Hook, g: &mut Option<Tensor>) -> Result<()> {
@@ -413,20 +595,22 @@ impl SavedTensor {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        let mut debris: SmallVec<[Debris; 4]> = SmallVec::new();
-        debris.extend(self.edges.drain(..).flatten().map(Debris::Edge));
-        match &mut self.function {
-            Function::Op { saved, .. } => {
-                if let Saved::Kept(list) = std::mem::replace(saved.get_mut(), Saved::Released) {
-                    debris.extend(
-                        list.into_iter()
-                            .filter(|s| s.tensor.flags() & REQUIRES_GRAD != 0)
-                            .map(|s| Debris::Saved(s.tensor)),
-                    );
+        let mut debris: SmallVec<[Debris; 6]> = SmallVec::new();
+        for edge in self.edges.drain(..).flatten() {
+            // A node that others hold, or that ends the graph, drops without going deeper.
+            if Arc::strong_count(&edge.node) == 1 && !edge.node.edges.is_empty() {
+                debris.push(Debris::Node(edge.node));
+            }
+        }
+        if let Saved::Kept(list) = self.saved.get_mut() {
+            for s in list.drain(..) {
+                if s.tensor.flags() & REQUIRES_GRAD != 0 {
+                    debris.push(Debris::Saved(s.tensor));
                 }
             }
-            Function::CopySlices { function, .. } => debris.push(Debris::Edge(Edge { node: function.clone(), nr: 0 })),
-            _ => {}
+        }
+        if let Function::CopySlices(copy) = &self.function {
+            debris.push(Debris::Node(copy.function.clone()));
         }
         if debris.is_empty() {
             return;

@@ -102,19 +102,14 @@ pub(crate) fn grad_fn(t: &Tensor) -> Result<Option<Edge>> {
     for link in &chain {
         let mut draft = Draft::default();
         link.op.infer(&[&meta], &mut draft)?;
-        let outputs = draft
-            .outputs
-            .iter()
-            .map(|o| InputInfo { sizes: o.sizes.clone(), dtype: o.dtype, device: meta.device() })
-            .collect();
-        let node = Node::op(
-            link.op.clone(),
-            1,
-            SmallVec::from_slice_clone(&InputInfo::of(&meta)),
-            SmallVec::from_iter([Some(edge_in)]),
-            outputs,
-            SmallVec::new(),
-        );
+        let node = Node::op(link.op.clone(), 1, |node| {
+            node.inputs.push(InputInfo::of(&meta));
+            node.edges.push(Some(edge_in));
+            for o in &draft.outputs {
+                node.outputs.push(InputInfo { sizes: copy_dims(&o.sizes), dtype: o.dtype, device: meta.device() });
+            }
+            Ok(())
+        })?;
         edge_in = Edge { node, nr: link.output as u32 };
         let o = &draft.outputs[link.output];
         meta.sizes = o.sizes.clone();
@@ -129,15 +124,6 @@ pub(crate) fn grad_fn(t: &Tensor) -> Result<Option<Edge>> {
         }
     }
     Ok(Some(edge_in))
-}
-
-trait FromOne<T> {
-    fn from_slice_clone(x: &T) -> Self;
-}
-impl<T: Clone> FromOne<T> for SmallVec<[T; 2]> {
-    fn from_slice_clone(x: &T) -> Self {
-        std::iter::once(x.clone()).collect()
-    }
 }
 
 /// Notes that `t` was just written in place by `node`.

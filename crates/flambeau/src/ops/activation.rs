@@ -165,7 +165,8 @@ pub fn prelu(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     } else {
         slope = crate::ops::view::reshape(&slope, &[])?;
     }
-    e::where_(&e::gt(x, 0)?, x, &e::mul(&slope, x)?)
+    let out = e::where_(&e::gt(x, 0)?, x, &e::mul(&slope, x)?)?;
+    crate::autograd::node::formally_reads(out, &[x], "prelu_kernel")
 }
 /// Leaky ReLU whose slopes are drawn uniformly from `[lower, upper)` in training, for elements that are not positive (Xu et al.
 /// 2015); else their mean.

@@ -64,15 +64,11 @@ pub fn to_device(t: &Tensor, device: Device) -> Result<Tensor> {
     if crate::mode::grad_enabled() && source.requires_grad() {
         use crate::autograd::node::{Edge, InputInfo, Node};
         let info = InputInfo::of(&m);
-        let node = Node::op(
-            std::sync::Arc::new(ToDevice(device)),
-            1,
-            SmallVec::from_iter([info]),
-            SmallVec::from_iter([source.gradient_edge()?]),
-            SmallVec::from_iter([InputInfo::of(&out.meta())]),
-            SmallVec::new(),
-        );
-        out.set_edge(Edge { node, nr: 0 });
+        if let Some(edge) = source.gradient_edge()? {
+            let result = InputInfo::of(&out.meta());
+            let node = Node::unary(std::sync::Arc::new(ToDevice(device)), info, edge, result);
+            out.set_edge(Edge { node, nr: 0 });
+        }
     }
     Ok(out)
 }

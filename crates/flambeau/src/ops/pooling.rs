@@ -1,7 +1,7 @@
 //! Pooling over windows.
 
 use crate::apply::{apply, apply1, Dest};
-use crate::autograd::node::Vjp;
+use crate::autograd::node::{formally_reads, Vjp};
 use crate::ops::{factory, indexing, view};
 use crate::primitive::*;
 use crate::tensor::{Meta, Tensor};
@@ -46,6 +46,9 @@ impl Primitive for Pooling {
         } else {
             0
         }
+    }
+    fn gradient_reads_operands(&self) -> bool {
+        !matches!(self, Pooling::AvgGrad(..))
     }
     fn vjp(&self, cx: &Vjp, g: &[Option<Tensor>]) -> Result<Gradients> {
         let Some(g) = &g[0] else { return Ok(SmallVec::from_iter([None])) };
@@ -285,7 +288,7 @@ fn adaptive(
         }
         out = crate::ops::join::cat(&parts, d)?;
     }
-    Ok(out)
+    formally_reads(out, &[x], "adaptive_avg_pool")
 }
 /// Maxima over as many windows as the result has places, and their positions in the flattened plane.
 ///
@@ -320,5 +323,5 @@ pub fn adaptive_max_pool(x: &Tensor, size: &[i64], n: usize) -> Result<(Tensor, 
         values = crate::ops::join::cat(&vs, d)?;
         positions = crate::ops::join::cat(&ps, d)?;
     }
-    Ok((values, positions))
+    Ok((formally_reads(values, &[x], "adaptive_max_pool")?, positions))
 }

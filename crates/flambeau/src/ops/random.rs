@@ -452,7 +452,8 @@ pub fn bernoulli_tensor_(t: &Tensor, p: &Tensor, generator: Option<&Generator>) 
 /// # Errors
 /// As [`bernoulli_tensor_`].
 pub fn bernoulli(t: &Tensor, generator: Option<&Generator>) -> Result<Tensor> {
-    bernoulli_tensor_(&factory::empty_like(&t.detach())?, t, generator)
+    let drawn = bernoulli_tensor_(&factory::empty_like(&t.detach())?, &t.detach(), generator)?;
+    crate::autograd::node::constant_of(drawn, t)
 }
 /// Ones with probability `p` in the input's shape.
 ///

@@ -1110,14 +1110,8 @@ fn in_place(t: &Tensor, op: View) -> Result<Tensor> {
         extend_chain(t, Link { op: op.clone(), output: 0 });
     }
     if let (Some(edge), true) = (old_edge, crate::mode::grad_enabled()) {
-        let node = Node::op(
-            op,
-            1,
-            SmallVec::from_iter([InputInfo::of(&before)]),
-            SmallVec::from_iter([Some(edge)]),
-            SmallVec::from_iter([InputInfo::of(&t.meta())]),
-            SmallVec::new(),
-        );
+        let after = InputInfo::of(&t.meta());
+        let node = Node::unary(op, InputInfo::of(&before), edge, after);
         t.set_edge(Edge { node, nr: 0 });
     }
     Ok(t.clone())
