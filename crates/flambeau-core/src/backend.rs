@@ -121,6 +121,19 @@ pub enum OptimizerStep {
     },
 }
 
+/// A discrete Fourier transform over some dimensions. `inverse` means the exponent's sign is positive; nothing is scaled but
+/// by the factor that [`Backend::fft`] is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fft {
+    /// Complex to complex, of one size.
+    Complex { inverse: bool },
+    /// Real to the non-negative half of the spectrum: the last of the dimensions has `n / 2 + 1` elements in the output.
+    FromReal,
+    /// Half a Hermitian spectrum to real values: positive exponent; the output's size decides between even and odd `n`.
+    /// The imaginary parts that symmetry makes zero are not read.
+    ToReal,
+}
+
 /// Extras of a matrix product.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Epilogue<'a> {
@@ -235,6 +248,12 @@ pub trait Backend: Send + Sync {
         _gv: &Operand,
     ) -> Result<()> {
         unsupported("attention_grad")
+    }
+
+    // ---- transforms ---------------------------------------------------------------------------------------------------
+    /// The Fourier transform of `x` over `dims`, times `scale`. float32, float64 and their complex dtypes.
+    fn fft(&self, _kind: Fft, _x: &Operand, _dims: &[usize], _scale: f64, _out: &Operand) -> Result<()> {
+        unsupported("fft")
     }
 
     // ---- windows ------------------------------------------------------------------------------------------------------

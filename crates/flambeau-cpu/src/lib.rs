@@ -8,6 +8,7 @@ pub mod conv;
 mod conv_windows;
 pub mod convert;
 mod element;
+pub mod fft;
 pub mod gemm;
 mod gemm_kernels;
 mod gemv;
@@ -156,6 +157,7 @@ impl Backend for Cpu {
         attention::attention(q: &Operand, k: &Operand, v: &Operand, p: &Attention, out: &Operand, lse: &Operand) -> Result<()>;
         attention::attention_grad(g: &Operand, q: &Operand, k: &Operand, v: &Operand, out: &Operand, lse: &Operand, p: &Attention,
             gq: &Operand, gk: &Operand, gv: &Operand) -> Result<()>;
+        fft::fft(kind: Fft, x: &Operand, dims: &[usize], scale: f64, out: &Operand) -> Result<()>;
         pooling::max_pool(x: &Operand, geometry: &Pool, out: &Operand, indices: &Operand) -> Result<()>;
         pooling::avg_pool(x: &Operand, geometry: &Pool, out: &Operand) -> Result<()>;
         pooling::avg_pool_grad(g: &Operand, geometry: &Pool, gx: &Operand) -> Result<()>;

@@ -163,6 +163,7 @@ macro_rules! operators {
 pub mod construction;
 pub mod elementwise;
 pub mod factory;
+pub mod fft;
 pub mod indexing;
 pub mod join;
 pub mod linalg;
@@ -187,6 +188,7 @@ pub static ROOMS: &[&[Row]] = &[
     indexing::ROWS,
     nn::ROWS,
     random::ROWS,
+    fft::ROWS,
 ];
 
 /// Calls `visit` for every row.

@@ -7,6 +7,7 @@ pub mod device;
 pub mod dropout;
 pub mod elementwise;
 pub mod factory;
+pub mod fft;
 pub mod indexing;
 pub mod join;
 pub mod linalg;
