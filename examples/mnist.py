@@ -1,6 +1,6 @@
 """Trains a digit classifier on the 10,000 MNIST digits beside this file and prints its accuracy on 2,000 unseen ones.
 
-    python examples/mnist.py [--epochs 7] [--mlp] [--compile] [--device cpu] [--seed 0]
+    python examples/mnist.py [--epochs 6] [--mlp] [--compile] [--device cpu] [--seed 0]
 """
 
 import argparse
@@ -62,7 +62,7 @@ def accuracy(model, images, labels):
 
 def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--epochs", type=int, default=7)
+    options.add_argument("--epochs", type=int, default=6)
     options.add_argument("--batch-size", type=int, default=64)
     options.add_argument("--lr", type=float, default=1e-3)
     options.add_argument("--seed", type=int, default=0)
@@ -90,7 +90,9 @@ def main():
         for i in range(0, n, o.batch_size):
             batch = order[i : i + o.batch_size]
             optimizer.zero_grad()
-            loss = F.cross_entropy(run(train_images[batch]), train_labels[batch])
+            # Digits moved by a pixel are digits still: more of them than the 8,000 at hand.
+            shift = torch.randint(-1, 2, (2,)).tolist()
+            loss = F.cross_entropy(run(train_images[batch].roll(shift, (2, 3))), train_labels[batch])
             loss.backward()
             optimizer.step()
             if i // o.batch_size % 10 == 0:
