@@ -30,7 +30,7 @@ _LAZY_MODULES = frozenset(
     {
         "amp", "autograd", "backends", "compiler", "cuda", "distributions", "func", "futures", "hub", "jit", "linalg",
         "multiprocessing", "nn", "optim", "overrides", "profiler", "random", "serialization", "special", "fft", "testing",
-        "signal", "utils", "vision", "audio", "text", "distributed", "sparse", "accelerator", "version", "types", "mps", "export",
+        "masked", "signal", "utils", "vision", "audio", "text", "distributed", "sparse", "accelerator", "version", "types", "mps", "export",
     }
 )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import _flambeau
 from ._flambeau import Tensor
@@ -96,7 +96,28 @@ def _atleast(tensors: Any, grow: Any) -> Any:
     return tuple(map(grow, tensors))
 
 
+def histogramdd(
+    input: Tensor, bins: Any, *, range: Any = None, weight: Tensor | None = None, density: bool = False
+) -> Any:
+    """The histogram of points `input` (..., dimensions): bins a number, a number for each dimension, or tensors of edges."""
+    ops = _flambeau.operators
+    given = [bins] * (input.shape[-1] if input.dim() else 0) if isinstance(bins, int) else list(bins)
+    if not given or isinstance(given[0], int):
+        edges = ops["_histogramdd_edges"](input, given, None if range is None else list(range))
+    else:
+        edges = tuple(given)
+    return _Histogramdd(ops["_histogramdd_at"](input, list(edges), weight, density), tuple(edges))
+
+
+class _Histogramdd(NamedTuple):
+    """What `histogramdd` returns."""
+
+    hist: Tensor
+    bin_edges: tuple[Tensor, ...]
+
+
 __all__ = [
+    "histogramdd",
     "atleast_1d",
     "atleast_2d",
     "atleast_3d",

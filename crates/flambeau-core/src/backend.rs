@@ -213,6 +213,12 @@ pub trait Backend: Send + Sync {
         unsupported("topk")
     }
 
+    /// Where each of `values` (…, m) belongs in the last dimension of `sorted` (n, or …, n): before its equals, or after them
+    /// (`right`). Operands are contiguous, in the own dtype of one class; `out` is int64.
+    fn search(&self, _sorted: &Operand, _values: &Operand, _right: bool, _out: &Operand) -> Result<()> {
+        unsupported("search")
+    }
+
     // ---- products -----------------------------------------------------------------------------------------------------
     /// Batched product of (b…, m, k) and (b…, k, n) into (b…, m, n); equal batch sizes (stride 0 where broadcast), any
     /// strides, one dtype. Floats below 32 bits accumulate in f32.

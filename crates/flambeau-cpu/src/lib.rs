@@ -23,6 +23,7 @@ pub mod pooling;
 pub mod reduce;
 pub mod rows;
 pub mod scan;
+pub mod search;
 pub mod sort;
 #[cfg(test)]
 mod testing;
@@ -92,6 +93,9 @@ impl Backend for Cpu {
     #[inline]
     fn direct(&self, f: ScalarFn, dtype: DType, _n: usize) -> Option<DirectKernel> {
         kernels::kernel(f, dtype.class())
+    }
+    fn search(&self, sorted: &Operand, values: &Operand, right: bool, out: &Operand) -> Result<()> {
+        search::search(sorted, values, right, out)
     }
     fn memory_stats(&self) -> (usize, usize) {
         alloc::stats()

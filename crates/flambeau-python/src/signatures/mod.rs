@@ -171,6 +171,7 @@ pub mod nn;
 pub mod random;
 pub mod reduction;
 pub mod sorting;
+pub mod statistics;
 pub mod tensor;
 pub mod view;
 
@@ -184,6 +185,7 @@ pub static ROOMS: &[&[Row]] = &[
     reduction::ROWS,
     linalg::ROWS,
     sorting::ROWS,
+    statistics::ROWS,
     join::ROWS,
     indexing::ROWS,
     nn::ROWS,

@@ -19,6 +19,7 @@ pub mod random;
 pub mod reduction;
 pub mod scan;
 pub mod scatter;
+pub mod search;
 pub mod sorting;
 pub mod statistics;
 pub mod view;
