@@ -47,7 +47,7 @@ def _filled(input: Tensor, mask: Tensor | None, value: Any) -> Tensor:
 
 
 def _lowest(dtype: Any) -> Any:
-    if dtype.is_floating_point:
+    if dtype.is_floating_point or dtype.is_complex:
         return -float("inf")
     return False if dtype is _flambeau.bool else _flambeau.iinfo(dtype).min
 
@@ -86,12 +86,14 @@ def prod(input: Tensor, dim: Any = None, *, keepdim: bool = False, dtype: Any = 
 
 def cumsum(input: Tensor, dim: int, *, dtype: Any = None, mask: Tensor | None = None) -> Tensor:
     """The running sum along `dim`."""
-    return ops.cumsum(_filled(_cast(input, dtype), mask, 0), dim)
+    x = _cast(input, dtype)
+    return ops.cumsum(_filled(x, mask, 0), dim).to(x.dtype)
 
 
 def cumprod(input: Tensor, dim: int, *, dtype: Any = None, mask: Tensor | None = None) -> Tensor:
     """The running product along `dim`."""
-    return ops.cumprod(_filled(_cast(input, dtype), mask, 1), dim)
+    x = _cast(input, dtype)
+    return ops.cumprod(_filled(x, mask, 1), dim).to(x.dtype)
 
 
 def amax(input: Tensor, dim: Any = None, *, keepdim: bool = False, dtype: Any = None, mask: Tensor | None = None) -> Tensor:
@@ -107,15 +109,15 @@ def amin(input: Tensor, dim: Any = None, *, keepdim: bool = False, dtype: Any = 
 
 
 def argmax(input: Tensor, dim: int | None = None, *, keepdim: bool = False, dtype: Any = None, mask: Tensor | None = None) -> Tensor:
-    """The position of the largest value along `dim` (in the flattened input when absent)."""
+    """The position of the largest value along `dim` (in the flattened input when absent), in the input's dtype."""
     x = _cast(input, dtype)
-    return ops.argmax(_filled(x, mask, _lowest(x.dtype)), dim, keepdim)
+    return ops.argmax(_filled(x, mask, _lowest(x.dtype)), dim, keepdim).to(x.dtype)
 
 
 def argmin(input: Tensor, dim: int | None = None, *, keepdim: bool = False, dtype: Any = None, mask: Tensor | None = None) -> Tensor:
-    """The position of the smallest value along `dim` (in the flattened input when absent)."""
+    """The position of the smallest value along `dim` (in the flattened input when absent), in the input's dtype."""
     x = _cast(input, dtype)
-    return ops.argmin(_filled(x, mask, _highest(x.dtype)), dim, keepdim)
+    return ops.argmin(_filled(x, mask, _highest(x.dtype)), dim, keepdim).to(x.dtype)
 
 
 def _count(input: Tensor, dim: Any, keepdim: bool, mask: Tensor | None) -> Tensor:
@@ -144,11 +146,9 @@ def median(input: Tensor, dim: int = -1, *, keepdim: bool = False, dtype: Any = 
 
 
 def logsumexp(input: Tensor, dim: Any = None, *, keepdim: bool = False, dtype: Any = None, mask: Tensor | None = None) -> Tensor:
-    """The logarithm of the sum of exponentials over `dim`."""
-    if dtype is None and _whole(input.dtype):
-        dtype = _flambeau.float32
+    """The logarithm of the sum of exponentials over `dim`, in the input's dtype."""
     x = _cast(input, dtype)
-    return ops.logsumexp(_filled(x, mask, -float("inf")), _dims(input, dim), keepdim)
+    return ops.logsumexp(_filled(x, mask, _lowest(x.dtype)), _dims(input, dim), keepdim).to(x.dtype)
 
 
 def logaddexp(
@@ -164,7 +164,7 @@ def norm(
 ) -> Tensor:
     """The vector norm of order `ord` over `dim`."""
     x = _filled(_cast(input, dtype), mask, 0 if ord >= 0 else float("inf"))
-    return ops["linalg.vector_norm"](x, ord, _dims(input, dim), keepdim)
+    return _flambeau.operators["linalg.vector_norm"](x, ord, _dims(input, dim), keepdim)
 
 
 def _variance(
@@ -176,12 +176,13 @@ def _variance(
     if dtype is None and _whole(input.dtype):
         dtype = _flambeau.float32
     x = _cast(input, dtype)
+    dtype = x.dtype
     count = _count(x, dim, True, mask)
     centred = x - sum(x, dim, keepdim=True, mask=mask) / count
-    squares = (centred * centred.conj()).real if centred.is_complex() else centred * centred
+    squares = (centred * ops.conj_physical(centred)).real if centred.is_complex() else centred * centred
     total = sum(squares, dim, keepdim=keepdim, mask=mask)
     count = _count(x, dim, keepdim, mask)
-    return total / (count - correction).clamp_min(0)
+    return (total / (count - correction).clamp_min(0)).to(dtype)
 
 
 def var(

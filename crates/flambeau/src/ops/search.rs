@@ -350,16 +350,16 @@ pub fn bincount(t: &Tensor, weights: Option<&Tensor>, minlength: i64) -> Result<
     indexing::scatter_add(&zeros, 0, &e::to_dtype(t, DType::I64)?, &source)
 }
 
-/// Checked outer edges: of the data when both are equal, a unit around a single value.
-fn range_of(name: &str, t: &Tensor, low: f64, high: f64) -> Result<(f64, f64)> {
-    let (mut low, mut high) = (low, high);
-    if low == high && t.numel() > 0 {
+/// Checked outer edges: of the data when both are equal, `around` on either side of a single value.
+fn range_of(name: &str, t: &Tensor, range: Option<(f64, f64)>, around: f64) -> Result<(f64, f64)> {
+    let (mut low, mut high) = range.unwrap_or(if t.numel() == 0 { (0.0, 1.0) } else { (0.0, 0.0) });
+    if range.is_none() && t.numel() > 0 {
         low = reduction::amin(t, &[], false, Dest::New)?.item()?.to_f64();
         high = reduction::amax(t, &[], false, Dest::New)?.item()?.to_f64();
     }
     if low == high {
-        low -= 1.0;
-        high += 1.0;
+        low -= around;
+        high += around;
     }
     ensure!(low.is_finite() && high.is_finite(), Runtime, "{name}: range of [{low}, {high}] is not finite");
     ensure!(low < high, Runtime, "{name}: max must be larger than min, got [{low}, {high}]");
@@ -382,7 +382,7 @@ pub fn histc(t: &Tensor, bins: i64, low: f64, high: f64) -> Result<Tensor> {
     check_float("histogram", t)?;
     ensure!(bins > 0, Runtime, "bins must be > 0, but got {bins} for dimension 0");
     let t = &t.detach();
-    let (low, high) = range_of("torch.histc", t, low, high)?;
+    let (low, high) = range_of("torch.histc", t, (low != high || t.numel() == 0).then_some((low, high)), 1.0)?;
     let x = view::reshape(t, &[-1])?;
     let keep = e::logical_and(&e::ge(&x, low)?, &e::le(&x, high)?)?;
     let x = indexing::masked_select(&x, &keep)?;
@@ -419,8 +419,8 @@ pub fn bin_edges(t: &Tensor, bins: &[i64], range: Option<&[f64]>) -> Result<Vec<
     let mut out = Vec::new();
     for (i, &n) in bins.iter().enumerate() {
         ensure!(n > 0, Runtime, "{name}: bins must be > 0, but got {n} for dimension {i}");
-        let (low, high) = range.map_or((0.0, 0.0), |r| (r[2 * i], r[2 * i + 1]));
-        let (low, high) = range_of(name, &view::select(&rows, 1, i as i64)?, low, high)?;
+        let given = range.map(|r| (r[2 * i], r[2 * i + 1]));
+        let (low, high) = range_of(name, &view::select(&rows, 1, i as i64)?, given, 0.5)?;
         out.push(factory::linspace(Number::Float(low), Number::Float(high), n + 1, Some(t.dtype()), t.device())?);
     }
     Ok(out)
