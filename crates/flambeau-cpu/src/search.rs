@@ -25,7 +25,8 @@ fn typed<T: Copy + PartialOrd + Sync>(sorted: &Operand, values: &Operand, right:
     let n = sorted.sizes.last().map_or(1, |n| *n as usize);
     let total = values.numel() as usize;
     // One row for all values, or a row for each row of values.
-    let width = if sorted.sizes.len() <= 1 { total.max(1) } else { values.sizes.last().map_or(1, |n| *n as usize).max(1) };
+    let width =
+        if sorted.sizes.len() <= 1 { total.max(1) } else { values.sizes.last().map_or(1, |n| *n as usize).max(1) };
     struct Pointers<T>(*const T, *const T, *mut i64);
     // SAFETY: pieces read shared memory and write disjoint parts of the output.
     unsafe impl<T> Sync for Pointers<T> {}

@@ -97,13 +97,17 @@ fn result(row: &'static Row) -> &'static str {
 #[pyfunction]
 fn _stub_text() -> String {
     let mut functions: BTreeMap<&'static str, Vec<&'static Row>> = BTreeMap::new();
+    let mut namespaces: BTreeMap<(&'static str, &'static str), Vec<&'static Row>> = BTreeMap::new();
     let mut methods: BTreeMap<String, Vec<(&'static Row, bool)>> = BTreeMap::new();
     let mut properties: BTreeMap<&'static str, &'static Row> = BTreeMap::new();
     signatures::rows(|row| {
         let path = signatures::path_of(row);
         for name in std::iter::once(path).chain(signatures::aliases(row)) {
-            if binder::has(row, Form::Function) && !name.contains('.') {
-                functions.entry(name).or_default().push(row);
+            if binder::has(row, Form::Function) {
+                match name.rsplit_once('.') {
+                    None => functions.entry(name).or_default().push(row),
+                    Some(place) => namespaces.entry(place).or_default().push(row),
+                }
             }
             let last = name.rsplit('.').next().unwrap_or(name);
             if binder::has(row, Form::Method) {
@@ -199,6 +203,25 @@ fn _stub_text() -> String {
                 out.push_str("@overload\n");
             }
             let _ = writeln!(out, "def {name}({}) -> {}: ...", parameters(row, false, false), result(row));
+        }
+    }
+    // What stands in a namespace, as static methods of a class that the namespace's module is declared to be.
+    let mut current = "";
+    for ((namespace, name), rows) in &namespaces {
+        if *namespace != current {
+            current = namespace;
+            let _ = writeln!(out, "\nclass _{}:", namespace.replace('.', "_"));
+        }
+        for row in rows {
+            if rows.len() > 1 {
+                out.push_str("    @overload\n");
+            }
+            let _ = writeln!(
+                out,
+                "    @staticmethod\n    def {name}({}) -> {}: ...",
+                parameters(row, false, false),
+                result(row)
+            );
         }
     }
     out

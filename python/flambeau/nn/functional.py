@@ -495,37 +495,10 @@ def _check_probability(p: float) -> None:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
 
 
-def _drop(input: Tensor, p: float, training: bool, inplace: bool, shape: Any, alpha: bool = False) -> Tensor:
-    """Dropout with one random number for each element of `shape`, which broadcasts over the input."""
-    _check_probability(p)
-    if not training or p == 0.0 or input.numel() == 0:
-        return input
-    if p == 1.0:
-        return input.mul_(0) if inplace else input * 0
-    noise = ops.empty(shape, dtype=input.dtype, device=input.device).bernoulli_(1 - p)
-    if not alpha:
-        noise = noise.div_(1 - p)
-        return input.mul_(noise) if inplace else input * noise
-    # Constants that keep mean 0 and variance 1 of SELU's outputs.
-    bottom = 1.7580993408473766
-    a = 1.0 / math.sqrt((bottom * bottom * p + 1) * (1 - p))
-    shift = (noise - 1) * (bottom * a) + bottom * a * p
-    noise = noise * a
-    return input.mul_(noise).add_(shift) if inplace else input * noise + shift
-
-
-def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """Zeroes elements with probability p in training and scales the rest by 1/(1-p)."""
-    return _drop(input, p, training, inplace, input.shape)
-
-
-def _channels(input: Tensor) -> list[int]:
-    return [*input.shape[:2], *([1] * (input.dim() - 2))]
-
-
 def feature_dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Zeroes whole channels."""
-    return _drop(input, p, training, inplace, _channels(input))
+    _check_probability(p)
+    return (ops.feature_dropout_ if inplace else ops.feature_dropout)(input, p, training)
 
 
 def _dropout_nd(dims: int) -> Callable[..., Tensor]:
@@ -546,16 +519,6 @@ def _dropout_nd(dims: int) -> Callable[..., Tensor]:
 
 
 dropout1d, dropout2d, dropout3d = _dropout_nd(1), _dropout_nd(2), _dropout_nd(3)
-
-
-def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
-    """Dropout that keeps mean and variance under SELU."""
-    return _drop(input, p, training, inplace, input.shape, alpha=True)
-
-
-def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
-    """`alpha_dropout` of whole channels."""
-    return _drop(input, p, training, inplace, _channels(input), alpha=True)
 
 
 # ---- distances and rearrangements ----------------------------------------------------------------------

@@ -1,6 +1,6 @@
 //! Signatures of what draws random numbers, and of dropout.
 
-use flambeau::core::MemoryFormat;
+use flambeau::core::{ensure, MemoryFormat};
 use flambeau::ops::dropout::Unit;
 use flambeau::random::Generator;
 use flambeau::{DType, Device, Number, Tensor, Value};
@@ -11,7 +11,11 @@ macro_rules! dropout {
         |x: &Tensor, p: f64, training: bool| dropout::$function(x, p, training, $inplace, Unit::$unit)
     };
     ($function:ident $unit:ident) => {
-        |x: &Tensor, p: f64, training: bool, inplace: bool| dropout::$function(x, p, training, inplace, Unit::$unit)
+        |x: &Tensor, p: f64, training: bool, inplace: bool| {
+            // `nn.functional` refuses with another class than the operators of the top level.
+            ensure!((0.0..=1.0).contains(&p), Value, "dropout probability has to be between 0 and 1, but got {p}");
+            dropout::$function(x, p, training, inplace, Unit::$unit)
+        }
     };
 }
 

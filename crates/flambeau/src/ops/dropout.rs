@@ -15,7 +15,7 @@ pub enum Unit {
 }
 
 fn checked(p: f64) -> Result<()> {
-    ensure!((0.0..=1.0).contains(&p), Value, "dropout probability has to be between 0 and 1, but got {p}");
+    ensure!((0.0..=1.0).contains(&p), Runtime, "dropout probability has to be between 0 and 1, but got {p}");
     Ok(())
 }
 /// Ones with probability `1 - p`, in the shape that broadcasts over `x`.

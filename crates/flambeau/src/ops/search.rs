@@ -145,12 +145,7 @@ pub fn searchsorted(
 /// # Errors
 /// As [`searchsorted`].
 pub fn bucketize(values: Value, boundaries: &Tensor, out_int32: bool, right: bool) -> Result<Tensor> {
-    ensure!(
-        boundaries.dim() == 1,
-        Runtime,
-        "boundaries tensor must be 1 dimension, but got dim({})",
-        boundaries.dim()
-    );
+    ensure!(boundaries.dim() == 1, Runtime, "boundaries tensor must be 1 dimension, but got dim({})", boundaries.dim());
     let widest = |a: DType, b: DType| if a == b { a } else { promote_types(a, b) };
     match values {
         Value::Tensor(v) => {
@@ -366,12 +361,7 @@ fn range_of(name: &str, t: &Tensor, range: Option<(f64, f64)>, around: f64) -> R
     Ok((low, high))
 }
 fn check_float(name: &str, t: &Tensor) -> Result<()> {
-    ensure!(
-        t.dtype().is_float(),
-        NotImplemented,
-        "\"{name}_cpu\" not implemented for '{}'",
-        t.dtype().title()
-    );
+    ensure!(t.dtype().is_float(), NotImplemented, "\"{name}_cpu\" not implemented for '{}'", t.dtype().title());
     Ok(())
 }
 /// Counts of elements in `bins` equal bins between `low` and `high` (the data's own when equal).

@@ -57,11 +57,7 @@ pub fn diff(t: &Tensor, n: i64, dim: i64, prepend: Option<&Tensor>, append: Opti
 /// # Errors
 /// `Runtime` for too few points, repeated dimensions and spacings that do not fit.
 pub fn gradient(t: &Tensor, spacing: &[Spacing], dims: &[i64], edge_order: i64) -> Result<Vec<Tensor>> {
-    ensure!(
-        edge_order == 1 || edge_order == 2,
-        Runtime,
-        "torch.gradient only supports edge_order=1 and edge_order=2."
-    );
+    ensure!(edge_order == 1 || edge_order == 2, Runtime, "torch.gradient only supports edge_order=1 and edge_order=2.");
     reduction::dim_mask(dims, t.dim())?;
     ensure!(
         spacing.len() == dims.len(),
@@ -169,22 +165,14 @@ fn gradient_along(t: &Tensor, d: i64, n: i64, step: &Spacing, edge_order: i64) -
 fn trapezoids(name: &str, y: &Tensor, x: Option<&Tensor>, dim: i64) -> Result<(Tensor, Option<Tensor>)> {
     let d = wrap_dim(dim, y.dim())? as i64;
     let n = if y.dim() == 0 { 1 } else { y.size(d)? };
-    ensure!(
-        y.dtype() != DType::Bool,
-        Runtime,
-        "{name}: received a bool input for `y`, but bool is not supported"
-    );
+    ensure!(y.dtype() != DType::Bool, Runtime, "{name}: received a bool input for `y`, but bool is not supported");
     if y.dim() == 0 {
         return Ok((factory::zeros(&[0], y.dtype(), y.device())?, None));
     }
     let len = (n - 1).max(0);
     let sums = e::add(&view::narrow(y, d, 1.min(n), len)?, &view::narrow(y, d, 0, len)?)?;
     let Some(x) = x else { return Ok((sums, None)) };
-    ensure!(
-        x.dtype() != DType::Bool,
-        Runtime,
-        "{name}: received a bool input for `x`, but bool is not supported"
-    );
+    ensure!(x.dtype() != DType::Bool, Runtime, "{name}: received a bool input for `x`, but bool is not supported");
     ensure!(x.dim() > 0, Runtime, "{name}: x must have at least one dimension");
     let steps = if x.dim() == 1 && y.dim() > 1 {
         ensure!(
@@ -354,14 +342,7 @@ pub fn corrcoef(t: &Tensor) -> Result<Tensor> {
 ///
 /// # Errors
 /// `Runtime` for dtypes, values of `q` and interpolations that are not allowed.
-pub fn quantile(
-    t: &Tensor,
-    q: &Tensor,
-    dim: Option<i64>,
-    keepdim: bool,
-    how: &str,
-    skip_nan: bool,
-) -> Result<Tensor> {
+pub fn quantile(t: &Tensor, q: &Tensor, dim: Option<i64>, keepdim: bool, how: &str, skip_nan: bool) -> Result<Tensor> {
     let name = if skip_nan { "nanquantile" } else { "quantile" };
     ensure!(
         matches!(t.dtype(), DType::F32 | DType::F64),
