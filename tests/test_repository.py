@@ -13,16 +13,17 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def check(*command):
+def check(*command, **variables):
     """Runs a command in the repository's root; its output is the message when it fails."""
     if shutil.which(command[0]) is None:
         pytest.skip(f"{command[0]} is not installed")
     # Cargo and pip's build share `target/`.
-    environment = {k: v for k, v in os.environ.items() if k != "CARGO_TARGET_DIR"}
+    environment = {k: v for k, v in os.environ.items() if k != "CARGO_TARGET_DIR"} | variables
     done = subprocess.run(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-8000:]}"
+    return done.stdout
 
 
 def check_module(module, *arguments):
@@ -67,6 +68,38 @@ def test_cargo_clippy():
 @pytest.mark.slow
 def test_cargo_test():
     check("cargo", "test", "--release", "--workspace", "--exclude", "flambeau-python")
+
+
+@pytest.mark.slow
+def test_the_rust_example_learns():
+    text = check("cargo", "run", "--release", "-q", "-p", "flambeau", "--example", "mnist", "--", "1")
+    (accuracy,) = re.findall(r"test accuracy: ([\d.]+) %", text)
+    assert float(accuracy) > 90, text
+
+
+@pytest.mark.slow
+def test_every_kernel_compiles_for_every_architecture():
+    """NVRTC needs no GPU; the `[test]` extra brings it where there is a wheel of it."""
+    try:
+        spec = importlib.util.find_spec("nvidia.cuda_nvrtc")
+    except ModuleNotFoundError:
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("the NVRTC wheel is not installed")
+    directory = str(Path(list(spec.submodule_search_locations)[0]) / "lib")
+    text = check(
+        "cargo", "test", "--release", "-p", "flambeau-cuda", "--test", "nvrtc", "--", "--nocapture", FLAMBEAU_NVRTC_DIR=directory
+    )  # fmt: skip
+    for architecture in ("sm_75", "sm_80", "sm_90"):
+        assert f"{architecture}: " in text, text[-2000:]
+
+
+@pytest.mark.slow
+def test_cargo_doc():
+    check(
+        "cargo", "doc", "--release", "--no-deps", "-p", "flambeau-core", "-p", "flambeau-cpu", "-p", "flambeau-cuda", "-p", "flambeau",
+        RUSTDOCFLAGS="-D warnings",
+    )  # fmt: skip
 
 
 @pytest.mark.slow

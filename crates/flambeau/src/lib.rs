@@ -21,6 +21,7 @@ pub mod graph;
 pub mod io;
 pub mod mode;
 pub mod ops;
+pub mod optim;
 pub mod primitive;
 pub mod print;
 pub mod random;

@@ -1,4 +1,4 @@
-//! What an operator says of itself. See [`crate::apply`] for the one way in.
+//! What an operator says of itself. See [`mod@crate::apply`] for the one way in.
 
 use crate::autograd::node::Vjp;
 use crate::tensor::{Meta, Tensor};
