@@ -69,7 +69,7 @@ fn half_from_single(x: f32) -> u16 {
 /// C's conversion as x86 does it: what does not fit gives the smallest integer.
 #[inline(always)]
 fn to_i64(x: f64) -> i64 {
-    if x >= -9.223_372_036_854_775_8e18 && x < 9.223_372_036_854_775_8e18 {
+    if (-9.223_372_036_854_775_8e18..9.223_372_036_854_775_8e18).contains(&x) {
         x as i64
     } else {
         i64::MIN

@@ -193,6 +193,8 @@ impl<T: Copy, F: Fold<T>> Kernel for Lanes<'_, T, F> {
         let mut i = self.at;
         let mut rows = self.x.chunks_exact(LANES);
         for row in &mut rows {
+            // Indexed on purpose: this is the form that vectorises.
+            #[allow(clippy::needless_range_loop)]
             for j in 0..LANES {
                 self.lanes[j] = self.f.push(self.lanes[j], row[j], i + j);
             }

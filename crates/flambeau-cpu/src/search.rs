@@ -21,6 +21,8 @@ pub fn search(sorted: &Operand, values: &Operand, right: bool, out: &Operand) ->
     Ok(())
 }
 
+// A NaN must be above every number: "not above" is what is meant, not "at most".
+#[allow(clippy::neg_cmp_op_on_partial_ord)]
 fn typed<T: Copy + PartialOrd + Sync>(sorted: &Operand, values: &Operand, right: bool, out: &Operand) {
     let n = sorted.sizes.last().map_or(1, |n| *n as usize);
     let total = values.numel() as usize;
@@ -38,7 +40,6 @@ fn typed<T: Copy + PartialOrd + Sync>(sorted: &Operand, values: &Operand, right:
             unsafe {
                 let row = std::slice::from_raw_parts(p.0.add(i / width * n), n);
                 let v = *p.1.add(i);
-                // Written so that a NaN is above every number.
                 let at = if right { row.partition_point(|x| !(*x > v)) } else { row.partition_point(|x| !(*x >= v)) };
                 *p.2.add(i) = at as i64;
             }

@@ -371,11 +371,10 @@ impl Backward for PythonFunction {
         let mut out = vec![None; count];
         for (i, (g, tensor)) in results.into_iter().zip(&self.tensors).enumerate() {
             match (g, tensor) {
-                (Some(g), Some(k)) => {
-                    if needs & (1 << (*k).min(15)) != 0 {
+                (Some(g), Some(k))
+                    if needs & (1 << (*k).min(15)) != 0 => {
                         out[*k] = Some(g);
                     }
-                }
                 (Some(_), None) => bail!(
                     Runtime,
                     "function {}Backward returned a gradient different from None at position {}, but the corresponding forward input was \

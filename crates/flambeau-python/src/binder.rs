@@ -631,7 +631,7 @@ unsafe fn run(op: &Operator, overload: &Overload, args: &mut Arguments<'_>) -> O
     let Some(result) = result else { return null_mut() };
     let result = result.and_then(|r| finish(op, overload, r, target, &out, args));
     match result {
-        Ok(r) => r.into_object(if out.is_empty() { overload.named } else { overload.named }),
+        Ok(r) => r.into_object(overload.named),
         Err(e) => raise(e),
     }
 }

@@ -3,6 +3,7 @@
 use crate::raw::*;
 
 /// What a parameter takes. The names on the right are what signatures write.
+#[allow(clippy::enum_variant_names)] // `DType` is the dtype's own name
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Type {

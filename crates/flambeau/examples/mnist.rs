@@ -14,7 +14,8 @@ fn read_idx(name: &str) -> std::io::Result<(Vec<i64>, Vec<u8>)> {
     let mut bytes = Vec::new();
     flate2::read::GzDecoder::new(std::fs::File::open(path)?).read_to_end(&mut bytes)?;
     let rank = bytes[3] as usize;
-    let size = |i: usize| i64::from(u32::from_be_bytes([bytes[4 * i], bytes[4 * i + 1], bytes[4 * i + 2], bytes[4 * i + 3]]));
+    let size =
+        |i: usize| i64::from(u32::from_be_bytes([bytes[4 * i], bytes[4 * i + 1], bytes[4 * i + 2], bytes[4 * i + 3]]));
     let sizes = (1..=rank).map(size).collect();
     Ok((sizes, bytes.split_off(4 + 4 * rank)))
 }
@@ -90,7 +91,12 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
             optimizer.step()?;
             total += loss.item().map(Number::to_f64)?;
         }
-        print!("\repoch {}/{epochs}  loss {:.4}  {:5.1} s", epoch + 1, total / (n as f64 / batch as f64), start.elapsed().as_secs_f64());
+        print!(
+            "\repoch {}/{epochs}  loss {:.4}  {:5.1} s",
+            epoch + 1,
+            total / (n as f64 / batch as f64),
+            start.elapsed().as_secs_f64()
+        );
         std::io::stdout().flush()?;
     }
     println!("\ntest accuracy: {:.2} %", 100.0 * accuracy(&net, &test.0, &test.1)?);

@@ -281,7 +281,7 @@ fn lerp(input: &Tensor, end: &Tensor, weight: Value<'_>, dest: Dest<'_>) -> Resu
         ));
     }
     if let Value::Tensor(w) = weight {
-        if w.dtype() != input.dtype() && !(w.dim() == 0) {
+        if w.dtype() != input.dtype() && (w.dim() != 0) {
             return Err(err!(
                 Runtime,
                 "expected dtype {} for `weight` but got dtype {}",

@@ -223,7 +223,7 @@ static mut NAMED: Vec<(&'static str, *mut PyTypeObject)> = Vec::new();
 
 /// The structure sequence type `return_types.NAME`.
 unsafe fn named_tuple(name: &'static str, fields: &[&'static str]) -> *mut PyTypeObject {
-    let list = &mut *(&raw mut NAMED);
+    let list = &mut NAMED;
     if let Some((_, ty)) = list.iter().find(|(n, _)| *n == name) {
         return *ty;
     }
@@ -439,7 +439,7 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     let types = PyModule::new(py, "flambeau.return_types")?;
     // SAFETY: attached; nothing else touches the list.
     unsafe {
-        for (name, ty) in &*(&raw const NAMED) {
+        for (name, ty) in &NAMED {
             types.add(*name, Bound::from_borrowed_ptr(py, (*ty).cast()))?;
         }
     }

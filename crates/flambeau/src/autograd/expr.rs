@@ -143,6 +143,8 @@ impl Expr {
 
 macro_rules! methods {
     ($($name:ident($($arg:ident),*) $Row:ident;)*) => {
+        // One expansion for rows of one and of several arguments.
+        #[allow(clippy::cloned_ref_to_slice_refs)]
         impl Expr { $(
             #[doc = concat!("The table's `", stringify!($Row), "`.")]
             pub fn $name(&self $(, $arg: impl Into<Expr>)*) -> Expr { Self::apply(ScalarFn::$Row, &[self.clone() $(, $arg.into())*]) }

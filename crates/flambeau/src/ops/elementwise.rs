@@ -146,10 +146,7 @@ impl Promotion {
                 (None, b) => b,
             }
         }
-        let scalars = self.scalars;
-        let lower = match (scalars, self.numbers) {
-            (s, n) => combine(s, n),
-        };
+        let lower = combine(self.scalars, self.numbers);
         match (self.dims, lower) {
             (Some(a), Some(b))
                 if b.category() > a.category() && b.is_complex() && a.is_float() && self.numbers.is_none() =>

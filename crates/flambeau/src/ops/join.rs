@@ -235,7 +235,7 @@ pub fn meshgrid(tensors: &[Tensor], indexing: &str) -> Result<Vec<Tensor>> {
 /// `Runtime` for an odd or too long list.
 pub fn constant_pad_nd(t: &Tensor, pad: &[i64], value: Number) -> Result<Tensor> {
     let n = t.dim();
-    ensure!(pad.len() % 2 == 0, Runtime, "Length of pad must be even but instead it equals {}", pad.len());
+    ensure!(pad.len().is_multiple_of(2), Runtime, "Length of pad must be even but instead it equals {}", pad.len());
     ensure!(pad.len() / 2 <= n, Runtime, "Length of pad should be no more than twice the number of dimensions of the input. Pad length is {} while the input has {n} dimensions.", pad.len());
     let mut inner = t.clone();
     let mut sizes = t.sizes();

@@ -338,7 +338,7 @@ pub fn random_(t: &Tensor, from: Option<i64>, to: Option<i64>, generator: Option
                     dtype.title()
                 );
                 ensure!(
-                    to - 1 >= lowest && (to < 1 || (to - 1) as u64 <= largest),
+                    to > lowest && (to < 1 || (to - 1) as u64 <= largest),
                     Runtime,
                     "to - 1 is out of bounds for {}",
                     dtype.title()

@@ -62,7 +62,7 @@ pub fn window(kind: Window, n: i64, symmetric: bool, dtype: DType, place: Device
             Window::Exponential(center, tau) => (-(i - center.unwrap_or(last / 2.0)).abs() / tau).exp(),
             Window::Gaussian(std) => (-0.5 * ((i - last / 2.0) / std).powi(2)).exp(),
             Window::GeneralCosine(a) => {
-                let sign = |k: usize| if k % 2 == 0 { 1.0 } else { -1.0 };
+                let sign = |k: usize| if k.is_multiple_of(2) { 1.0 } else { -1.0 };
                 let term = |(k, a): (usize, &f64)| sign(k) * a * (2.0 * PI * k as f64 * i / last).cos();
                 a.iter().enumerate().map(term).sum()
             }
