@@ -31,6 +31,18 @@ impl Isa for Avx512 {
     const WIDTH: usize = 64;
 }
 
+/// Asks for the cache line at an address, which need not be valid.
+#[inline(always)]
+pub(crate) fn prefetch(p: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint; the instruction cannot fault.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(p as *const i8)
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = p;
+}
+
 /// Code to run at the machine's level. `run` should be `#[inline(always)]`.
 pub trait Kernel {
     type Out;

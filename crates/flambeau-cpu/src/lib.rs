@@ -23,7 +23,9 @@ pub mod pooling;
 pub mod reduce;
 pub mod rows;
 pub mod scan;
+pub mod scatter;
 pub mod search;
+pub mod select;
 pub mod sort;
 #[cfg(test)]
 mod testing;
@@ -148,10 +150,10 @@ impl Backend for Cpu {
         reduce::reduce(how: Reduction, program: &Program, x: &[Operand], dims: u64, out: &[Operand]) -> Result<()>;
         scan::scan(how: Scan, x: &Operand, dim: usize, out: &[Operand]) -> Result<()>;
         indexed::index_read(x: &Operand, index: &[Index], out: &Operand) -> Result<()>;
-        indexed::index_write(x: &Operand, index: &[Index], values: &Operand, how: Write) -> Result<()>;
-        indexed::count_nonzero(x: &Operand) -> Result<i64>;
-        indexed::nonzero(x: &Operand, out: &Operand) -> Result<()>;
-        indexed::masked_select(x: &Operand, mask: &Operand, out: &Operand) -> Result<()>;
+        scatter::index_write(x: &Operand, index: &[Index], values: &Operand, how: Write) -> Result<()>;
+        select::count_nonzero(x: &Operand) -> Result<i64>;
+        select::nonzero(x: &Operand, out: &Operand) -> Result<()>;
+        select::masked_select(x: &Operand, mask: &Operand, out: &Operand) -> Result<()>;
         sort::sort(x: &Operand, dim: usize, descending: bool, values: &Operand, indices: &Operand) -> Result<()>;
         sort::topk(x: &Operand, dim: usize, largest: bool, values: &Operand, indices: &Operand) -> Result<()>;
         gemm::matmul(a: &Operand, b: &Operand, out: &Operand, epilogue: Epilogue) -> Result<()>;

@@ -2,7 +2,7 @@
 //! sizes alone, so threads, strides and fusion do not change a bit.
 
 use crate::convert;
-use crate::isa::{dispatch, Isa, Kernel};
+use crate::isa::{dispatch, prefetch, Isa, Kernel};
 use crate::pool;
 use crate::tile::{Evaluator, Prepared, Space, TILE};
 use flambeau_core::*;
@@ -22,6 +22,14 @@ trait Fold<T: Copy>: Copy + Sync {
     fn push(self, s: Self::State, x: T, i: usize) -> Self::State;
     /// Joins two neighbours, the earlier first.
     fn join(self, a: Self::State, b: Self::State) -> Self::State;
+    /// The state of contiguous elements whose first is at logical position `at`, where that is found in a better way than
+    /// lane by lane.
+    #[inline(always)]
+    fn whole(self, _x: &[T], _at: usize) -> Option<Self::State> {
+        None
+    }
+    /// Whether [`Fold::whole`] finds it.
+    const WHOLE: bool = false;
 }
 
 macro_rules! simple_fold {
@@ -80,6 +88,33 @@ macro_rules! real_folds {
                     } else {
                         s
                     }
+                }
+                const WHOLE: bool = true;
+                // The extreme first, then where it is: two vectorised passes over what the cache holds.
+                #[inline(always)]
+                fn whole(self, x: &[$T], at: usize) -> Option<($T, usize)> {
+                    let start = if self.largest { $lowest } else { $highest };
+                    let (mut best, mut nans) = ([start; LANES], [0u8; LANES]);
+                    let mut take = |j: usize, x: $T| {
+                        let better = if self.largest { x > best[j] } else { x < best[j] };
+                        best[j] = if better { x } else { best[j] };
+                        nans[j] |= $nan(x) as u8;
+                    };
+                    let mut rows = x.chunks_exact(LANES);
+                    for row in &mut rows {
+                        (0..LANES).for_each(|j| take(j, row[j]));
+                    }
+                    rows.remainder().iter().enumerate().for_each(|(j, &x)| take(j, x));
+                    let nan = nans.iter().any(|&n| n != 0);
+                    let mut top = best[0];
+                    for &b in &best[1..] {
+                        top = if self.beats(b, top) { b } else { top };
+                    }
+                    // Blocks without the value are passed over at once.
+                    let is = |x: $T| if nan { $nan(x) } else { x == top };
+                    let block = x.chunks(LANES).position(|b| b.iter().fold(false, |found, &x| found | is(x)))?;
+                    let i = block * LANES + x[block * LANES..].iter().position(|&x| is(x))?;
+                    Some((x[i], at + i))
                 }
                 #[inline(always)]
                 fn join(self, a: ($T, usize), b: ($T, usize)) -> ($T, usize) {
@@ -285,17 +320,22 @@ fn run<T: Copy + Send + Sync, F: Fold<T>>(
         });
         return;
     }
-    // Columns side by side: a band of columns for each (outer, band), rows in blocks joined pairwise.
-    let bands = shape.columns.div_ceil(TILE);
-    let row_pieces = if shape.outer * bands >= 16 { 1 } else { r.div_ceil(ROW_BLOCK * 16).max(1) };
-    let piece_rows = if row_pieces == 1 { usize::MAX } else { ROW_BLOCK * 16 };
+    // Columns side by side: a band of columns for each (outer, band), rows in blocks joined pairwise. Pieces of rows are a
+    // power of two of blocks, so that neither they nor the bands' width show in the results.
+    const PIECE_ROWS: usize = ROW_BLOCK * 4;
+    const BAND: usize = 2048;
+    let direct = Evaluator::new(p, space).span(value, 0, 1).is_some();
+    let width = if direct { BAND } else { TILE };
+    let bands = shape.columns.div_ceil(width);
+    let row_pieces = if shape.outer * bands >= 64 { 1 } else { r.div_ceil(PIECE_ROWS).max(1) };
+    let piece_rows = if row_pieces == 1 { usize::MAX } else { PIECE_ROWS };
     let states: Slots<Vec<F::State>> = Slots::new(shape.outer * bands * row_pieces, Vec::new());
     let unit = |u: usize| {
         let (ob, piece) = (u / row_pieces, u % row_pieces);
         let (o, band) = (ob / bands, ob % bands);
         let f = fold(o);
-        let c0 = band * TILE;
-        let w = TILE.min(shape.columns - c0);
+        let c0 = band * width;
+        let w = width.min(shape.columns - c0);
         let mut e = Evaluator::new(p, space);
         let (lo, hi) =
             (piece.saturating_mul(piece_rows).min(r), piece.saturating_add(1).saturating_mul(piece_rows).min(r));
@@ -304,11 +344,30 @@ fn run<T: Copy + Send + Sync, F: Fold<T>>(
         while at < hi {
             let end = (at + ROW_BLOCK).min(hi);
             let mut acc = vec![f.start(); w];
-            for i in at..end {
-                e.tile((o * r + i) * shape.columns + c0, w, None);
-                // SAFETY: as said at the top.
-                let x = unsafe { std::slice::from_raw_parts(e.value(value) as *const T, w) };
-                dispatch(Columns { f, x, i, acc: &mut acc });
+            let mut i = at;
+            while i < end {
+                let start = |i: usize| (o * r + i) * shape.columns + c0;
+                // SAFETY (here and below): a span has `w` numbers of the value's class, which is `T`.
+                let row = |e: &Evaluator, i| e.span(value, start(i), w).map(|p| unsafe { std::slice::from_raw_parts(p as *const T, w) });
+                if i + 4 <= end {
+                    if let (Some(a), Some(b), Some(c), Some(d)) = (row(&e, i), row(&e, i + 1), row(&e, i + 2), row(&e, i + 3)) {
+                        dispatch(FourRows { f, x: [a, b, c, d], i, acc: &mut acc });
+                        i += 4;
+                        continue;
+                    }
+                }
+                if let Some(x) = row(&e, i) {
+                    dispatch(Columns { f, x, i, acc: &mut acc });
+                } else {
+                    for c in (0..w).step_by(TILE) {
+                        let w = TILE.min(w - c);
+                        e.tile(start(i) + c, w, None);
+                        // SAFETY: as said at the top.
+                        let x = unsafe { std::slice::from_raw_parts(e.value(value) as *const T, w) };
+                        dispatch(Columns { f, x, i, acc: &mut acc[c..c + w] });
+                    }
+                }
+                i += 1;
             }
             tree.push(acc, &|a, b| f.join(a, b));
             at = end;
@@ -327,7 +386,7 @@ fn run<T: Copy + Send + Sync, F: Fold<T>>(
     for ob in 0..shape.outer * bands {
         let (o, band) = (ob / bands, ob % bands);
         let f = fold(o);
-        // Pieces are 16 blocks, a power of two: joining them pairwise continues the same tree.
+        // Joining pieces pairwise continues the same tree.
         let mut tree = Tree2::new();
         for _ in 0..row_pieces {
             if let Some(s) = values.next() {
@@ -336,7 +395,7 @@ fn run<T: Copy + Send + Sync, F: Fold<T>>(
         }
         if let Some(state) = tree.finish(&|a, b| f.join(a, b)) {
             for (k, s) in state.into_iter().enumerate() {
-                emit(o * shape.columns + band * TILE + k, s);
+                emit(o * shape.columns + band * width + k, s);
             }
         }
     }
@@ -355,6 +414,27 @@ impl<T: Copy, F: Fold<T>> Kernel for Columns<'_, T, F> {
     fn run<I: Isa>(self) {
         for (s, &x) in self.acc.iter_mut().zip(self.x) {
             *s = self.f.push(*s, x, self.i);
+        }
+    }
+}
+
+/// Four rows taken in, one after another in each column.
+struct FourRows<'l, T: Copy, F: Fold<T>> {
+    f: F,
+    x: [&'l [T]; 4],
+    i: usize,
+    acc: &'l mut [F::State],
+}
+impl<T: Copy, F: Fold<T>> Kernel for FourRows<'_, T, F> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let FourRows { f, x, i, acc } = self;
+        let n = acc.len();
+        let [a, b, c, d] = x.map(|x| &x[..n]);
+        for j in 0..n {
+            let s = f.push(f.push(acc[j], a[j], i), b[j], i + 1);
+            acc[j] = f.push(f.push(s, c[j], i + 2), d[j], i + 3);
         }
     }
 }
@@ -399,9 +479,41 @@ fn short<T: Copy, F: Fold<T>>(f: F, x: &[T]) -> F::State {
     if x.len() <= 8 {
         return x.iter().enumerate().fold(f.start(), |s, (i, &x)| f.push(s, x, i));
     }
-    let mut lanes = [f.start(); LANES];
-    dispatch(Lanes { f, x, at: 0, lanes: &mut lanes });
-    join_lanes(f, lanes)
+    dispatch(Block { f, x, at: 0 })
+}
+
+/// The state of at most a block of contiguous values, by the same tree as tile by tile.
+struct Block<'l, T: Copy, F: Fold<T>> {
+    f: F,
+    x: &'l [T],
+    at: usize,
+}
+impl<T: Copy, F: Fold<T>> Kernel for Block<'_, T, F> {
+    type Out = F::State;
+    #[inline(always)]
+    fn run<I: Isa>(self) -> F::State {
+        let Block { f, x, at } = self;
+        if F::WHOLE {
+            return f.whole(x, at).unwrap_or(f.start());
+        }
+        let mut lanes = [f.start(); LANES];
+        let mut i = at;
+        let mut rows = x.chunks_exact(LANES);
+        for row in &mut rows {
+            // The processor fetches ahead within a page of 4 KiB only.
+            for line in (0..LANES * std::mem::size_of::<T>()).step_by(64) {
+                prefetch((row.as_ptr() as *const u8).wrapping_add(2048 + line));
+            }
+            for j in 0..LANES {
+                lanes[j] = f.push(lanes[j], row[j], i + j);
+            }
+            i += LANES;
+        }
+        for (j, &x) in rows.remainder().iter().enumerate() {
+            lanes[j] = f.push(lanes[j], x, i + j);
+        }
+        join_lanes(f, lanes)
+    }
 }
 
 /// Elements `lo..hi` of the row that starts at `base`; `lo` is a multiple of a block.
@@ -410,16 +522,28 @@ fn row<T: Copy, F: Fold<T>>(e: &mut Evaluator, f: F, value: u16, base: usize, lo
     let mut at = lo;
     while at < hi {
         let end = (at + BLOCK).min(hi);
+        if let Some(p) = e.span(value, base + at, end - at) {
+            // SAFETY: `span` leads to that many numbers of the value's class, which is `T`.
+            let x = unsafe { std::slice::from_raw_parts(p as *const T, end - at) };
+            tree.push(dispatch(Block { f, x, at }), |a, b| f.join(a, b));
+            at = end;
+            continue;
+        }
         let mut lanes = [f.start(); LANES];
+        let mut whole = f.start();
         while at < end {
             let n = (end - at).min(TILE);
             e.tile(base + at, n, None);
             // SAFETY: the tile's value has `n` numbers of class `T`, valid until the next tile.
             let x = unsafe { std::slice::from_raw_parts(e.value(value) as *const T, n) };
-            dispatch(Lanes { f, x, at, lanes: &mut lanes });
+            if F::WHOLE {
+                whole = f.join(whole, dispatch(Block { f, x, at }));
+            } else {
+                dispatch(Lanes { f, x, at, lanes: &mut lanes });
+            }
             at += n;
         }
-        tree.push(join_lanes(f, lanes), |a, b| f.join(a, b));
+        tree.push(if F::WHOLE { whole } else { join_lanes(f, lanes) }, |a, b| f.join(a, b));
     }
     tree.finish(|a, b| f.join(a, b)).unwrap_or(f.start())
 }

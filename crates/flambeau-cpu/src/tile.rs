@@ -58,6 +58,44 @@ impl Space {
     pub fn inner_stride(&self, k: usize) -> isize {
         self.strides[k][self.sizes.len() - 1]
     }
+    /// Calls `f(offsets of the row's start, first, end)` for the stretches of innermost rows that make up elements
+    /// `lo..hi`, walking the outer dimensions like an odometer.
+    #[inline(always)]
+    pub fn rows(&self, lo: usize, hi: usize, mut f: impl FnMut(&[isize], usize, usize)) {
+        if lo >= hi {
+            return;
+        }
+        let inner = self.inner();
+        let outer = self.sizes.len() - 1;
+        let mut at: SmallVec<[isize; 8]> = SmallVec::from_elem(0, self.strides.len());
+        let mut coordinates: SmallVec<[usize; 6]> = SmallVec::from_elem(0, outer);
+        let (mut rest, mut column) = (lo / inner, lo % inner);
+        for d in (0..outer).rev() {
+            coordinates[d] = rest % self.sizes[d];
+            rest /= self.sizes[d];
+            at.iter_mut().zip(&self.strides).for_each(|(o, s)| *o += coordinates[d] as isize * s[d]);
+        }
+        let mut left = hi - lo;
+        loop {
+            let w = (inner - column).min(left);
+            f(&at, column, column + w);
+            left -= w;
+            if left == 0 {
+                return;
+            }
+            column = 0;
+            for d in (0..outer).rev() {
+                coordinates[d] += 1;
+                if coordinates[d] < self.sizes[d] {
+                    at.iter_mut().zip(&self.strides).for_each(|(o, s)| *o += s[d]);
+                    break;
+                }
+                coordinates[d] = 0;
+                let back = self.sizes[d] as isize - 1;
+                at.iter_mut().zip(&self.strides).for_each(|(o, s)| *o -= back * s[d]);
+            }
+        }
+    }
     /// Element offset of operand `k` at a linear index.
     pub fn offset(&self, k: usize, mut i: usize) -> isize {
         let mut at = 0;
@@ -121,6 +159,8 @@ pub struct Evaluator<'a, 'p> {
     at: SmallVec<[*const u8; 16]>,
     /// Values that never change: numbers, and operands that are the same everywhere.
     fixed: SmallVec<[bool; 8]>,
+    /// The operand that the first result simply is, if it is one of its own class with unit stride.
+    plain: Option<usize>,
 }
 
 impl<'a, 'p> Evaluator<'a, 'p> {
@@ -158,7 +198,14 @@ impl<'a, 'p> Evaluator<'a, 'p> {
                 }
             }
         }
-        Evaluator { p, space, scratch, base, at, fixed }
+        let result = p.program.results.first().map_or(usize::MAX, |&v| v as usize);
+        let operands = |end: usize| p.program.inputs[..end].iter().filter(|i| matches!(i, Input::Operand(_))).count();
+        let plain = match p.program.inputs.get(result) {
+            Some(Input::Operand(class)) => Some(operands(result))
+                .filter(|&k| p.x[k].dtype == class.dtype() && space.inner_stride(k) == 1),
+            _ => None,
+        };
+        Evaluator { p, space, scratch, base, at, fixed, plain }
     }
 
     /// Evaluates elements `start .. start + n` of the space (n ≤ TILE). `target`, if given, is memory in which value
@@ -231,6 +278,21 @@ impl<'a, 'p> Evaluator<'a, 'p> {
             }
             self.at[v] = slot;
         }
+    }
+    /// Elements `start .. start + n` of value `v`, at any length, where they lie as numbers of the value's class in an
+    /// operand's memory: the value is an operand of its own class, contiguous there.
+    #[inline]
+    pub fn span(&self, v: u16, start: usize, n: usize) -> Option<*const u8> {
+        let k = self.plain?;
+        debug_assert_eq!(v, self.p.program.results[0]);
+        let inner = self.space.inner();
+        let column = start % inner;
+        if column + n > inner {
+            return None;
+        }
+        let operand = &self.p.x[k];
+        let at = self.space.offset(k, start - column) + column as isize;
+        Some(operand.ptr.wrapping_offset(at * operand.dtype.size() as isize))
     }
     /// Where value `v` of the last tile is.
     pub fn value(&self, v: u16) -> *const u8 {

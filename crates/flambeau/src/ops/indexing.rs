@@ -717,7 +717,10 @@ pub fn masked_select(x: &Tensor, mask: &Tensor) -> Result<Tensor> {
     ensure!(mask.dtype() == DType::Bool, Runtime, "masked_select: expected BoolTensor for mask");
     let sizes = broadcast_shapes(&x.sizes(), &mask.sizes())?;
     let (x, mask) = (view::expand(x, &sizes)?, view::expand(mask, &sizes)?);
-    index(&x, &[Some(mask)])
+    match super::mask::select(&x, &mask, "masked_select")? {
+        Some(y) => Ok(y),
+        None => index(&x, &[Some(mask)]),
+    }
 }
 /// Values of `source`, in order, where the mask holds.
 ///
@@ -809,6 +812,11 @@ fn prepare(x: &Tensor, index: &[Option<Tensor>]) -> Result<(Places, SmallVec<[Te
 /// # Errors
 /// `Index` for shapes that do not fit and positions out of range.
 pub fn index(x: &Tensor, index: &[Option<Tensor>]) -> Result<Tensor> {
+    if let [Some(mask)] = index {
+        if let Some(y) = super::mask::select(x, mask, "index")? {
+            return Ok(y);
+        }
+    }
     let (places, list) = prepare(x, index)?;
     if list.is_empty() {
         // A 0-dim mask adds a dimension of one or none.

@@ -12,6 +12,7 @@ pub mod indexing;
 pub mod join;
 pub mod linalg;
 pub mod loss;
+mod mask;
 pub mod normalization;
 pub mod optimizer;
 pub mod pooling;

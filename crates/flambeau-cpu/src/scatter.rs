@@ -1,0 +1,336 @@
+//! Writing at computed positions. Writes to one place happen in index order: threads own disjoint destinations (ranges of
+//! a dimension that the index leaves alone, or of positions), never ranges of the index.
+
+use crate::element::{unravel, with_element, Element, Number, Ptr};
+use crate::indexed::{by_size, check, copy_run, element_space, leading, Failure, Inner, Positions, GRAIN};
+use crate::isa::{dispatch, prefetch, Isa, Kernel};
+use crate::pool;
+use flambeau_core::{bail, contiguous_strides, DType, Index, Operand, Result, SmallVec, Write};
+
+/// What one write does to the value that is there.
+trait Combine: Copy + Sync {
+    fn combine<E: Element>(self, old: E, new: E) -> E
+    where
+        E::Acc: Order;
+}
+/// Numbers with a maximum; NaN wins. Complex numbers have none and keep the old value.
+trait Order: Number {
+    fn max(self, other: Self) -> Self;
+    fn min(self, other: Self) -> Self;
+}
+macro_rules! order {
+    ($($T:ty)*) => { $(
+        impl Order for $T {
+            #[inline(always)]
+            fn max(self, o: Self) -> Self { #[allow(clippy::eq_op)] if o > self || o != o { o } else { self } }
+            #[inline(always)]
+            fn min(self, o: Self) -> Self { #[allow(clippy::eq_op)] if o < self || o != o { o } else { self } }
+        }
+    )* };
+}
+order! { f32 f64 i64 }
+macro_rules! unordered {
+    ($($T:ty)*) => { $(
+        impl Order for $T {
+            fn max(self, _: Self) -> Self { self }
+            fn min(self, _: Self) -> Self { self }
+        }
+    )* };
+}
+unordered! { flambeau_core::Complex32 flambeau_core::Complex64 }
+
+#[derive(Clone, Copy)]
+struct AddTo;
+#[derive(Clone, Copy)]
+struct MulTo;
+/// Largest or smallest; the flag says whether unsigned 64-bit values must be compared as such.
+#[derive(Clone, Copy)]
+struct MaxOf(bool);
+#[derive(Clone, Copy)]
+struct MinOf(bool);
+impl Combine for AddTo {
+    #[inline(always)]
+    fn combine<E: Element>(self, old: E, new: E) -> E
+    where
+        E::Acc: Order,
+    {
+        E::store(old.load().add(new.load()))
+    }
+}
+impl Combine for MulTo {
+    #[inline(always)]
+    fn combine<E: Element>(self, old: E, new: E) -> E
+    where
+        E::Acc: Order,
+    {
+        E::store(old.load().mul(new.load()))
+    }
+}
+/// Flips the sign bit of u64 values held as i64, so that their order is that of the unsigned numbers.
+#[inline(always)]
+fn choose<E: Element>(old: E, new: E, unsigned: bool, greater: bool) -> E
+where
+    E::Acc: Order,
+{
+    let (a, b) = (old.load(), new.load());
+    if unsigned {
+        // SAFETY: `unsigned` is set for u64 alone, whose computing type is i64.
+        let (x, y) =
+            unsafe { (std::mem::transmute_copy::<E::Acc, u64>(&a), std::mem::transmute_copy::<E::Acc, u64>(&b)) };
+        return if (y > x) == greater { new } else { old };
+    }
+    E::store(if greater { a.max(b) } else { a.min(b) })
+}
+impl Combine for MaxOf {
+    #[inline(always)]
+    fn combine<E: Element>(self, old: E, new: E) -> E
+    where
+        E::Acc: Order,
+    {
+        choose(old, new, self.0, true)
+    }
+}
+impl Combine for MinOf {
+    #[inline(always)]
+    fn combine<E: Element>(self, old: E, new: E) -> E
+    where
+        E::Acc: Order,
+    {
+        choose(old, new, self.0, false)
+    }
+}
+
+struct CombineRun<E, C> {
+    to: *mut E,
+    st: isize,
+    from: *const E,
+    sf: isize,
+    n: usize,
+    how: C,
+}
+impl<E: Element, C: Combine> Kernel for CombineRun<E, C>
+where
+    E::Acc: Order,
+{
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        // SAFETY: `write_with` has checked the positions.
+        unsafe {
+            if self.st == 1 && self.sf == 1 {
+                let to = std::slice::from_raw_parts_mut(self.to, self.n);
+                for (t, f) in to.iter_mut().zip(std::slice::from_raw_parts(self.from, self.n)) {
+                    *t = self.how.combine(*t, *f);
+                }
+            } else {
+                for i in 0..self.n as isize {
+                    let t = self.to.offset(i * self.st);
+                    *t = self.how.combine(*t, *self.from.offset(i * self.sf));
+                }
+            }
+        }
+    }
+}
+
+/// The dimension to split among threads: the longest of those in which different coordinates write to different places.
+/// There is none unless the destinations, as a layout over those dimensions and the indexed ones, are all distinct.
+fn owned(x: &Operand, index: &[Index], sizes: &[i64]) -> Option<usize> {
+    let dims: SmallVec<[usize; 6]> = (0..sizes.len()).filter(|&d| x.strides[d] != 0 && sizes[d] > 1).collect();
+    let n: SmallVec<[i64; 8]> = dims.iter().map(|&d| sizes[d]).chain(index.iter().map(|i| i.size)).collect();
+    let s: SmallVec<[i64; 8]> = dims.iter().map(|&d| x.strides[d]).chain(index.iter().map(|i| i.stride)).collect();
+    if flambeau_core::may_overlap_itself(&n, &s) {
+        return None;
+    }
+    // An outer dimension is split rather than an inner one of the same size.
+    dims.iter().copied().rev().max_by_key(|&d| sizes[d])
+}
+
+/// Rows ahead that are fetched into the cache while one is written.
+const AHEAD: isize = 8;
+
+/// Writes single elements, each with a position of its own.
+///
+/// # Safety
+/// The operands describe their memory.
+unsafe fn write_elements<T: Copy>(
+    x: &Operand,
+    index: &[Index],
+    values: &Operand,
+    put: impl Fn(*mut T, T) + Sync,
+) -> Result<()> {
+    let positions = Positions { index, failure: Failure::new() };
+    let (to, from) = (Ptr(x.ptr as *mut T), Ptr(values.ptr as *mut T));
+    let total = values.numel() as usize;
+    let logical = contiguous_strides(values.sizes);
+    // Coordinates lo..hi of dimension `c`, everything else whole and in order.
+    let part = |c: usize, lo: usize, hi: usize| {
+        let mut sizes: SmallVec<[i64; 6]> = values.sizes.into();
+        let mut start: SmallVec<[isize; 6]> = SmallVec::from_elem(0, 3 + index.len());
+        if !sizes.is_empty() {
+            sizes[c] = (hi - lo) as i64;
+            let strides = [values.strides[c], x.strides[c], logical[c]]
+                .into_iter()
+                .chain(index.iter().map(|i| i.values.strides[c]));
+            start.iter_mut().zip(strides).for_each(|(o, s)| *o = lo as isize * s as isize);
+        }
+        let space = element_space(&sizes, values.strides, x.strides, &logical, index);
+        let rows = sizes.iter().product::<i64>() as usize;
+        let streams = index.first().map(|i| (i.values.ptr, 3, i.values.dtype.size()));
+        let ahead = streams.into_iter().chain([(values.ptr, 0, std::mem::size_of::<T>())]);
+        let mut at: SmallVec<[isize; 6]> = start.clone();
+        space.rows(0, rows, |offsets, j0, j1| {
+            at.iter_mut().zip(&start).zip(offsets).for_each(|((a, s), o)| *a = s + o);
+            // Parts of rows are no stream that the processor would see: fetch what comes next.
+            for (ptr, k, size) in ahead.clone() {
+                let next = (at[k] + AHEAD * space.strides[k][space.sizes.len().saturating_sub(2)]) * size as isize;
+                for line in (j0 * size..j1 * size).step_by(64).take(8) {
+                    prefetch(ptr.wrapping_offset(next).wrapping_add(line));
+                }
+            }
+            // SAFETY: positions are checked against the sizes of what is indexed; parts write to different places.
+            unsafe { positions.each(&space, &at, j0, j1, |v, p| put(to.at(p), *from.at(v))) };
+        });
+    };
+    let split = if total > 2 * GRAIN { owned(x, index, values.sizes) } else { None };
+    match split {
+        Some(c) => {
+            let n = values.sizes[c] as usize;
+            // Whole cache lines of neighbours.
+            let least = if x.strides[c].abs() == 1 { 64 / std::mem::size_of::<T>() } else { 1 };
+            // How many parts there are changes no result: what meets at a place is in one of them, in order.
+            pool::chunks(n, n.div_ceil(pool::num_threads()).max(least), |lo, hi| part(c, lo, hi));
+        }
+        None => part(0, 0, values.sizes.first().map_or(1, |&n| n as usize)),
+    }
+    positions.failure.result()
+}
+
+/// Places found to be in a thread's range at once.
+const FOUND: usize = 1024;
+
+/// Writes in index order with `run(to, step, from, step, n)`.
+unsafe fn write_with<T: Copy>(
+    x: &Operand,
+    index: &[Index],
+    values: &Operand,
+    put: impl Fn(*mut T, T) + Sync,
+    run: impl Fn(*mut T, isize, *const T, isize, usize) + Sync,
+) -> Result<()> {
+    let d = leading(index);
+    let outer: usize = values.sizes[..d].iter().product::<i64>() as usize;
+    let inner = Inner::new(&values.sizes[d..], &x.strides[d..], &values.strides[d..]);
+    let n = inner.numel();
+    let owned = owned(x, index, values.sizes);
+    if n == 1 && (owned.is_some() || outer <= 2 * GRAIN) {
+        return write_elements(x, index, values, put);
+    }
+    let positions = Positions { index, failure: Failure::new() };
+    let (to, from) = (Ptr(x.ptr as *mut T), Ptr(values.ptr as *mut T));
+    // Where each index writes, once for all threads.
+    let mut places = vec![isize::MIN; outer];
+    let at = Ptr(places.as_mut_ptr());
+    let s = &values.sizes[..d];
+    let find = |lo: usize, hi: usize| {
+        for i in lo..hi {
+            // SAFETY: `index_write`'s contract; tasks fill disjoint places.
+            unsafe {
+                if let Some(p) = positions.total(i, d, i) {
+                    *at.get().add(i) = p + unravel(i, s, &x.strides[..d]);
+                }
+            }
+        }
+    };
+    if outer <= GRAIN {
+        find(0, outer);
+    } else {
+        pool::chunks(outer, GRAIN, find);
+    }
+    let write = |i: usize, lo: usize, hi: usize| {
+        // SAFETY: places are in range, or marked.
+        unsafe {
+            let place = places[i];
+            if place == isize::MIN {
+                return;
+            }
+            let (p, q) = (to.at(place), from.at(unravel(i, s, &values.strides[..d])) as *const T);
+            inner.runs(lo, hi, |w, a, sa, b, sb| run(p.offset(a), sa, q.offset(b), sb, w));
+        }
+    };
+    let apart = !flambeau_core::may_overlap_itself(&inner.sizes, &inner.a);
+    // Threads own columns of the inner block, a cache line of them at least.
+    const COLUMNS: usize = 16;
+    if outer * n <= 2 * GRAIN || !apart {
+        (0..outer).for_each(|i| write(i, 0, n));
+    } else if n >= 2 * COLUMNS && owned.is_some() {
+        pool::chunks(n, n.div_ceil(8).max(COLUMNS), |lo, hi| (0..outer).for_each(|i| write(i, lo, hi)));
+    } else if n == 1 || owned.is_some() {
+        // Threads own ranges of places; each walks the whole index, which is small beside scattered writes. How many
+        // ranges there are changes no result: what meets at a place stays in order.
+        let live = || places.iter().copied().filter(|&p| p != isize::MIN);
+        if let (Some(min), Some(max)) = (live().min(), live().max()) {
+            let ranges = pool::num_threads().min(16);
+            let width = (max - min) as usize / ranges + 1;
+            pool::parallel(ranges, |r| {
+                let lo = min.wrapping_add((r * width) as isize);
+                let mut found = [0u32; FOUND];
+                for (b, block) in places.chunks(FOUND).enumerate() {
+                    let mut k = 0;
+                    for (j, p) in block.iter().enumerate() {
+                        found[k & (FOUND - 1)] = j as u32;
+                        k += ((p.wrapping_sub(lo) as usize) < width) as usize;
+                    }
+                    for &j in &found[..k] {
+                        write(b * FOUND + j as usize, 0, n);
+                    }
+                }
+            });
+        }
+    } else {
+        (0..outer).for_each(|i| write(i, 0, n));
+    }
+    positions.failure.result()
+}
+
+/// See [`flambeau_core::Backend::index_write`].
+pub fn index_write(x: &Operand, index: &[Index], values: &Operand, how: Write) -> Result<()> {
+    check("index_put_", x, index, values)?;
+    if values.numel() == 0 {
+        return Ok(());
+    }
+    if matches!(how, Write::Max | Write::Min) && x.dtype.is_complex() {
+        bail!(Runtime, "scatter(): Expected reduce operations on real numbers, but got {}", x.dtype);
+    }
+    if how == Write::Set {
+        by_size!(x.dtype, T => {
+            // SAFETY: the operands describe their memory, and positions are checked before use.
+            unsafe { write_with::<T>(x, index, values, |to, v| *to = v, |to, st, from, sf, n| copy_run(from, sf, to, st, n)) }
+        })
+    } else {
+        with_element!(x.dtype, "index_put", E => {
+            macro_rules! with {
+                ($how:expr) => {
+                    // SAFETY: as above.
+                    unsafe {
+                        write_with::<E>(x, index, values, |to, v| *to = Combine::combine($how, *to, v), |to, st, from, sf, n| {
+                            if n < 8 {
+                                for i in 0..n as isize {
+                                    let t = to.offset(i * st);
+                                    *t = Combine::combine($how, *t, *from.offset(i * sf));
+                                }
+                            } else {
+                                dispatch(CombineRun { to, st, from, sf, n, how: $how })
+                            }
+                        })
+                    }
+                };
+            }
+            let unsigned = x.dtype == DType::U64;
+            match how {
+                Write::Mul => with!(MulTo),
+                Write::Max => with!(MaxOf(unsigned)),
+                Write::Min => with!(MinOf(unsigned)),
+                _ => with!(AddTo),
+            }
+        })
+    }
+}
