@@ -300,6 +300,36 @@ pub trait Backend: Send + Sync {
         gw: Option<&Operand>,
         gb: Option<&Operand>,
     ) -> Result<()>;
+    /// Normalises every channel of `x` (n, c, s) by its own mean and biased variance, which come out as `mean` and `var`
+    /// (c), float32 or float64; weight and bias (c) may have any float dtype. Either the last dimension of `x` and `out` is
+    /// adjacent, or the channels are, of one dense block.
+    fn batch_norm(
+        &self,
+        _x: &Operand,
+        _weight: Option<&Operand>,
+        _bias: Option<&Operand>,
+        _eps: f64,
+        _out: &Operand,
+        _mean: &Operand,
+        _var: &Operand,
+    ) -> Result<()> {
+        unsupported("batch_norm")
+    }
+    /// Gradients of [`Backend::batch_norm`] with respect to input, weight and bias, those that are asked for.
+    fn batch_norm_grad(
+        &self,
+        _g: &Operand,
+        _x: &Operand,
+        _mean: &Operand,
+        _var: &Operand,
+        _weight: Option<&Operand>,
+        _eps: f64,
+        _gx: Option<&Operand>,
+        _gw: Option<&Operand>,
+        _gb: Option<&Operand>,
+    ) -> Result<()> {
+        unsupported("batch_norm_grad")
+    }
     /// Loss of each row of `logits` (rows, classes) for int64 `target` (rows): `lse - logits[target]`, 0 where target is
     /// `ignore`; and the logarithm of the row's sum of exponentials.
     ///

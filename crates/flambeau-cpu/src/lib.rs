@@ -4,6 +4,7 @@
 
 pub mod alloc;
 pub mod attention;
+pub mod batch_norm;
 pub mod conv;
 mod conv_windows;
 pub mod convert;
@@ -172,6 +173,10 @@ impl Backend for Cpu {
         rows::layer_norm(x: &Operand, weight: Option<&Operand>, bias: Option<&Operand>, eps: f64, out: &Operand, mean: &Operand,
             rstd: &Operand) -> Result<()>;
         rows::layer_norm_grad(g: &Operand, x: &Operand, mean: &Operand, rstd: &Operand, weight: Option<&Operand>,
+            gx: Option<&Operand>, gw: Option<&Operand>, gb: Option<&Operand>) -> Result<()>;
+        batch_norm::batch_norm(x: &Operand, weight: Option<&Operand>, bias: Option<&Operand>, eps: f64, out: &Operand, mean: &Operand,
+            var: &Operand) -> Result<()>;
+        batch_norm::batch_norm_grad(g: &Operand, x: &Operand, mean: &Operand, var: &Operand, weight: Option<&Operand>, eps: f64,
             gx: Option<&Operand>, gw: Option<&Operand>, gb: Option<&Operand>) -> Result<()>;
         rows::cross_entropy(logits: &Operand, target: &Operand, ignore: i64, loss: &Operand, lse: &Operand) -> Result<()>;
         rows::cross_entropy_grad(g: &Operand, logits: &Operand, target: &Operand, lse: &Operand, ignore: i64, gx: &Operand) -> Result<()>;

@@ -348,9 +348,13 @@ fn run<T: Copy + Send + Sync, F: Fold<T>>(
             while i < end {
                 let start = |i: usize| (o * r + i) * shape.columns + c0;
                 // SAFETY (here and below): a span has `w` numbers of the value's class, which is `T`.
-                let row = |e: &Evaluator, i| e.span(value, start(i), w).map(|p| unsafe { std::slice::from_raw_parts(p as *const T, w) });
+                let row = |e: &Evaluator, i| {
+                    e.span(value, start(i), w).map(|p| unsafe { std::slice::from_raw_parts(p as *const T, w) })
+                };
                 if i + 4 <= end {
-                    if let (Some(a), Some(b), Some(c), Some(d)) = (row(&e, i), row(&e, i + 1), row(&e, i + 2), row(&e, i + 3)) {
+                    if let (Some(a), Some(b), Some(c), Some(d)) =
+                        (row(&e, i), row(&e, i + 1), row(&e, i + 2), row(&e, i + 3))
+                    {
                         dispatch(FourRows { f, x: [a, b, c, d], i, acc: &mut acc });
                         i += 4;
                         continue;

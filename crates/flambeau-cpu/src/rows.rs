@@ -196,10 +196,10 @@ fn same_shape(name: &str, a: &Operand, b: &Operand) -> Result<()> {
     Ok(())
 }
 
-unsafe fn slice<'a, S>(p: *const S, n: usize) -> &'a [S] {
+pub(crate) unsafe fn slice<'a, S>(p: *const S, n: usize) -> &'a [S] {
     std::slice::from_raw_parts(p, n)
 }
-unsafe fn slice_mut<'a, S>(p: *mut S, n: usize) -> &'a mut [S] {
+pub(crate) unsafe fn slice_mut<'a, S>(p: *mut S, n: usize) -> &'a mut [S] {
     std::slice::from_raw_parts_mut(p, n)
 }
 
@@ -320,7 +320,7 @@ pub fn softmax_grad(g: &Operand, y: &Operand, dim: usize, log: bool, gx: &Operan
 // ---- vectors of any float dtype ----------------------------------------------------------------------------------------
 
 /// One element as f64 (float dtypes of 16 bits and more).
-unsafe fn get(x: &Operand, i: usize) -> f64 {
+pub(crate) unsafe fn get(x: &Operand, i: usize) -> f64 {
     let stride = x.strides.last().copied().unwrap_or(1) as isize;
     let p = x.ptr.offset(i as isize * stride * x.dtype.size() as isize);
     match x.dtype {
@@ -331,7 +331,7 @@ unsafe fn get(x: &Operand, i: usize) -> f64 {
     }
 }
 /// Stores one element.
-unsafe fn put(x: &Operand, i: usize, v: f64) {
+pub(crate) unsafe fn put(x: &Operand, i: usize, v: f64) {
     let stride = x.strides.last().copied().unwrap_or(1) as isize;
     let p = x.ptr.offset(i as isize * stride * x.dtype.size() as isize);
     match x.dtype {
@@ -343,7 +343,7 @@ unsafe fn put(x: &Operand, i: usize, v: f64) {
 }
 
 /// Checks that a side operand is a 1-d float vector of `n`.
-fn vector(name: &str, what: &str, x: &Operand, n: usize) -> Result<()> {
+pub(crate) fn vector(name: &str, what: &str, x: &Operand, n: usize) -> Result<()> {
     ensure!(
         x.sizes.len() == 1 && x.sizes[0] as usize == n,
         Runtime,
@@ -356,7 +356,7 @@ fn vector(name: &str, what: &str, x: &Operand, n: usize) -> Result<()> {
     Ok(())
 }
 
-fn values<S: Float>(x: Option<&Operand>, n: usize) -> Option<Scratch<S>> {
+pub(crate) fn values<S: Float>(x: Option<&Operand>, n: usize) -> Option<Scratch<S>> {
     x.map(|x| {
         let mut v = Scratch::new(n);
         for (i, v) in v.slice().iter_mut().enumerate() {
@@ -521,7 +521,7 @@ impl<S: Float> Kernel for NormGradRow<'_, S> {
     }
 }
 
-struct AddTo<'a, S>(&'a mut [S], &'a [S]);
+pub(crate) struct AddTo<'a, S>(pub &'a mut [S], pub &'a [S]);
 impl<S: Float> Kernel for AddTo<'_, S> {
     type Out = ();
     #[inline(always)]
@@ -533,7 +533,7 @@ impl<S: Float> Kernel for AddTo<'_, S> {
 }
 
 /// Rows whose contributions to weight and bias are added one after another; such blocks are summed in a tree.
-const SUMMED: usize = 64;
+pub(crate) const SUMMED: usize = 64;
 
 /// See [`flambeau_core::Backend::layer_norm_grad`].
 #[allow(clippy::too_many_arguments)]

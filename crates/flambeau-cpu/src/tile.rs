@@ -201,8 +201,9 @@ impl<'a, 'p> Evaluator<'a, 'p> {
         let result = p.program.results.first().map_or(usize::MAX, |&v| v as usize);
         let operands = |end: usize| p.program.inputs[..end].iter().filter(|i| matches!(i, Input::Operand(_))).count();
         let plain = match p.program.inputs.get(result) {
-            Some(Input::Operand(class)) => Some(operands(result))
-                .filter(|&k| p.x[k].dtype == class.dtype() && space.inner_stride(k) == 1),
+            Some(Input::Operand(class)) => {
+                Some(operands(result)).filter(|&k| p.x[k].dtype == class.dtype() && space.inner_stride(k) == 1)
+            }
             _ => None,
         };
         Evaluator { p, space, scratch, base, at, fixed, plain }

@@ -2,6 +2,7 @@
 
 pub mod activation;
 pub mod attention;
+mod batch_norm;
 pub mod convolution;
 pub mod device;
 pub mod dropout;

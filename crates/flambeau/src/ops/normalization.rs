@@ -1,4 +1,6 @@
-//! Layer and batch normalisation.
+//! Layer and root-mean-square normalisation; batch normalisation has a file of its own.
+
+pub use crate::ops::batch_norm::batch_norm;
 
 use crate::apply::{apply, Dest};
 use crate::autograd::node::Vjp;
@@ -15,7 +17,7 @@ struct LayerNorm {
     weight: bool,
     bias: bool,
 }
-fn statistics_type(d: DType) -> DType {
+pub(super) fn statistics_type(d: DType) -> DType {
     if d == DType::F64 {
         DType::F64
     } else {
@@ -197,89 +199,6 @@ pub fn layer_norm(
     operands.extend(b.iter());
     let mut out = apply(LayerNorm { eps, weight: w.is_some(), bias: b.is_some() }, &operands, Dest::New)?;
     view::reshape(&out.swap_remove(0), &sizes)
-}
-
-/// Normalises each channel over batch and space (Ioffe & Szegedy 2015); in training with the batch's own statistics, which
-/// also move the running ones.
-///
-/// # Errors
-/// `Runtime` for sizes that differ from the channels, `Value` for a single value a channel in training.
-#[allow(clippy::too_many_arguments)]
-pub fn batch_norm(
-    x: &Tensor,
-    running_mean: Option<&Tensor>,
-    running_var: Option<&Tensor>,
-    weight: Option<&Tensor>,
-    bias: Option<&Tensor>,
-    training: bool,
-    momentum: f64,
-    eps: f64,
-) -> Result<Tensor> {
-    let sizes = x.sizes();
-    if x.numel() == 0 {
-        // Nothing to normalise; the parameters stay in the graph.
-        let mut y = view::clone(x)?;
-        if let (Some(w), true) = (weight, weight.is_some_and(|w| w.numel() > 0)) {
-            y = e::mul(&y, &view::select(w, 0, 0)?)?;
-        }
-        if let (Some(b), true) = (bias, bias.is_some_and(|b| b.numel() > 0)) {
-            y = e::add(&y, &view::select(b, 0, 0)?)?;
-        }
-        return Ok(y);
-    }
-    ensure!(sizes.len() >= 2, Runtime, "batch_norm: expected input with at least 2 dimensions, got {}", Shape(&sizes));
-    let c = sizes[1];
-    for (what, p) in [("running_mean", running_mean), ("running_var", running_var), ("weight", weight), ("bias", bias)]
-    {
-        if let Some(p) = p {
-            ensure!(p.numel() == c, Runtime, "{what} should contain {c} elements not {}", p.numel());
-        }
-    }
-    let n = x.numel() / c.max(1);
-    if training {
-        ensure!(
-            n > 1,
-            Value,
-            "Expected more than 1 value per channel when training, got input size torch.Size({})",
-            Shape(&sizes)
-        );
-    }
-    let mut shape: Dims = SmallVec::from_elem(1, sizes.len());
-    shape[1] = c;
-    let wide = |t: &Tensor| view::reshape(t, &shape);
-    let dims: Vec<i64> = (0..sizes.len() as i64).filter(|d| *d != 1).collect();
-    let (mean, var) = if training {
-        let (var, mean) = reduction::var_mean(x, &dims, 0.0, true)?;
-        let _off = crate::mode::no_grad();
-        let step = |running: Option<&Tensor>, now: &Tensor, factor: f64| -> Result<()> {
-            if let Some(r) = running {
-                let now = view::reshape(&e::mul(&now.detach(), factor * momentum)?, &[c])?;
-                let new = e::add(&e::mul(r, 1.0 - momentum)?, &now)?;
-                e::copy_(r, &new)?;
-            }
-            Ok(())
-        };
-        step(running_mean, &mean, 1.0)?;
-        step(running_var, &var, n as f64 / (n as f64 - 1.0))?;
-        (mean, var)
-    } else {
-        match (running_mean, running_var) {
-            (Some(m), Some(v)) => (wide(m)?, wide(v)?),
-            _ => bail!(Runtime, "Expected running_mean and running_var to be defined when training=False"),
-        }
-    };
-    let mut scale = e::rsqrt(&e::add(&var, eps)?)?;
-    if let Some(w) = weight {
-        scale = e::mul(&scale, &wide(w)?)?;
-    }
-    let centered = e::sub(x, &mean)?;
-    match bias {
-        Some(b) => {
-            e::map(ScalarFn::Addcmul, &[(&wide(b)?).into(), (&centered).into(), (&scale).into(), 1.0.into()], Dest::New)
-        }
-        None => e::mul(&centered, &scale),
-    }
-    .and_then(|y| e::to_dtype(&y, x.dtype()))
 }
 
 /// Divides by the root mean square over the last dimensions (Zhang & Sennrich 2019); half precisions are computed in float32.
