@@ -1,9 +1,8 @@
 """CPU kernels against their definitions, and the same bits at any number of threads."""
 
+import flambeau
 import numpy as np
 import pytest
-
-import flambeau
 
 rng = np.random.default_rng(7)
 
@@ -62,7 +61,7 @@ def test_batch_norm_and_its_gradients(shape, channels_last, threads):
         return y
 
     ours = bits(threads, lambda: run(fused))
-    for a, b in zip(ours, run(batch_norm_by_definition)):
+    for a, b in zip(ours, run(batch_norm_by_definition), strict=True):
         np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), 1e-8, 1e-8)
 
 
