@@ -10,6 +10,8 @@ pub enum DTypeRule {
     Promote,
     /// The promoted dtype; integers and bool become the default float dtype.
     Float,
+    /// As `Float`, but float16 and bfloat16 are refused.
+    Wide,
     /// Bool; operands are promoted together for the computation.
     Predicate,
     /// The promoted dtype, its real counterpart when complex.
@@ -77,6 +79,10 @@ macro_rules! define {
 crate::for_each_scalar_function!(define);
 
 impl ScalarFn {
+    /// Whether the row takes numbers of `dtype`.
+    pub fn takes(self, dtype: DType) -> bool {
+        self.supports(dtype.class()) && !(self.rule() == DTypeRule::Wide && dtype.is_reduced())
+    }
     /// Whether the row has a formula for numbers of `class`.
     #[inline]
     pub const fn supports(self, class: Class) -> bool {
@@ -91,7 +97,7 @@ impl ScalarFn {
     /// integer formula) take integers in `float`.
     #[inline]
     pub fn compute_dtype(self, dtype: DType, float: DType) -> DType {
-        if dtype.category() <= Category::Integer && self.rule() == DTypeRule::Float {
+        if dtype.category() <= Category::Integer && matches!(self.rule(), DTypeRule::Float | DTypeRule::Wide) {
             float
         } else {
             dtype
@@ -101,7 +107,7 @@ impl ScalarFn {
     #[inline]
     pub fn result_dtype(self, compute: DType) -> DType {
         match self.rule() {
-            DTypeRule::Promote | DTypeRule::Float | DTypeRule::Select => compute,
+            DTypeRule::Promote | DTypeRule::Float | DTypeRule::Wide | DTypeRule::Select => compute,
             DTypeRule::Predicate => DType::Bool,
             DTypeRule::Real => compute.to_real(),
         }

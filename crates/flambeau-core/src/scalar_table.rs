@@ -185,7 +185,50 @@ I0e "special_i0e" (a) Float [float { m.i0e(a) }] cuda [float "m_i0e(a)"] saves [
 I1 "special_i1" (a) Float [float { m.i1(a) }] cuda [float "m_i1(a)"] saves [a out] grad { a: g * a.eq(0.0).select(0.5, a.i0() - out / a) };
 I1e "special_i1e" (a) Float [float { m.i1e(a) }] cuda [float "m_i1e(a)"] saves [a out] grad { a: g * a.eq(0.0).select(0.5, a.special_i0e() - out * (a.sgn() + 1.0 / a)) };
 /// The quantile of the standard normal distribution.
-Ndtri "special_ndtri" (a) Float [float { m.ndtri(a) }] cuda [float "m_ndtri(a)"] saves [out] grad { a: g * (out * out * 0.5).exp() * 2.5066282746310002 };
+Ndtri "special_ndtri" (a) Wide [float { m.ndtri(a) }] cuda [float "m_ndtri(a)"] saves [out] grad { a: g * (out * out * 0.5).exp() * 2.5066282746310002 };
+/// `-a log a`, -∞ below 0.
+Entr "special_entr" (a) Float [float { if m.is_nan(a) { a } else if a > 0.0 { -a * m.log(a) } else if a == 0.0 { 0.0 } else { m.lit(f64::NEG_INFINITY) } }] cuda [float "a > T(0) ? -a * m_log(a) : (a == T(0) ? T(0) : (a != a ? a : -Limits<T>::infinity()))"] saves [a] grad { a: g * (-1.0 - a.log()) };
+/// The distribution function of the standard normal distribution, and its logarithm.
+Ndtr "special_ndtr" (a) Float [float { m.ndtr(a) }] cuda [float "sf_ndtr(a)"] saves [a] grad { a: g * (a * a * -0.5).exp() * 0.3989422804014327 };
+LogNdtr "special_log_ndtr" (a) Wide [float { m.log_ndtr(a) }] cuda [float "sf_log_ndtr(a)"] saves [a] grad { a: g / (a * -std::f64::consts::FRAC_1_SQRT_2).special_erfcx() * 0.7978845608028654 };
+/// `exp(a²) erfc(a)`
+Erfcx "special_erfcx" (a) Wide [float { m.erfcx(a) }] cuda [float "sf_erfcx(a)"] saves [a out] grad { a: g * (a * out * 2.0 - std::f64::consts::FRAC_2_SQRT_PI) };
+/// Hurwitz's zeta.
+Zeta "special_zeta" (a b) Wide [float { m.zeta(a, b) }] cuda [float "sf_zeta(a, b)"] saves [a b] grad { a: g.not_implemented("zeta"), b: g * -a * (a + 1.0).special_zeta(b) };
+/// The regularised incomplete gamma functions, lower and upper.
+Igamma "igamma" (a b) Promote [float { m.incomplete_gamma(a, b, false) }] cuda [float "sf_incomplete_gamma(a, b, false)"] saves [a b] grad { a: g.not_implemented("igamma: input"), b: g * ((a - 1.0) * b.log() - b - a.lgamma()).exp() };
+Igammac "igammac" (a b) Promote [float { m.incomplete_gamma(a, b, true) }] cuda [float "sf_incomplete_gamma(a, b, true)"] saves [a b] grad { a: g.not_implemented("igammac: input"), b: -(g * ((a - 1.0) * b.log() - b - a.lgamma()).exp()) };
+/// Airy's function Ai.
+AiryAi "special_airy_ai" (a) Wide [float { m.airy_ai(a) }] cuda [float "sf_airy_ai(a)"] saves [] grad {};
+/// Bessel functions.
+BesselJ0 "special_bessel_j0" (a) Wide [float { m.bessel_j0(a) }] cuda [float "sf_bessel_j0(a)"] saves [] grad {};
+BesselJ1 "special_bessel_j1" (a) Wide [float { m.bessel_j1(a) }] cuda [float "sf_bessel_j1(a)"] saves [] grad {};
+BesselY0 "special_bessel_y0" (a) Wide [float { m.bessel_y0(a) }] cuda [float "sf_bessel_y0(a)"] saves [] grad {};
+BesselY1 "special_bessel_y1" (a) Wide [float { m.bessel_y1(a) }] cuda [float "sf_bessel_y1(a)"] saves [] grad {};
+SphericalBesselJ0 "special_spherical_bessel_j0" (a) Wide [float { m.spherical_bessel_j0(a) }] cuda [float "sf_spherical_bessel_j0(a)"] saves [] grad {};
+/// Modified Bessel functions.
+ModifiedBesselI0 "special_modified_bessel_i0" (a) Wide [float { m.i0(a) }] cuda [float "m_i0(a)"] saves [] grad {};
+ModifiedBesselI1 "special_modified_bessel_i1" (a) Wide [float { m.i1(a) }] cuda [float "m_i1(a)"] saves [] grad {};
+ModifiedBesselK0 "special_modified_bessel_k0" (a) Wide [float { m.bessel_k(0, a, false) }] cuda [float "sf_bessel_k(0, a, false)"] saves [] grad {};
+ModifiedBesselK1 "special_modified_bessel_k1" (a) Wide [float { m.bessel_k(1, a, false) }] cuda [float "sf_bessel_k(1, a, false)"] saves [] grad {};
+ScaledModifiedBesselK0 "special_scaled_modified_bessel_k0" (a) Wide [float { m.bessel_k(0, a, true) }] cuda [float "sf_bessel_k(0, a, true)"] saves [] grad {};
+ScaledModifiedBesselK1 "special_scaled_modified_bessel_k1" (a) Wide [float { m.bessel_k(1, a, true) }] cuda [float "sf_bessel_k(1, a, true)"] saves [] grad {};
+/// Orthogonal polynomials of degree `n`.
+ChebyshevT "special_chebyshev_polynomial_t" (a n) Wide [float { m.chebyshev('t', a, n) }] cuda [float "sf_chebyshev('t', a, n)"] saves [] grad {};
+ChebyshevU "special_chebyshev_polynomial_u" (a n) Wide [float { m.chebyshev('u', a, n) }] cuda [float "sf_chebyshev('u', a, n)"] saves [] grad {};
+ChebyshevV "special_chebyshev_polynomial_v" (a n) Wide [float { m.chebyshev('v', a, n) }] cuda [float "sf_chebyshev('v', a, n)"] saves [] grad {};
+ChebyshevW "special_chebyshev_polynomial_w" (a n) Wide [float { m.chebyshev('w', a, n) }] cuda [float "sf_chebyshev('w', a, n)"] saves [] grad {};
+ShiftedChebyshevT "special_shifted_chebyshev_polynomial_t" (a n) Wide [float { m.shifted_chebyshev('t', a, n) }] cuda [float "sf_shifted_chebyshev('t', a, n)"] saves [] grad {};
+ShiftedChebyshevU "special_shifted_chebyshev_polynomial_u" (a n) Wide [float { m.shifted_chebyshev('u', a, n) }] cuda [float "sf_shifted_chebyshev('u', a, n)"] saves [] grad {};
+ShiftedChebyshevV "special_shifted_chebyshev_polynomial_v" (a n) Wide [float { m.shifted_chebyshev('v', a, n) }] cuda [float "sf_shifted_chebyshev('v', a, n)"] saves [] grad {};
+ShiftedChebyshevW "special_shifted_chebyshev_polynomial_w" (a n) Wide [float { m.shifted_chebyshev('w', a, n) }] cuda [float "sf_shifted_chebyshev('w', a, n)"] saves [] grad {};
+HermiteH "special_hermite_polynomial_h" (a n) Wide [float { m.hermite_h(a, n) }] cuda [float "sf_hermite_h(a, n)"] saves [] grad {};
+HermiteHe "special_hermite_polynomial_he" (a n) Wide [float { m.hermite_he(a, n) }] cuda [float "sf_hermite_he(a, n)"] saves [] grad {};
+LaguerreL "special_laguerre_polynomial_l" (a n) Wide [float { m.laguerre_l(a, n) }] cuda [float "sf_laguerre_l(a, n)"] saves [] grad {};
+LegendreP "special_legendre_polynomial_p" (a n) Wide [float { m.legendre_p(a, n) }] cuda [float "sf_legendre_p(a, n)"] saves [] grad {};
+/// Mantissa in [½, 1) and exponent of 2.
+FrexpMantissa "frexp" (a) Promote [float { m.frexp_mantissa(a) }] cuda [float "sf_frexp_mantissa(a)"] saves [a] grad { a: g * (-a.frexp_exponent()).exp2() };
+FrexpExponent "frexp_exponent" (a) Promote [float { m.frexp_exponent(a) }] cuda [float "sf_frexp_exponent(a)"] saves [] grad {};
 
 // ---- activations ------------------------------------------------------------------------------------------------------
 Relu "relu" (a) Promote [float { if a <= 0.0 { 0.0 } else { a } } int { a.max(0) }] cuda [any "a <= T(0) ? T(0) : a"] saves [out] grad { a: g.relu_grad(out) };

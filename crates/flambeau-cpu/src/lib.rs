@@ -28,6 +28,7 @@ pub mod scatter;
 pub mod search;
 pub mod select;
 pub mod sort;
+pub mod special;
 #[cfg(test)]
 mod testing;
 pub mod tile;

@@ -210,7 +210,28 @@ fn sin_f32<I: Isa>(x: f32, cosine: bool) -> f32 {
     }
 }
 
+/// The largest degree of Hermite polynomials for f32 and f64.
+const HERMITE_LIMIT: [i64; 2] = [128, 512];
+
+#[inline(always)]
+fn chebyshev_kind(letter: char) -> crate::special::Chebyshev {
+    use crate::special::Chebyshev;
+    match letter {
+        't' => Chebyshev::T,
+        'u' => Chebyshev::U,
+        'v' => Chebyshev::V,
+        _ => Chebyshev::W,
+    }
+}
+
 macro_rules! shared_float {
+    // Functions of `crate::special`, which compute in double precision.
+    (@double $T:ident $module:ident $($f:ident($($arg:ident),*))*) => { $(
+        #[inline(always)]
+        pub fn $f(self, $($arg: $T),*) -> $T {
+            crate::$module::$f($($arg as f64),*) as $T
+        }
+    )* };
     ($T:ident) => {
         #[inline(always)]
         pub fn lit(self, x: f64) -> $T {
@@ -481,6 +502,45 @@ macro_rules! shared_float {
         #[inline(always)]
         pub fn ndtri(self, a: $T) -> $T {
             special::ndtri(a as f64) as $T
+        }
+        shared_float!(@double $T special
+            erfcx(x) log_ndtr(x) ndtr(x) airy_ai(x) bessel_j0(x) bessel_j1(x) bessel_y0(x) bessel_y1(x) spherical_bessel_j0(x)
+            legendre_p(x, n) laguerre_l(x, n));
+        #[inline(always)]
+        pub fn zeta(self, s: $T, q: $T) -> $T {
+            special::zeta(s as f64, q as f64) as $T
+        }
+        #[inline(always)]
+        pub fn bessel_k(self, order: u32, x: $T, scaled: bool) -> $T {
+            crate::special::bessel_k(order, x as f64, scaled) as $T
+        }
+        #[inline(always)]
+        pub fn incomplete_gamma(self, a: $T, x: $T, upper: bool) -> $T {
+            crate::special::incomplete_gamma(a as f64, x as f64, upper) as $T
+        }
+        #[inline(always)]
+        pub fn chebyshev(self, kind: char, x: $T, n: $T) -> $T {
+            crate::special::chebyshev(chebyshev_kind(kind), x as f64, n as f64) as $T
+        }
+        #[inline(always)]
+        pub fn shifted_chebyshev(self, kind: char, x: $T, n: $T) -> $T {
+            crate::special::shifted_chebyshev(chebyshev_kind(kind), x as f64, n as f64) as $T
+        }
+        #[inline(always)]
+        pub fn hermite_h(self, x: $T, n: $T) -> $T {
+            crate::special::hermite_h(x as f64, n as f64, HERMITE_LIMIT[std::mem::size_of::<$T>() / 8]) as $T
+        }
+        #[inline(always)]
+        pub fn hermite_he(self, x: $T, n: $T) -> $T {
+            crate::special::hermite_he(x as f64, n as f64, HERMITE_LIMIT[std::mem::size_of::<$T>() / 8]) as $T
+        }
+        #[inline(always)]
+        pub fn frexp_mantissa(self, x: $T) -> $T {
+            crate::special::frexp(x as f64).0 as $T
+        }
+        #[inline(always)]
+        pub fn frexp_exponent(self, x: $T) -> $T {
+            crate::special::frexp(x as f64).1 as $T
         }
         /// `Φ(x) + x φ(x)`, times `g`.
         #[inline(always)]

@@ -7,6 +7,8 @@ use std::fmt::Write;
 
 const PRELUDE: &str = include_str!("prelude.cu");
 const MATH: &str = include_str!("math.cu");
+/// The functions `sf_*`, which only the texts that name one carry.
+const SPECIAL: &str = include_str!("special.cu");
 
 /// A text of kernels that come on top of the prelude.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,6 +59,9 @@ pub fn join(libraries: &[Library], body: &str) -> String {
     let mut text = String::with_capacity(64 << 10);
     text.push_str(PRELUDE);
     text.push_str(MATH);
+    if body.contains("sf_") {
+        text.push_str(SPECIAL);
+    }
     for library in libraries {
         text.push_str(library.text());
     }

@@ -2,6 +2,7 @@
 
 use flambeau::core::err;
 use flambeau::mode::default_dtype;
+use flambeau::ops::spectrogram::Frames;
 use flambeau::{DType, Dest, Device, Result, Tensor};
 
 /// Refuses an `out=` of the wrong kind, then writes.
@@ -43,6 +44,39 @@ macro_rules! two {
 fn place(d: Option<Device>) -> Device {
     d.or_else(crate::types::default_device_if_set).unwrap_or(Device::Cpu)
 }
+#[allow(clippy::too_many_arguments)]
+fn stft(
+    input: &Tensor,
+    n_fft: i64,
+    hop_length: Option<i64>,
+    win_length: Option<i64>,
+    window: Option<&Tensor>,
+    center: bool,
+    pad_mode: &str,
+    normalized: bool,
+    onesided: Option<bool>,
+    return_complex: Option<bool>,
+    align_to_window: Option<bool>,
+) -> Result<Tensor> {
+    let frames = Frames { n_fft, hop_length, win_length, window, center, normalized, onesided };
+    spectrogram::stft(input, &frames, pad_mode, return_complex, align_to_window)
+}
+#[allow(clippy::too_many_arguments)]
+fn istft(
+    input: &Tensor,
+    n_fft: i64,
+    hop_length: Option<i64>,
+    win_length: Option<i64>,
+    window: Option<&Tensor>,
+    center: bool,
+    normalized: bool,
+    onesided: Option<bool>,
+    length: Option<i64>,
+    return_complex: bool,
+) -> Result<Tensor> {
+    let frames = Frames { n_fft, hop_length, win_length, window, center, normalized, onesided };
+    spectrogram::istft(input, &frames, length, return_complex)
+}
 fn kind(dtype: Option<DType>) -> DType {
     dtype.unwrap_or_else(default_dtype)
 }
@@ -70,4 +104,6 @@ operators! { FFT;
     "fft.ifftshift(Tensor input, int[]? dim=None)" [function] => |x: &Tensor, d: Option<&[i64]>| fft::fftshift(x, d, true);
     "fft.fftfreq(int n, float d=1.0, *, dtype? dtype=None, device? device=None)" [function factory out] => |n: i64, d: f64, t: Option<DType>, v: Option<Device>| fft::frequencies(n, d, false, kind(t), place(v));
     "fft.rfftfreq(int n, float d=1.0, *, dtype? dtype=None, device? device=None)" [function factory out] => |n: i64, d: f64, t: Option<DType>, v: Option<Device>| fft::frequencies(n, d, true, kind(t), place(v));
+    "stft(Tensor input, int n_fft, int? hop_length=None, int? win_length=None, Tensor? window=None, bool center=True, str pad_mode='reflect', bool normalized=False, bool? onesided=None, bool? return_complex=None, bool? align_to_window=None)" [function method] => stft;
+    "istft(Tensor input, int n_fft, int? hop_length=None, int? win_length=None, Tensor? window=None, bool center=True, bool normalized=False, bool? onesided=None, int? length=None, bool return_complex=False)" [function method] => istft;
 }

@@ -171,6 +171,7 @@ pub mod nn;
 pub mod random;
 pub mod reduction;
 pub mod sorting;
+pub mod special;
 pub mod statistics;
 pub mod tensor;
 pub mod view;
@@ -191,6 +192,7 @@ pub static ROOMS: &[&[Row]] = &[
     nn::ROWS,
     random::ROWS,
     fft::ROWS,
+    special::ROWS,
 ];
 
 /// Calls `visit` for every row.

@@ -92,6 +92,10 @@ impl Expr {
     pub fn conj_if_complex(&self) -> Expr {
         self.conj()
     }
+    /// The error of a derivative that does not exist.
+    pub fn not_implemented(&self, what: &str) -> Expr {
+        Expr(Err(flambeau_core::err!(NotImplemented, "the derivative for '{what}' is not implemented.")))
+    }
     /// Zeros of the same sizes.
     pub fn zero(&self) -> Expr {
         match &self.0 {
@@ -154,6 +158,7 @@ macro_rules! methods {
 methods! {
     exp() Exp; exp2() Exp2; log() Log; log1p() Log1p; sin() Sin; cos() Cos; sinh() Sinh; cosh() Cosh; tanh() Tanh; sqrt() Sqrt; rsqrt() Rsqrt;
     sigmoid() Sigmoid; abs() Abs; sgn() Sgn; isnan() IsNan; isfinite() IsFinite; digamma() Digamma; i0() I0; i1() I1; special_i0e() I0e; special_i1e() I1e;
+    special_erfcx() Erfcx; lgamma() Lgamma; frexp_exponent() FrexpExponent; special_zeta(q) Zeta;
     pow(b) Pow; copysign(b) Copysign; floor_divide(b) FloorDiv; trunc_divide(b) TruncDiv; polygamma(n) Polygamma;
     eq(b) Eq; lt(b) Lt; le(b) Le; gt(b) Gt; ge(b) Ge; logical_and(b) LogicalAnd; logical_or(b) LogicalOr;
     softplus(beta, t) Softplus; relu_grad(out) ReluGrad; gelu_grad(x) GeluGrad; sigmoid_grad(out) SigmoidGrad; tanh_grad(out) TanhGrad;

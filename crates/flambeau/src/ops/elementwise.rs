@@ -44,8 +44,10 @@ impl Map {
             None => self.promoted(x),
         };
         let compute = self.f.compute_dtype(promoted, mode::default_dtype());
-        if !self.f.supports(compute.class()) {
-            bail!(NotImplemented, "\"{}_cpu\" not implemented for '{}'", self.f.name(), compute.title());
+        if !self.f.takes(compute) {
+            let name = self.f.name();
+            let name = name.strip_prefix("special_").unwrap_or(name);
+            bail!(NotImplemented, "\"{name}_cpu\" not implemented for '{}'", compute.title());
         }
         let result = match self.to {
             Some(to) => to,

@@ -336,12 +336,11 @@ pub fn hfftn(t: &Tensor, s: Option<&[i64]>, dim: Option<&[i64]>, norm: Option<&s
 /// # Errors
 /// As [`rfftn`].
 pub fn ihfftn(t: &Tensor, s: Option<&[i64]>, dim: Option<&[i64]>, norm: Option<&str>) -> Result<Tensor> {
-    ensure!(!t.dtype().is_complex(), Runtime, "Only supports floating-point dtypes, but found: {}", t.dtype().title());
     let Several { dims, sizes } = several(t, s, dim)?;
-    let x = promote(t, false)?;
     ensure!(!dims.is_empty(), Runtime, "ihfftn must transform at least one axis");
-    let x = resize(&x, &dims, &sizes)?;
     let scale = factor(norm, false, product(&sizes))?;
+    ensure!(!t.dtype().is_complex(), Runtime, "Only supports floating-point dtypes, but found: {}", t.dtype().title());
+    let x = resize(&promote(t, false)?, &dims, &sizes)?;
     e::conj_physical(&transform(Fft::FromReal, &x, &dims, sizes[sizes.len() - 1], scale)?)
 }
 

@@ -23,6 +23,7 @@ pub mod scan;
 pub mod scatter;
 pub mod search;
 pub mod sorting;
+pub mod spectrogram;
 pub mod statistics;
 pub mod view;
 pub mod windows;
