@@ -149,7 +149,7 @@ pub fn airy_ai(x: f64) -> f64 {
         return f64::NAN;
     }
     if x.abs() <= 9.5 {
-        let anchor = x.round();
+        let anchor = x.round().clamp(-9.0, 9.0);
         let [mut a, mut b] = AIRY[(anchor + 9.0) as usize];
         let h = x - anchor;
         // c_{k+2} = (anchor c_k + c_{k-1}) / ((k + 1)(k + 2))
