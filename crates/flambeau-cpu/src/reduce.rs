@@ -520,6 +520,48 @@ impl<T: Copy, F: Fold<T>> Kernel for Block<'_, T, F> {
     }
 }
 
+/// A small contiguous tensor summed whole, in its own dtype: the tree of [`short`] without anything around it. False when the
+/// reduction is another.
+fn direct(how: Reduction, program: &Program, x: &Operand, dims: u64, out: &Operand) -> bool {
+    let scale = match how {
+        Reduction::Sum => None,
+        Reduction::ScaledSum(k) => Some(k),
+        _ => return false,
+    };
+    let n = x.numel() as usize;
+    let class = x.dtype.class();
+    if n == 0
+        || n >= TILE
+        || dims.count_ones() as usize != x.sizes.len()
+        || !program.steps.is_empty()
+        || class.dtype() != x.dtype
+        || out.dtype != x.dtype
+        || !matches!(program.inputs, [Input::Operand(c)] if *c == class)
+        || !x.is_contiguous()
+    {
+        return false;
+    }
+    // SAFETY: `x` holds `n` elements in a row, `out` one, both of the class's own dtype.
+    unsafe {
+        match class {
+            Class::F32 => {
+                let sum = short(single::Sum, std::slice::from_raw_parts(x.ptr as *const f32, n));
+                *(out.ptr as *mut f32) = scale.map_or(sum, |k| sum * k as f32);
+            }
+            Class::F64 => {
+                let sum = short(double::Sum, std::slice::from_raw_parts(x.ptr as *const f64, n));
+                *(out.ptr as *mut f64) = scale.map_or(sum, |k| sum * k);
+            }
+            Class::I64 if scale.is_none() => {
+                let sum = short(integer::Sum, std::slice::from_raw_parts(x.ptr as *const i64, n));
+                *(out.ptr as *mut i64) = sum;
+            }
+            _ => return false,
+        }
+    }
+    true
+}
+
 /// Elements `lo..hi` of the row that starts at `base`; `lo` is a multiple of a block.
 fn row<T: Copy, F: Fold<T>>(e: &mut Evaluator, f: F, value: u16, base: usize, lo: usize, hi: usize) -> F::State {
     let mut tree = Tree::new();
@@ -601,6 +643,9 @@ impl<'o> Sink<'o> {
 /// `NotImplemented` for combinations without an order (the largest complex number).
 pub fn reduce(how: Reduction, program: &Program, x: &[Operand], dims: u64, out: &[Operand]) -> Result<()> {
     let Some(first) = x.first() else { return unsupported("reduce without operands") };
+    if direct(how, program, first, dims, &out[0]) {
+        return Ok(());
+    }
     let sizes = first.sizes;
     let reduced: SmallVec<[usize; 6]> = (0..sizes.len()).filter(|d| dims >> d & 1 == 1).collect();
     let kept: SmallVec<[usize; 6]> = (0..sizes.len()).filter(|d| dims >> d & 1 == 0).collect();

@@ -337,7 +337,8 @@ impl Map {
                         p[i] = o.ptr;
                         continue;
                     }
-                    if o.numel() != 1 {
+                    // One element, repeated by broadcasting or by an expanded view.
+                    if !o.sizes.iter().zip(o.strides).all(|(n, s)| *s == 0 || *n == 1) {
                         return false;
                     }
                     (o.ptr, None)
