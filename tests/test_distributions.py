@@ -1,0 +1,30 @@
+"""Distributions: values that PyTorch gives for the same seed and arguments."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+import flambeau as torch
+from flambeau.distributions import Normal
+
+
+def test_normal_like_pytorch() -> None:
+    torch.manual_seed(3)
+    n = Normal(torch.tensor([0.0, 1.0]), 2.0)
+    assert n.sample((3,))[0].tolist() == [1.6065521240234375, 1.3496668338775635]
+    assert n.rsample().tolist() == [0.674990177154541, 3.0222318172454834]
+    assert n.log_prob(torch.tensor([0.5, 2.0])).tolist() == pytest.approx([-1.6433357000350952, -1.7370857000350952])
+    assert n.entropy().tolist() == pytest.approx([2.1120858192443848] * 2)
+    assert n.icdf(n.cdf(torch.tensor(0.3))).tolist() == pytest.approx([0.3, 0.3], abs=1e-6)
+    assert repr(Normal(0.0, 1.0)) == "Normal(loc: 0.0, scale: 1.0)"
+    assert n.expand((3, 2)).batch_shape == (3, 2)
+
+
+def test_arguments_are_checked() -> None:
+    with pytest.raises(ValueError, match=r"Expected parameter scale .* GreaterThan\(lower_bound=0.0\)"):
+        Normal(0.0, -1.0)
+    with pytest.raises(ValueError, match=r"within the support \(Real\(\)\)"):
+        Normal(0.0, 1.0).log_prob(torch.tensor(math.nan))
+    assert Normal(0.0, -1.0, validate_args=False).scale.item() == -1.0
