@@ -160,7 +160,8 @@ pub fn airy_ai(x: f64) -> f64 {
             power *= h;
             sum += next * power;
             (before, a, b) = (a, b, next);
-            if power.abs() * (next.abs() + b.abs()) < sum.abs() * 1e-19 && k > 4 {
+            // Two in a row: at 0 every third coefficient is zero.
+            if power.abs() * (a.abs() + b.abs()) < sum.abs() * 1e-19 && k > 4 {
                 break;
             }
         }

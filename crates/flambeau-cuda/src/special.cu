@@ -89,7 +89,7 @@ __device__ inline double sf_airy_ai(double x) {
             before = a;
             a = b;
             b = next;
-            if (k > 4 && m_abs(power) * 2.0 * m_abs(next) < m_abs(sum) * 1e-19) break;
+            if (k > 4 && m_abs(power) * (m_abs(a) + m_abs(b)) < m_abs(sum) * 1e-19) break;
         }
         return sum;
     }
