@@ -4,7 +4,7 @@ use crate::allocator::Allocator;
 use crate::args::Args;
 use crate::codegen::Unit;
 use crate::driver::{Address, Driver, Extent, Function};
-use crate::{elementwise, index, matmul, optimizer, reduce, rows, sort, window};
+use crate::{attention, elementwise, index, matmul, optimizer, reduce, rows, sort, window};
 use flambeau_core::storage::{Memory, Release};
 use flambeau_core::*;
 use parking_lot::Mutex;
@@ -291,6 +291,32 @@ impl Backend for CudaBackend {
         gx: &Operand,
     ) -> Result<()> {
         rows::cross_entropy_grad(self, g, logits, target, lse, ignore, gx)
+    }
+    fn attention(
+        &self,
+        q: &Operand,
+        k: &Operand,
+        v: &Operand,
+        p: &Attention,
+        out: &Operand,
+        lse: &Operand,
+    ) -> Result<()> {
+        attention::attention(self, [q, k, v], p, out, lse)
+    }
+    fn attention_grad(
+        &self,
+        g: &Operand,
+        q: &Operand,
+        k: &Operand,
+        v: &Operand,
+        out: &Operand,
+        lse: &Operand,
+        p: &Attention,
+        gq: &Operand,
+        gk: &Operand,
+        gv: &Operand,
+    ) -> Result<()> {
+        attention::attention_grad(self, g, [q, k, v], p, out, lse, [gq, gk, gv])
     }
     fn optimizer(&self, step: &OptimizerStep, lists: &[&[Operand]]) -> Result<()> {
         optimizer::step(self, step, lists)

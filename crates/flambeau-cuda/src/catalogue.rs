@@ -1,7 +1,7 @@
 //! A representative full set of the generated kernels, so that all can be compiled without a GPU.
 
 use crate::codegen::{self, Library, Unit};
-use crate::{elementwise, index, matmul, optimizer, reduce, rows, sort, window};
+use crate::{attention, elementwise, index, matmul, optimizer, reduce, rows, sort, window};
 use flambeau_core::*;
 use std::collections::BTreeSet;
 
@@ -102,6 +102,7 @@ fn others() -> Vec<Unit> {
         }
         if dtype.is_float() {
             units.push(rows::unit(&[b'o', class as u8, code as u8], class, code));
+            units.push(attention::unit(&[b't', class as u8, code as u8], class, code));
             units.push(optimizer::unit(&[b'p', class as u8, code as u8], class, code));
         }
     }

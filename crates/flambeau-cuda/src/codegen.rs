@@ -21,6 +21,7 @@ pub enum Library {
     Rows,
     Sort,
     Optimizer,
+    Attention,
 }
 
 impl Library {
@@ -34,6 +35,7 @@ impl Library {
             Library::Rows => include_str!("kernels/rows.cu"),
             Library::Sort => include_str!("kernels/sort.cu"),
             Library::Optimizer => include_str!("kernels/optimizer.cu"),
+            Library::Attention => include_str!("kernels/attention.cu"),
         }
     }
 }

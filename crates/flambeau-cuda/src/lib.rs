@@ -6,6 +6,7 @@
 
 mod allocator;
 mod args;
+mod attention;
 mod backend;
 mod cache;
 mod catalogue;

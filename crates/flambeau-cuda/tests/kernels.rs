@@ -293,3 +293,79 @@ fn an_adam_step() {
         .collect();
     close(&tp.to_f32(b), &want, 1e-5);
 }
+
+#[test]
+fn attention_and_its_gradients() {
+    let Some(b) = device() else { return };
+    // More keys and queries than a block has threads; a head's features beyond a block's threads; a causal row and a mask.
+    for (l, s, e, f, causal, masked) in
+        [(3, 5, 4, 6, false, false), (4, 3, 2, 140, true, false), (140, 150, 3, 2, false, true)]
+    {
+        let (n, h) = (1usize, 2usize);
+        let (lq, lk, lv) = (n * h * l * e, n * h * s * e, n * h * s * f);
+        let (q, k, v, g) = (values(lq, 1), values(lk, 2), values(lv, 3), values(n * h * l * f, 4));
+        // Query 0 sees nothing.
+        let mask: Vec<u8> = (0..l * s).map(|i| (i >= s && i % 3 != 0) as u8).collect();
+        let size = |rows: usize, columns: usize| [n as i64, h as i64, rows as i64, columns as i64];
+        let (tq, tk, tv) =
+            (Tensor::f32(b, &size(l, e), &q), Tensor::f32(b, &size(s, e), &k), Tensor::f32(b, &size(s, f), &v));
+        let tg = Tensor::f32(b, &size(l, f), &g);
+        let tm = Tensor::bytes(b, DType::Bool, &[l as i64, s as i64], &mask);
+        let empty = |sizes: &[i64]| Tensor::empty(b, DType::F32, sizes);
+        let (out, lse) = (empty(&size(l, f)), empty(&size(l, e)[..3]));
+        let (gq, gk, gv) = (empty(&size(l, e)), empty(&size(s, e)), empty(&size(s, f)));
+        let p = Attention { scale: 0.7, causal, mask: masked.then(|| tm.op()) };
+        b.attention(&tq.op(), &tk.op(), &tv.op(), &p, &out.op(), &lse.op()).unwrap();
+        b.attention_grad(
+            &tg.op(),
+            &tq.op(),
+            &tk.op(),
+            &tv.op(),
+            &out.op(),
+            &lse.op(),
+            &p,
+            &gq.op(),
+            &gk.op(),
+            &gv.op(),
+        )
+        .unwrap();
+        let mut want = vec![0.0; n * h * l * f];
+        let (mut want_q, mut want_k, mut want_v) = (vec![0.0; lq], vec![0.0; lk], vec![0.0; lv]);
+        for (head, i) in (0..n * h).flat_map(|head| (0..l).map(move |i| (head, i))) {
+            let at = |x: &[f32], rows: usize, row: usize, columns: usize, c: usize| {
+                x[(head * rows + row) * columns + c] as f64
+            };
+            let weights: Vec<f64> = (0..s)
+                .map(|j| {
+                    let dot: f64 = (0..e).map(|c| at(&q, l, i, e, c) * at(&k, s, j, e, c)).sum();
+                    let seen = (!causal || j <= i) && (!masked || mask[i * s + j] != 0);
+                    if seen {
+                        (0.7 * dot).exp()
+                    } else {
+                        0.0
+                    }
+                })
+                .collect();
+            let sum: f64 = weights.iter().sum();
+            let weights: Vec<f64> = weights.iter().map(|w| if sum == 0.0 { 0.0 } else { w / sum }).collect();
+            let slopes: Vec<f64> =
+                (0..s).map(|j| (0..f).map(|c| at(&g, l, i, f, c) * at(&v, s, j, f, c)).sum()).collect();
+            let mean: f64 = weights.iter().zip(&slopes).map(|(w, x)| w * x).sum();
+            for j in 0..s {
+                for c in 0..f {
+                    want[(head * l + i) * f + c] += weights[j] * at(&v, s, j, f, c);
+                    want_v[(head * s + j) * f + c] += weights[j] * at(&g, l, i, f, c);
+                }
+                let slope = 0.7 * weights[j] * (slopes[j] - mean);
+                for c in 0..e {
+                    want_q[(head * l + i) * e + c] += slope * at(&k, s, j, e, c);
+                    want_k[(head * s + j) * e + c] += slope * at(&q, l, i, e, c);
+                }
+            }
+        }
+        close(&out.to_f32(b), &want, 1e-5);
+        close(&gq.to_f32(b), &want_q, 2e-5);
+        close(&gk.to_f32(b), &want_k, 2e-5);
+        close(&gv.to_f32(b), &want_v, 2e-5);
+    }
+}
