@@ -109,6 +109,44 @@ def histogramdd(
     return _Histogramdd(ops["_histogramdd_at"](input, list(edges), weight, density), tuple(edges))
 
 
+_SAMPLE_MODES = ("bilinear", "nearest", "bicubic")
+_SAMPLE_PADDING = ("zeros", "border", "reflection")
+
+
+def grid_sampler(input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int, align_corners: bool) -> Tensor:
+    """`nn.functional.grid_sample` with its modes as numbers: bilinear, nearest, bicubic; zeros, border, reflection."""
+    from .nn.functional import grid_sample
+
+    if interpolation_mode not in (0, 1, 2) or padding_mode not in (0, 1, 2):
+        raise RuntimeError(
+            f"grid_sampler(): expected interpolation_mode and padding_mode to be 0, 1 or 2, but got {interpolation_mode} and "
+            f"{padding_mode}"
+        )
+    return grid_sample(input, grid, _SAMPLE_MODES[interpolation_mode], _SAMPLE_PADDING[padding_mode], align_corners)
+
+
+def _grid_sampler(
+    dims: int, input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int, align_corners: bool
+) -> Tensor:
+    """`grid_sampler` of inputs with `dims` spatial dimensions."""
+    if input.dim() != dims + 2:
+        raise RuntimeError(
+            f"grid_sampler_{dims}d(): expected {dims + 2}D input and grid, but got input with sizes {list(input.shape)} and grid "
+            f"with sizes {list(grid.shape)}"
+        )
+    return grid_sampler(input, grid, interpolation_mode, padding_mode, align_corners)
+
+
+def grid_sampler_2d(input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int, align_corners: bool) -> Tensor:
+    """`grid_sampler` of images."""
+    return _grid_sampler(2, input, grid, interpolation_mode, padding_mode, align_corners)
+
+
+def grid_sampler_3d(input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int, align_corners: bool) -> Tensor:
+    """`grid_sampler` of volumes."""
+    return _grid_sampler(3, input, grid, interpolation_mode, padding_mode, align_corners)
+
+
 class _Histogramdd(NamedTuple):
     """What `histogramdd` returns."""
 
@@ -124,6 +162,9 @@ __all__ = [
     "block_diag",
     "broadcast_shapes",
     "einsum",
+    "grid_sampler",
+    "grid_sampler_2d",
+    "grid_sampler_3d",
     "meshgrid",
     "broadcast_tensors",
     "cartesian_prod",

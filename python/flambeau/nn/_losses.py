@@ -191,6 +191,11 @@ def linear_cross_entropy(
     if input.dim() not in (1, 2):
         raise RuntimeError(f"expected input with dimensionality 1 or 2, got {input.dim()}")
     shape = list(linear_weight.shape[:-1])
+    if len(shape) > 1 and input.dim() == 1:
+        raise RuntimeError(
+            f"K-dimensional loss defined by linear_weight shape {tuple(linear_weight.shape)} requires batched input, "
+            f"(N, {input.shape[-1]}), got unbatched input with shape {tuple(input.shape)}"
+        )
     bias = None if linear_bias is None else linear_bias.reshape(-1)
     scores = F.linear(input, linear_weight.reshape(-1, linear_weight.shape[-1]), bias)
     return F.cross_entropy(
@@ -338,6 +343,14 @@ def margin_ranking_loss(
     return _reduce((-target * (input1 - input2) + margin).clamp(min=0), _legacy(size_average, reduce, reduction))
 
 
+def _margin_reduction(size_average: Any, reduce: Any, reduction: str) -> str:
+    """The reduction by its present name; a wrong one is reported before anything about the operands."""
+    name = _legacy(size_average, reduce, reduction)
+    if name not in ("none", "mean", "sum"):
+        raise ValueError(f"{name} is not a valid value for reduction")
+    return name
+
+
 def multi_margin_loss(
     input: Tensor,
     target: Tensor,
@@ -351,6 +364,9 @@ def multi_margin_loss(
     """Σ max(0, margin - x[y] + x[i])^p / C over the classes i other than y."""
     if p not in (1, 2):
         raise ValueError("only p == 1 and p == 2 supported")
+    reduction = _margin_reduction(size_average, reduce, reduction)
+    if weight is not None and weight.dim() != 1:
+        raise ValueError("weight must be one-dimensional")
     rows = input if input.dim() == 2 else input.reshape(1, -1)
     index = target.reshape(-1, 1)
     margins = (margin - rows.gather(1, index) + rows).clamp(min=0)
@@ -362,13 +378,14 @@ def multi_margin_loss(
     loss = margins.masked_fill(own, 0).sum(1) / rows.size(1)
     if input.dim() < 2:
         loss = loss.squeeze(0)
-    return _reduce(loss, _legacy(size_average, reduce, reduction))
+    return _reduce(loss, reduction)
 
 
 def multilabel_margin_loss(
     input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean"
 ) -> Tensor:
     """Σ max(0, 1 - x[y] + x[i]) / C over targets y (up to the first -1) and classes i that are no target."""
+    reduction = _margin_reduction(size_average, reduce, reduction)
     rows, labels = (input, target) if input.dim() == 2 else (input.reshape(1, -1), target.reshape(1, -1))
     if rows.shape != labels.shape:
         raise RuntimeError(f"inconsistent target size: {list(labels.shape)} for input of size: {list(rows.shape)}")
@@ -381,7 +398,7 @@ def multilabel_margin_loss(
     loss = margins.masked_fill(~counted, 0).sum([1, 2]) / rows.size(1)
     if input.dim() < 2:
         loss = loss.squeeze(0)
-    return _reduce(loss, _legacy(size_average, reduce, reduction))
+    return _reduce(loss, reduction)
 
 
 def multilabel_soft_margin_loss(

@@ -632,6 +632,11 @@ def max_unpool3d(
 def _max_unpool(
     input: Tensor, indices: Tensor, kernel_size: Any, stride: Any, padding: Any, output_size: Any, dims: int
 ) -> Tensor:
+    if input.shape != indices.shape:
+        raise RuntimeError(
+            f"Expected shape of indices to be same as that of the input tensor ({list(input.shape)}) but got indices tensor with "
+            f"shape: {list(indices.shape)}"
+        )
     spread = lambda v: [v] * dims if isinstance(v, int) else list(v) * (dims // len(v))  # noqa: E731
     kernel, pads = spread(kernel_size), spread(padding)
     strides = kernel if stride is None else spread(stride)
