@@ -1,9 +1,8 @@
 """`grid_sampler*`, and what the losses and unpooling refuse."""
 
-import pytest
-
 import flambeau as fl
 import flambeau.nn.functional as F
+import pytest
 
 
 @pytest.mark.parametrize("dims", [2, 3])
