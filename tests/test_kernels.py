@@ -131,3 +131,25 @@ def test_extremes_take_the_first_of_equals_and_nan(shape, threads):
     np.testing.assert_array_equal(y[2].numpy(), x.argmax(1))
     np.testing.assert_array_equal(y[3].numpy(), x.max(1))
     np.testing.assert_array_equal(y[4].numpy(), x.argmax(0))
+
+
+def test_memory_does_not_grow():
+    stats = flambeau.cpu.memory_stats
+    sizes = [int(n) for n in rng.integers(1, 200_000, 500)]
+
+    def churn(rounds):
+        held = []
+        for _ in range(rounds):
+            for n in sizes:
+                held.append(flambeau.empty(n))
+                if len(held) > 50:
+                    held.pop(n % 50)
+
+    churn(4)
+    before = stats()
+    churn(20)
+    after = stats()
+    assert after["allocated_bytes.all.current"] <= before["allocated_bytes.all.current"] + (1 << 20)
+    assert after["reserved_bytes.all.current"] <= before["reserved_bytes.all.current"] + (32 << 20)
+    big = flambeau.empty(1 << 20)
+    assert stats()["allocated_bytes.all.current"] >= after["allocated_bytes.all.current"] + big.nbytes - (1 << 19)

@@ -28,7 +28,7 @@ newaxis = None
 # Imported on first use: `flambeau.optim` is a module the first program line that names it pays for.
 _LAZY_MODULES = frozenset(
     {
-        "amp", "autograd", "backends", "compiler", "cuda", "distributions", "func", "futures", "hub", "jit", "linalg",
+        "amp", "autograd", "backends", "compiler", "cpu", "cuda", "distributions", "func", "futures", "hub", "jit", "linalg",
         "multiprocessing", "nn", "optim", "overrides", "profiler", "random", "serialization", "special", "fft", "testing",
         "masked", "signal", "utils", "vision", "audio", "text", "distributed", "sparse", "accelerator", "version", "types", "mps", "export",
     }

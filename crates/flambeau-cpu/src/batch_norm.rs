@@ -6,7 +6,7 @@ use crate::element::{with_float, Element, Float, Ptr, Scratch};
 use crate::gemm::{Load, Store};
 use crate::isa::{dispatch, Isa, Kernel};
 use crate::pool;
-use crate::rows::{put, slice, slice_mut, sum, values, vector, AddTo, SUMMED};
+use crate::rows::{put, slice, slice_mut, sum1, sum2, values, vector, AddTo, SUMMED};
 use flambeau_core::{ensure, Operand, Result, Shape};
 use std::any::TypeId;
 
@@ -89,7 +89,7 @@ impl<S: Float> Kernel for Sum<'_, S> {
     type Out = S;
     #[inline(always)]
     fn run<I: Isa>(self) -> S {
-        sum(self.0.len(), |i| self.0[i])
+        sum1(self.0, |v| v)
     }
 }
 /// Sum of squared distances from the mean.
@@ -98,9 +98,8 @@ impl<S: Float> Kernel for Deviation<'_, S> {
     type Out = S;
     #[inline(always)]
     fn run<I: Isa>(self) -> S {
-        let (x, mean) = (self.0, self.1);
-        sum(x.len(), |i| {
-            let d = x[i].sub(mean);
+        sum1(self.0, |x| {
+            let d = x.sub(self.1);
             d.mul(d)
         })
     }
@@ -128,9 +127,8 @@ impl<S: Float> Kernel for GradSums<'_, S> {
     type Out = (S, S);
     #[inline(always)]
     fn run<I: Isa>(self) -> (S, S) {
-        let (g, mean) = (self.0, self.2);
-        let x = &self.1[..g.len()];
-        (sum(g.len(), |i| g[i]), sum(g.len(), |i| g[i].mul(x[i].sub(mean))))
+        let GradSums(g, x, mean) = self;
+        (sum1(g, |g| g), sum2(g, x, |g, x| g.mul(x.sub(mean))))
     }
 }
 /// `k (g - a - (x - mean) b)`.

@@ -230,6 +230,12 @@ impl Kernel for Load {
             if own == class {
                 return load_own(dtype, src, stride, n, dst);
             }
+            // Conditions, straight to the numbers they are beside.
+            match (dtype, class) {
+                (DType::Bool, Class::F32) => return each(src, stride, n, dst, |x: u8| (x != 0) as u8 as f32),
+                (DType::Bool, Class::F64) => return each(src, stride, n, dst, |x: u8| (x != 0) as u8 as f64),
+                _ => {}
+            }
             if dtype == DType::U64 && matches!(class, Class::F32 | Class::F64) {
                 return match class {
                     Class::F32 => each(src, stride, n, dst, |x: u64| x as f32),

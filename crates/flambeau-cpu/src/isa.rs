@@ -43,6 +43,34 @@ pub(crate) fn prefetch(p: *const u8) {
     let _ = p;
 }
 
+/// Copies bytes with stores that pass the caches by, where there are such stores.
+///
+/// # Safety
+/// As `copy_nonoverlapping`.
+pub(crate) unsafe fn stream(from: *const u8, to: *mut u8, n: usize) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_mm_loadu_si128, _mm_sfence, _mm_stream_si128};
+        // Whole cache lines; the ends in the ordinary way.
+        let head = to.align_offset(64).min(n);
+        std::ptr::copy_nonoverlapping(from, to, head);
+        let lines = (n - head) / 64;
+        for line in 0..lines {
+            let at = head + line * 64;
+            for part in (0..64).step_by(16) {
+                let v = _mm_loadu_si128(from.add(at + part) as *const _);
+                _mm_stream_si128(to.add(at + part) as *mut _, v);
+            }
+        }
+        let done = head + lines * 64;
+        std::ptr::copy_nonoverlapping(from.add(done), to.add(done), n - done);
+        // Other threads are told of the data by ordinary stores, which these would otherwise not keep to.
+        _mm_sfence();
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    std::ptr::copy_nonoverlapping(from, to, n);
+}
+
 /// Code to run at the machine's level. `run` should be `#[inline(always)]`.
 pub trait Kernel {
     type Out;

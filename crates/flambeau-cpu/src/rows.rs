@@ -45,6 +45,44 @@ pub(crate) fn sum<S: Float>(n: usize, f: impl Fn(usize) -> S) -> S {
     total
 }
 
+/// [`sum`] of `f(a, b, c)` over slices of one length, which spares the checks of indices.
+#[inline(always)]
+pub(crate) fn sum3<S: Float>(a: &[S], b: &[S], c: &[S], f: impl Fn(S, S, S) -> S) -> S {
+    let mut total = S::default();
+    for ((a, b), c) in a.chunks(BLOCK).zip(b.chunks(BLOCK)).zip(c.chunks(BLOCK)) {
+        let mut acc = [S::default(); LANES];
+        let (mut a, mut b, mut c) = (a.chunks_exact(LANES), b.chunks_exact(LANES), c.chunks_exact(LANES));
+        for ((a, b), c) in (&mut a).zip(&mut b).zip(&mut c) {
+            for l in 0..LANES {
+                acc[l] = acc[l].add(f(a[l], b[l], c[l]));
+            }
+        }
+        let (a, b, c) = (a.remainder(), b.remainder(), c.remainder());
+        for l in 0..a.len() {
+            acc[l] = acc[l].add(f(a[l], b[l], c[l]));
+        }
+        let mut w = LANES / 2;
+        while w > 0 {
+            for l in 0..w {
+                acc[l] = acc[l].add(acc[l + w]);
+            }
+            w /= 2;
+        }
+        total = total.add(acc[0]);
+    }
+    total
+}
+/// [`sum3`] of one slice.
+#[inline(always)]
+pub(crate) fn sum1<S: Float>(a: &[S], f: impl Fn(S) -> S) -> S {
+    sum3(a, a, a, |a, _, _| f(a))
+}
+/// [`sum3`] of two.
+#[inline(always)]
+pub(crate) fn sum2<S: Float>(a: &[S], b: &[S], f: impl Fn(S, S) -> S) -> S {
+    sum3(a, b, b, |a, b, _| f(a, b))
+}
+
 /// The largest value, -∞ for nothing. NaN may be passed over: callers' results become NaN through the sums.
 #[inline(always)]
 pub(crate) fn largest<S: Float>(x: &[S]) -> S {
@@ -221,7 +259,7 @@ impl<S: Float> Kernel for SoftmaxRow<'_, S> {
             for i in 0..n {
                 y[i] = x[i].sub(m).exp::<I>();
             }
-            let s = sum(n, |i| y[i]).ln();
+            let s = sum1(y, |v| v).ln();
             for i in 0..n {
                 y[i] = x[i].sub(m).sub(s);
             }
@@ -229,7 +267,7 @@ impl<S: Float> Kernel for SoftmaxRow<'_, S> {
             for i in 0..n {
                 y[i] = x[i].sub(m).exp::<I>();
             }
-            let s = sum(n, |i| y[i]);
+            let s = sum1(y, |v| v);
             for v in y {
                 *v = v.div(s);
             }
@@ -276,12 +314,12 @@ impl<S: Float> Kernel for SoftmaxGradRow<'_, S> {
         let n = self.g.len();
         let (g, y, gx) = (self.g, &self.y[..n], &mut self.gx[..n]);
         if self.log {
-            let s = sum(n, |i| g[i]);
+            let s = sum1(g, |v| v);
             for i in 0..n {
                 gx[i] = g[i].sub(y[i].exp::<I>().mul(s));
             }
         } else {
-            let s = sum(n, |i| g[i].mul(y[i]));
+            let s = sum2(g, y, |g, y| g.mul(y));
             for i in 0..n {
                 gx[i] = y[i].mul(g[i].sub(s));
             }
@@ -388,17 +426,17 @@ impl<S: Float> Kernel for NormRow<'_, S> {
         let n = self.x.len();
         let (x, y) = (self.x, &mut self.y[..n]);
         let count = S::of(n as f64);
-        let mean = sum(n, |i| x[i]).div(count);
-        let square = |i: usize| {
-            let d = x[i].sub(mean);
+        let mean = sum1(x, |v| v).div(count);
+        let square = |v: S| {
+            let d = v.sub(mean);
             d.mul(d)
         };
-        let rstd = S::ONE.div(sum(n, square).div(count).add(S::of(self.eps)).sqrt());
+        let rstd = S::ONE.div(sum1(x, square).div(count).add(S::of(self.eps)).sqrt());
         match (self.weight, self.bias) {
             (Some(w), Some(b)) => {
                 let (w, b) = (&w[..n], &b[..n]);
-                for i in 0..n {
-                    y[i] = S::fma::<I>(x[i].sub(mean).mul(rstd), w[i], b[i]);
+                for (((y, x), w), b) in y.iter_mut().zip(x).zip(w).zip(b) {
+                    *y = S::fma::<I>(x.sub(mean).mul(rstd), *w, *b);
                 }
             }
             (Some(w), None) => {
@@ -484,39 +522,37 @@ impl<S: Float> Kernel for NormGradRow<'_, S> {
     fn run<I: Isa>(self) {
         let n = self.g.len();
         let (g, x, mean, rstd) = (self.g, &self.x[..n], self.mean, self.rstd);
-        let normal = |i: usize| x[i].sub(mean).mul(rstd);
+        let normal = |x: S| x.sub(mean).mul(rstd);
         if let Some(gw) = self.gw {
-            let gw = &mut gw[..n];
-            for i in 0..n {
-                gw[i] = gw[i].add(g[i].mul(normal(i)));
+            for ((gw, g), x) in gw[..n].iter_mut().zip(g).zip(x) {
+                *gw = gw.add(g.mul(normal(*x)));
             }
         }
         if let Some(gb) = self.gb {
-            let gb = &mut gb[..n];
-            for i in 0..n {
-                gb[i] = gb[i].add(g[i]);
+            for (gb, g) in gb[..n].iter_mut().zip(g) {
+                *gb = gb.add(*g);
             }
         }
         let Some(gx) = self.gx else { return };
         let gx = &mut gx[..n];
         // gx = rstd (h - mean(h) - x̂ mean(h x̂)) with h = g w.
         let count = S::of(n as f64);
-        macro_rules! finish {
-            ($h:expr) => {{
-                let h = $h;
-                let a = sum(n, |i| h(i)).div(count);
-                let b = sum(n, |i| h(i).mul(normal(i))).div(count);
-                for i in 0..n {
-                    gx[i] = rstd.mul(h(i).sub(a).sub(normal(i).mul(b)));
-                }
-            }};
-        }
         match self.weight {
             Some(w) => {
                 let w = &w[..n];
-                finish!(|i: usize| g[i].mul(w[i]))
+                let a = sum2(g, w, |g, w| g.mul(w)).div(count);
+                let b = sum3(g, w, x, |g, w, x| g.mul(w).mul(normal(x))).div(count);
+                for (((gx, g), w), x) in gx.iter_mut().zip(g).zip(w).zip(x) {
+                    *gx = rstd.mul(g.mul(*w).sub(a).sub(normal(*x).mul(b)));
+                }
             }
-            None => finish!(|i: usize| g[i]),
+            None => {
+                let a = sum1(g, |g| g).div(count);
+                let b = sum2(g, x, |g, x| g.mul(normal(x))).div(count);
+                for ((gx, g), x) in gx.iter_mut().zip(g).zip(x) {
+                    *gx = rstd.mul(g.sub(a).sub(normal(*x).mul(b)));
+                }
+            }
         }
     }
 }

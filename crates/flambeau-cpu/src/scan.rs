@@ -33,6 +33,27 @@ pub fn scan(how: Scan, x: &Operand, dim: usize, out: &[Operand]) -> Result<()> {
     let out_dtype = out[0].dtype;
     let compute = if out_dtype.category() > x.dtype.category() { out_dtype.class() } else { class };
 
+    if how == Scan::Sum && x.dtype == DType::F32 && out_dtype == DType::F32 && sx == 1 && along[0] == 1 {
+        // Several rows at once: one row alone waits for each of its additions.
+        const ROWS: usize = 8;
+        let row = |k: usize, base: *mut u8, row: usize| base.wrapping_offset(space.offset(k, row) * 4);
+        pool::chunks(rows, (16 * 1024 / n).max(1).next_multiple_of(ROWS), |lo, hi| {
+            for first in (lo..hi).step_by(ROWS) {
+                let count = ROWS.min(hi - first);
+                // SAFETY: rows of `n` adjacent numbers, each written by one task; an output apart from the operand.
+                unsafe {
+                    let from = |r: usize| std::slice::from_raw_parts(row(0, x.ptr, first + r) as *const f32, n);
+                    let to = |r: usize| std::slice::from_raw_parts_mut(row(1, out[0].ptr, first + r) as *mut f32, n);
+                    if count == ROWS {
+                        prefix_sums(std::array::from_fn::<_, ROWS, _>(from), std::array::from_fn(to));
+                    } else {
+                        (0..count).for_each(|r| prefix_sums([from(r)], [to(r)]));
+                    }
+                }
+            }
+        });
+        return Ok(());
+    }
     pool::chunks(rows, (16 * 1024 / n).max(1), |lo, hi| {
         let mut values = vec![0u64; n * compute.size() / 8 + 2];
         let mut indices = vec![0i64; if out.len() > 1 { n } else { 0 }];
@@ -133,6 +154,20 @@ fn real<T: Copy + PartialOrd>(
                     *k = at;
                 }
             }
+        }
+    }
+}
+/// Rounded prefixes of sums in f64, of rows of equal length side by side.
+fn prefix_sums<const R: usize>(x: [&[f32]; R], mut y: [&mut [f32]; R]) {
+    let n = x[0].len();
+    let x = x.map(|x| &x[..n]);
+    y.iter_mut().for_each(|y| assert!(y.len() == n));
+    let mut s = [0f64; R];
+    for i in 0..n {
+        for r in 0..R {
+            s[r] += x[r][i] as f64;
+            // SAFETY: every row has `n` numbers.
+            unsafe { *y[r].get_unchecked_mut(i) = s[r] as f32 };
         }
     }
 }

@@ -2,6 +2,7 @@
 //! equal), with its position in the low bits: distinct words, so any sort of them is stable.
 
 use crate::element::{extent_of, not_implemented, unravel, without, Element, Ptr, Scratch};
+use crate::isa::{dispatch, Isa, Kernel};
 use crate::pool;
 use flambeau_core::{ensure, DType, Operand, Result, Shape};
 use half::{bf16, f16};
@@ -115,6 +116,7 @@ trait Word: Copy + Ord + Default + Send + Sync + 'static {
     const BYTES: u32;
     fn join(key: u64, position: usize) -> Self;
     fn position(self) -> usize;
+    fn key(self) -> u64;
     /// Byte `i` of the key, lowest first.
     fn digit(self, i: u32) -> usize;
 }
@@ -127,6 +129,10 @@ impl Word for u64 {
     #[inline(always)]
     fn position(self) -> usize {
         self as u32 as usize
+    }
+    #[inline(always)]
+    fn key(self) -> u64 {
+        self >> 32
     }
     #[inline(always)]
     fn digit(self, i: u32) -> usize {
@@ -142,6 +148,10 @@ impl Word for u128 {
     #[inline(always)]
     fn position(self) -> usize {
         self as usize
+    }
+    #[inline(always)]
+    fn key(self) -> u64 {
+        (self >> 64) as u64
     }
     #[inline(always)]
     fn digit(self, i: u32) -> usize {
@@ -259,6 +269,64 @@ fn sort_long<W: Word>(words: &mut [W], other: &mut [W]) {
     }
 }
 
+/// Elements that are compared with the bound at once.
+const COMPARED: usize = 64;
+
+/// The `k` smallest words of a contiguous row, in any order, at the start of `words`, which holds more than `2 k` and
+/// [`COMPARED`]: what is not below the k-th best so far is passed over by vectors of comparisons.
+struct Select<'a, T, W> {
+    x: &'a [T],
+    words: &'a mut [W],
+    k: usize,
+    reverse: bool,
+}
+impl<T: Key, W: Word> Kernel for Select<'_, T, W> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let Select { x, words, k, reverse } = self;
+        let key = |x: T| {
+            let key = x.key();
+            match (reverse, T::NARROW) {
+                (false, _) => key,
+                (true, true) => !(key as u32) as u64,
+                (true, false) => !key,
+            }
+        };
+        let (mut held, mut bound) = (0, u64::MAX);
+        for (c, chunk) in x.chunks(COMPARED).enumerate() {
+            // The key of all ones is the bound before there is one; nothing is passed over until then.
+            let full = held >= k && bound != u64::MAX;
+            if full {
+                let any = if T::NARROW {
+                    chunk.iter().fold(false, |any, &x| any | ((key(x) as u32) < bound as u32))
+                } else {
+                    chunk.iter().fold(false, |any, &x| any | (key(x) < bound))
+                };
+                if !any {
+                    continue;
+                }
+            }
+            for (j, &x) in chunk.iter().enumerate() {
+                let key = key(x);
+                // Of equal keys the earlier is kept, so a later one must be below.
+                if !full || key < bound {
+                    words[held] = W::join(key, c * COMPARED + j);
+                    held += 1;
+                }
+            }
+            if held + COMPARED > words.len() {
+                words[..held].select_nth_unstable(k - 1);
+                held = k;
+                bound = words[k - 1].key();
+            }
+        }
+        if held > k {
+            words[..held].select_nth_unstable(k - 1);
+        }
+    }
+}
+
 /// The rows of the three operands along the sorted dimension.
 struct Task<'a, T> {
     x: Ptr<T>,
@@ -289,11 +357,18 @@ impl<T: Key> Task<'_, T> {
         let (n, k) = (self.n, self.k);
         let one = |row: usize, alone: bool| {
             let [ox, ov, oi] = [0, 1, 2].map(|i| unravel(row, &sizes, &strides[i]));
-            let (mut a, mut b) = (Scratch::<W>::new(n), Scratch::<W>::new(if n < RADIX || k < n { 0 } else { n }));
+            // Few of many: without a word for each.
+            let few = sx == 1 && k > 0 && n >= 16 * k.max(COMPARED);
+            let room = if few { 4 * k.max(COMPARED) } else { n };
+            let (mut a, mut b) = (Scratch::<W>::new(room), Scratch::<W>::new(if n < RADIX || k < n { 0 } else { n }));
             let words = a.slice();
             // SAFETY: rows of the operands; each row's outputs are written by one task.
             unsafe {
-                for (j, w) in words.iter_mut().enumerate() {
+                if few {
+                    let x = std::slice::from_raw_parts(self.x.at(ox) as *const T, n);
+                    dispatch(Select { x, words: &mut *words, k, reverse: self.reverse });
+                }
+                for (j, w) in words.iter_mut().enumerate().take(if few { 0 } else { n }) {
                     let key = (*self.x.at(ox + j as isize * sx)).key();
                     let key = if !self.reverse {
                         key
@@ -305,7 +380,7 @@ impl<T: Key> Task<'_, T> {
                     *w = W::join(key, j);
                 }
                 if k < n {
-                    if k > 0 {
+                    if k > 0 && !few {
                         words.select_nth_unstable(k - 1);
                     }
                     words[..k].sort_unstable();

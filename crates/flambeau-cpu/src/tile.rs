@@ -7,7 +7,7 @@ use flambeau_core::*;
 use std::cell::RefCell;
 
 /// Elements of a tile.
-pub const TILE: usize = 256;
+pub const TILE: usize = 512;
 
 /// An iteration space: sizes, and each operand's strides in elements.
 pub struct Space {
