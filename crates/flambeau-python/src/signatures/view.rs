@@ -41,7 +41,8 @@ fn repeat_by(t: &Tensor, repeats: &Tensor, dim: Option<i64>) -> Result<Tensor> {
     }
     let places: Vec<i64> =
         counts.iter().enumerate().flat_map(|(i, &c)| std::iter::repeat_n(i as i64, c as usize)).collect();
-    indexing::index_select(&t, dim, &Tensor::from_slice(&places, &[places.len() as i64])?)
+    let places = Tensor::from_slice(&places, &[places.len() as i64])?;
+    indexing::index_select(&t, dim, &flambeau::ops::device::to_device(&places, t.device())?)
 }
 fn rot90(t: &Tensor, k: i64, dims: &[i64]) -> Result<Tensor> {
     if dims.len() != 2 {
