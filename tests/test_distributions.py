@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 
-import pytest
-
 import flambeau as torch
+import pytest
 from flambeau.distributions import Normal
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import flambeau as torch
 import numpy as np
 import pytest
-
-import flambeau as torch
 
 NORMS = [None, "forward", "backward", "ortho"]
 

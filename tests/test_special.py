@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 
-import pytest
-
 import flambeau as torch
+import pytest
 
 X = torch.linspace(0.1, 30, 300, dtype=torch.float64)
 

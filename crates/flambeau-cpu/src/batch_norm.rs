@@ -361,7 +361,7 @@ pub fn batch_norm_grad(
             blocks(c, (GRAIN / (n * s)).max(1), |lo, hi| {
                 let (mut a, mut b, mut staged) = (Scratch::<S>::new(s), Scratch::<S>::new(s), Scratch::<S>::new(s));
                 let (a, b) = (a.ptr(), b.ptr());
-                for ch in lo..hi {
+                for (ch, &center) in (lo..).zip(&mean[lo..hi]) {
                     // SAFETY: as forward.
                     unsafe {
                         let at = |i: usize| ((i * c + ch) * s) as isize;
@@ -369,7 +369,7 @@ pub fn batch_norm_grad(
                         let (mut total, mut product) = (S::default(), S::default());
                         for i in 0..n {
                             let (g, x) = planes(i);
-                            let (t, p) = dispatch(GradSums(g, x, mean[ch]));
+                            let (t, p) = dispatch(GradSums(g, x, center));
                             total += t;
                             product += p;
                         }
@@ -378,7 +378,7 @@ pub fn batch_norm_grad(
                         for i in 0..n {
                             let (g, x) = planes(i);
                             write(to.at(at(i)), s, staged.ptr(), |gx| {
-                                dispatch(GradApply { g, x, gx, mean: mean[ch], a, b, k });
+                                dispatch(GradApply { g, x, gx, mean: center, a, b, k });
                             });
                         }
                     }

@@ -164,10 +164,10 @@ fn prefix_sums<const R: usize>(x: [&[f32]; R], mut y: [&mut [f32]; R]) {
     y.iter_mut().for_each(|y| assert!(y.len() == n));
     let mut s = [0f64; R];
     for i in 0..n {
-        for r in 0..R {
-            s[r] += x[r][i] as f64;
+        for ((s, x), y) in s.iter_mut().zip(&x).zip(&mut y) {
+            *s += x[i] as f64;
             // SAFETY: every row has `n` numbers.
-            unsafe { *y[r].get_unchecked_mut(i) = s[r] as f32 };
+            unsafe { *y.get_unchecked_mut(i) = *s as f32 };
         }
     }
 }

@@ -109,7 +109,7 @@ fn bessel_k_series(order: u32, x: f64) -> f64 {
 pub fn bessel_k(order: u32, x: f64, scaled: bool) -> f64 {
     if x == 0.0 {
         f64::INFINITY
-    } else if !(x > 0.0) {
+    } else if x.is_nan() || x < 0.0 {
         f64::NAN
     } else if x.is_infinite() {
         0.0
@@ -500,16 +500,16 @@ mod tests {
         close(bessel_k(0, 1.0, false), 0.421_024_438_240_708_33, 4e-16);
         close(bessel_k(1, 2.0, false), 0.139_865_881_816_522_43, 4e-16);
         close(bessel_k(0, 2.5, false), 0.062_347_553_200_366_186, 8e-16);
-        close(bessel_k(1, 50.0, true), 0.178_565_526_440_396_15, 8e-16);
-        close(airy_ai(-9.7), -0.310_216_083_571_846_2, 1e-13);
-        close(airy_ai(2.5), 0.015_725_926_700_107_098, 2e-15);
-        close(airy_ai(12.0), 1.391_938_458_926_459_6e-13, 2e-14);
-        close(erfcx(-3.0), 16205.988_853_999_586, 4e-16);
+        close(bessel_k(1, 50.0, true), 0.178_566_558_558_815_57, 8e-16);
+        close(airy_ai(-9.7), 0.280_237_501_916_297_8, 1e-13);
+        close(airy_ai(2.5), 0.015_725_923_380_470_49, 2e-15);
+        close(airy_ai(12.0), 1.393_184_688_875_360_8e-13, 2e-14);
+        close(erfcx(-3.0), 16_205.988_853_999_586, 4e-16);
         close(erfcx(5.0), 0.110_704_637_733_068_63, 4e-16);
         close(log_ndtr(-40.0), -804.608_442_013_753_8, 4e-16);
-        close(incomplete_gamma(2.5, 1.5, false), 0.300_014_164_120_613_8, 4e-15);
-        close(incomplete_gamma(1e4, 1e4, false), 0.501_329_794_421_838_9, 1e-13);
-        close(incomplete_gamma(1e-3, 1e-4, true), 0.008_597_160_064_389_2, 1e-10);
+        close(incomplete_gamma(2.5, 1.5, false), 0.300_014_164_121_372_5, 4e-15);
+        close(incomplete_gamma(1e4, 1e4, false), 0.501_329_808_339_955_2, 1e-13);
+        close(incomplete_gamma(1e-3, 1e-4, true), 0.008_596_880_332_556_643, 1e-10);
         close(legendre_p(0.3, 5.0), 0.345_386_25, 4e-15);
         close(hermite_h(0.5, 4.0, 512), 1.0, 4e-15);
         assert_eq!(frexp(-3.0), (-0.75, 2));

@@ -326,7 +326,7 @@ class _Cat(Constraint):
 
     def check(self, value: Tensor) -> Tensor:
         parts, start = [], 0
-        for constraint, length in zip(self.cseq, self.lengths):
+        for constraint, length in zip(self.cseq, self.lengths, strict=True):
             parts.append(constraint.check(value.narrow(self.dim, start, length)))
             start += length
         return torch.cat(parts, self.dim)
@@ -350,7 +350,7 @@ class _Stack(Constraint):
 
     def check(self, value: Tensor) -> Tensor:
         slices = [value.select(self.dim, i) for i in range(value.size(self.dim))]
-        return torch.stack([c.check(v) for c, v in zip(self.cseq, slices)], self.dim)
+        return torch.stack([c.check(v) for c, v in zip(self.cseq, slices, strict=True)], self.dim)
 
 
 dependent = _Dependent()

@@ -145,7 +145,7 @@ class Distribution:
                 f"The right-most size of value must match event_shape: {value.size()} vs {self._event_shape}."
             )
         actual, expected = value.size(), tuple(self._batch_shape) + tuple(self._event_shape)
-        for i, j in zip(reversed(actual), reversed(expected)):
+        for i, j in zip(reversed(actual), reversed(expected), strict=False):
             if i != 1 and j != 1 and i != j:
                 raise ValueError(f"Value is not broadcastable with batch_shape+event_shape: {actual} vs {torch.Size(expected)}.")
         try:
@@ -201,6 +201,6 @@ class ExponentialFamily(Distribution):
         normalizer = self._log_normalizer(*params)
         slopes = torch.autograd.grad(normalizer.sum(), params, create_graph=True)
         result = result + normalizer
-        for p, g in zip(params, slopes):
+        for p, g in zip(params, slopes, strict=True):
             result = result - (p * g).reshape(self._batch_shape + (-1,)).sum(-1)
         return result
