@@ -39,6 +39,14 @@ pub struct Draft {
     pub outputs: SmallVec<[OutputMeta; 1]>,
 }
 impl Draft {
+    /// A bit for each output that can have a gradient; bit 63 stands for all beyond.
+    pub(crate) fn differentiable(&self) -> u64 {
+        let mut bits = 0;
+        for (i, o) in self.outputs.iter().enumerate() {
+            bits |= u64::from(o.differentiable && o.dtype.is_differentiable()) << i.min(63);
+        }
+        bits
+    }
     /// A row-major output.
     pub fn push(&mut self, sizes: impl Into<Dims>, dtype: DType) {
         let sizes = sizes.into();

@@ -48,15 +48,30 @@ impl Meta {
     pub fn is_contiguous(&self) -> bool {
         is_contiguous(&self.sizes, &self.strides)
     }
+    /// The in-place version that autograd compares.
+    #[inline]
+    pub fn version(&self) -> u32 {
+        match &self.version {
+            Some(v) => v.load(Ordering::Relaxed),
+            None => self.storage.version().load(Ordering::Relaxed),
+        }
+    }
+    /// Address of the first element.
+    ///
+    /// # Errors
+    /// The failure of a recorded computation.
+    #[inline]
+    pub fn data_ptr(&self) -> Result<*mut u8> {
+        Ok(self.storage.ptr()?.wrapping_offset(self.offset as isize * self.dtype.size() as isize))
+    }
     /// The kernel's view of this tensor.
     ///
     /// # Errors
     /// The failure of a recorded computation.
     #[inline]
     pub fn operand(&self) -> Result<Operand<'_>> {
-        let base = self.storage.ptr()?;
         Ok(Operand {
-            ptr: base.wrapping_offset(self.offset as isize * self.dtype.size() as isize),
+            ptr: self.data_ptr()?,
             dtype: self.dtype,
             sizes: &self.sizes,
             strides: &self.strides,
@@ -72,7 +87,7 @@ pub(crate) const BATCHED: u8 = 8;
 /// The Python wrapper is kept alive by this tensor.
 const OWNS_WRAPPER: u8 = 16;
 /// At least [`LARGE_NUMEL`] elements.
-const LARGE: u8 = 32;
+pub(crate) const LARGE: u8 = 32;
 const LARGE_NUMEL: i64 = 1 << 15;
 
 /// A tensor seen as one example of a batch (`vmap`): the logical sizes lack the batch dimension.
@@ -252,11 +267,7 @@ impl Tensor {
     }
     /// The in-place version that autograd compares.
     pub fn version(&self) -> u32 {
-        let m = self.meta();
-        match &m.version {
-            Some(v) => v.load(Ordering::Relaxed),
-            None => m.storage.version().load(Ordering::Relaxed),
-        }
+        self.meta().version()
     }
     pub(crate) fn bump_version(&self) {
         let m = self.meta();
@@ -298,6 +309,20 @@ impl Tensor {
     /// Made in inference mode.
     pub fn is_inference(&self) -> bool {
         self.flags() & INFERENCE_TENSOR != 0
+    }
+    /// Stores all flags of a tensor that nobody else has.
+    #[inline]
+    pub(crate) fn set_flags_unshared(&self, flags: u8) {
+        self.inner().flags.store(flags, Ordering::Relaxed);
+    }
+    /// The autograd metadata without its lock.
+    ///
+    /// # Safety
+    /// Nobody else has this tensor yet, and no other reference to its autograd metadata is alive.
+    #[inline]
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) unsafe fn unshared_autograd(&self) -> &mut Option<Box<AutogradMeta>> {
+        &mut *self.inner().autograd.data_ptr()
     }
     pub(crate) fn autograd(&self) -> MutexGuard<'_, Option<Box<AutogradMeta>>> {
         self.inner().autograd.lock()

@@ -180,6 +180,18 @@ impl Tensor {
         meta.accumulator = Arc::downgrade(&node);
         Ok(Some(Edge { node, nr: 0 }))
     }
+    /// [`Tensor::set_edge`] for a tensor that has just been made: without a lock when it has no metadata yet.
+    pub(crate) fn set_first_edge(&self, edge: Edge) {
+        // SAFETY: the caller alone has this tensor.
+        let slot = unsafe { self.unshared_autograd() };
+        match slot {
+            None => {
+                *slot = Some(Box::new(AutogradMeta { edge: Some(edge), ..Default::default() }));
+                self.set_flags_unshared(self.flags() | REQUIRES_GRAD);
+            }
+            Some(_) => self.set_edge(edge),
+        }
+    }
     /// Makes this tensor the output `edge.nr` of `edge.node`.
     pub(crate) fn set_edge(&self, edge: Edge) {
         let mut guard = self.autograd();

@@ -566,8 +566,8 @@ fn call_hook(hook: &Hook, g: &mut Option<Tensor>) -> Result<()> {
 }
 
 impl SavedTensor {
-    /// Keeps an input of an operator.
-    pub(crate) fn input(i: usize, t: &Tensor) -> Result<SavedTensor> {
+    /// Keeps an input of an operator; `meta` is its metadata.
+    pub(crate) fn input(i: usize, t: &Tensor, meta: &Meta) -> Result<SavedTensor> {
         if t.flags() & INFERENCE_TENSOR != 0 {
             bail!(
                 Runtime,
@@ -575,7 +575,7 @@ impl SavedTensor {
                  tensor and use it in autograd."
             );
         }
-        Ok(SavedTensor { bit: 1 << i, version: t.version(), tensor: t.clone() })
+        Ok(SavedTensor { bit: 1 << i, version: meta.version(), tensor: t.clone() })
     }
     /// The version before the in-place write of which this input was an operand.
     pub(crate) fn before_write(mut self) -> SavedTensor {
@@ -584,8 +584,8 @@ impl SavedTensor {
     }
     /// Keeps an output without its node, so that no reference cycle forms.
     pub(crate) fn output(i: usize, t: &Tensor) -> SavedTensor {
-        let alias = Tensor::from_meta(t.meta().clone(), 0, None);
-        SavedTensor { bit: output_bit(i as u32), version: t.version(), tensor: alias }
+        let meta = t.meta().clone();
+        SavedTensor { bit: output_bit(i as u32), version: meta.version(), tensor: Tensor::from_meta(meta, 0, None) }
     }
     /// Keeps a copy of an input that is about to be overwritten.
     pub(crate) fn original(i: usize, copy: Tensor) -> SavedTensor {
@@ -595,29 +595,30 @@ impl SavedTensor {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        let mut debris: SmallVec<[Debris; 6]> = SmallVec::new();
-        for edge in self.edges.drain(..).flatten() {
-            // A node that others hold, or that ends the graph, drops without going deeper.
-            if Arc::strong_count(&edge.node) == 1 && !edge.node.edges.is_empty() {
-                debris.push(Debris::Node(edge.node));
-            }
-        }
-        if let Saved::Kept(list) = self.saved.get_mut() {
-            for s in list.drain(..) {
-                if s.tensor.flags() & REQUIRES_GRAD != 0 {
-                    debris.push(Debris::Saved(s.tensor));
+        let mut deferred = false;
+        // The thread may be ending, its queue already gone: then dropping directly is all that is left.
+        let _ = DROPS.try_with(|queue| {
+            let mut queue = queue.borrow_mut();
+            let before = queue.len();
+            for slot in &mut self.edges {
+                // A node that others hold, or that ends the graph, drops without going deeper.
+                if slot.as_ref().is_some_and(|e| Arc::strong_count(&e.node) == 1 && !e.node.edges.is_empty()) {
+                    if let Some(edge) = slot.take() {
+                        queue.push(Debris::Node(edge.node));
+                    }
                 }
             }
-        }
-        if let Function::CopySlices(copy) = &self.function {
-            debris.push(Debris::Node(copy.function.clone()));
-        }
-        if debris.is_empty() {
-            return;
-        }
-        // The thread may be ending, its queue already gone: then dropping directly is all that is left.
-        let _ = DROPS.try_with(|q| q.borrow_mut().extend(debris));
-        if DROPPING.try_with(|d| d.replace(true)).unwrap_or(true) {
+            if let Saved::Kept(list) = self.saved.get_mut() {
+                if list.iter().any(|s| s.tensor.flags() & REQUIRES_GRAD != 0) {
+                    queue.extend(list.drain(..).map(|s| Debris::Saved(s.tensor)));
+                }
+            }
+            if let Function::CopySlices(copy) = &self.function {
+                queue.push(Debris::Node(copy.function.clone()));
+            }
+            deferred = queue.len() > before;
+        });
+        if !deferred || DROPPING.try_with(|d| d.replace(true)).unwrap_or(true) {
             return;
         }
         while let Some(next) = DROPS.with(|q| q.borrow_mut().pop()) {

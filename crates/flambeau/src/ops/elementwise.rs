@@ -1,6 +1,6 @@
 //! Scalar functions as operators: broadcasting, promotion, the call of a kernel, and the gradient read from the table.
 
-use crate::apply::{apply1, check_inplace, Dest};
+use crate::apply::{apply1, apply_map, check_inplace, Dest};
 use crate::autograd::expr::{gelu_tanh_derivative, Expr};
 use crate::autograd::node::{InputInfo, Vjp};
 use crate::mode;
@@ -365,6 +365,64 @@ impl Map {
         }
         true
     }
+    /// The kernel for `n` contiguous elements of one dtype that also is the result's, if there is one and they are few.
+    pub(crate) fn small_kernel(&self, dtype: DType, n: usize) -> Option<DirectKernel> {
+        if n > DIRECT || n == 0 || dtype.class().dtype() != dtype || self.to.is_some() {
+            return None;
+        }
+        for number in self.numbers.iter().flatten() {
+            if number.category() > dtype.category() || n > DIRECT_COPY {
+                return None;
+            }
+        }
+        let compute = self.f.compute_dtype(dtype, mode::default_dtype());
+        if compute != dtype || !self.f.takes(dtype) || self.f.result_dtype(dtype) != dtype {
+            return None;
+        }
+        flambeau_cpu::cpu().direct(self.f, dtype, n)
+    }
+    /// Runs [`Map::small_kernel`]'s kernel; numbers are repeated on the stack. False when a number has no such form.
+    ///
+    /// # Safety
+    /// `n` contiguous elements of `dtype` are behind each of as many `tensors` as the row has, and behind `to`, which is
+    /// none of them.
+    #[inline]
+    pub(crate) unsafe fn call_small(
+        &self,
+        kernel: DirectKernel,
+        dtype: DType,
+        n: usize,
+        tensors: &[*const u8; 2],
+        to: *mut u8,
+    ) -> bool {
+        let arity = self.f.arity();
+        if arity <= 2 && self.numbers[0].is_none() && self.numbers[1].is_none() {
+            kernel(n, tensors[0], tensors[1], std::ptr::null(), std::ptr::null(), to);
+            return true;
+        }
+        let mut stack = [std::mem::MaybeUninit::<[u64; DIRECT_COPY]>::uninit(); 3];
+        let mut buffers = stack.iter_mut();
+        let mut given = tensors.iter();
+        let mut p = [std::ptr::null::<u8>(); 4];
+        for (p, number) in p.iter_mut().zip(&self.numbers).take(arity) {
+            *p = match number {
+                None => match given.next() {
+                    Some(t) => *t,
+                    None => return false,
+                },
+                Some(_) => {
+                    let Some(buffer) = buffers.next() else { return false };
+                    let buffer = buffer.as_mut_ptr() as *mut u8;
+                    if !splat(dtype.class(), std::ptr::null(), *number, n, buffer) {
+                        return false;
+                    }
+                    buffer
+                }
+            };
+        }
+        kernel(n, p[0], p[1], p[2], p[3], to);
+        true
+    }
     /// Whether the gradient reads a number that stands where a tensor could.
     pub(crate) fn keeps_numbers(&self) -> bool {
         matches!(self.f, ScalarFn::Mul | ScalarFn::Div) && self.numbers.iter().any(Option::is_some)
@@ -572,14 +630,14 @@ pub fn map(f: ScalarFn, x: &[Value], dest: Dest) -> Result<Tensor> {
         op.numbers[0] = None;
         return apply1(op, &[&t], dest);
     }
-    apply1(op, &tensors, dest)
+    apply_map(op, &tensors, dest)
 }
 /// A row of one argument.
 ///
 /// # Errors
 /// As [`map`].
 pub fn unary(f: ScalarFn, a: &Tensor, dest: Dest) -> Result<Tensor> {
-    apply1(Map::new(f), &[a], dest)
+    apply_map(Map::new(f), &[a], dest)
 }
 /// A row of two arguments.
 ///
@@ -587,7 +645,7 @@ pub fn unary(f: ScalarFn, a: &Tensor, dest: Dest) -> Result<Tensor> {
 /// As [`map`].
 pub fn binary<'a>(f: ScalarFn, a: impl Into<Value<'a>>, b: impl Into<Value<'a>>, dest: Dest) -> Result<Tensor> {
     match (a.into(), b.into()) {
-        (Value::Tensor(a), Value::Tensor(b)) => apply1(Map::new(f), &[a, b], dest),
+        (Value::Tensor(a), Value::Tensor(b)) => apply_map(Map::new(f), &[a, b], dest),
         (a, b) => map(f, &[a, b], dest),
     }
 }
