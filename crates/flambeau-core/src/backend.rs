@@ -134,6 +134,37 @@ pub enum Fft {
     ToReal,
 }
 
+/// A decomposition of each matrix of a batch, or a solver that uses one. Operands: inputs → outputs; matrices are (b…, m, n)
+/// in any layout, k = min(m, n); pivots and infos are int32, with LAPACK's meaning. Dtypes: float32, float64, complex64,
+/// complex128.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Decomposition {
+    /// A (n, n) → L, or U read from the upper triangle; info: order of the first leading minor that is not positive.
+    Cholesky { upper: bool },
+    /// A → packed L U, pivots (k), info: position of the first zero pivot.
+    Lu { pivot: bool },
+    /// L U (n, n), pivots (n), B (n, r) → X with `A X = B`, or `Aᴴ X = B`.
+    LuSolve { adjoint: bool },
+    /// Pivots (k) → P (m, m) with `A = P L U`.
+    Permutation,
+    /// A → reflectors below R, tau (k).
+    Qr,
+    /// A (m, n), tau (k) → the first n columns of the product of the reflectors.
+    HouseholderProduct,
+    /// A (n, n) triangular, B (n, r) → X. Only the triangle is read.
+    SolveTriangular { upper: bool, unitriangular: bool },
+    /// A (n, n), of which the lower triangle is read → packed L D, pivots (n), info.
+    Ldl { hermitian: bool },
+    /// L D, pivots, B (n, r) → X.
+    LdlSolve { hermitian: bool },
+    /// A (n, n), of which the lower triangle is read → values (n) ascending, real; and vectors (n, n) where wanted.
+    Eigh,
+    /// A (n, n) → values (n), complex; and vectors (n, n) where wanted.
+    Eig,
+    /// A → S (k) descending; or U, S, Vᴴ, whose sizes say whether they are full or reduced.
+    Svd,
+}
+
 /// Extras of a matrix product.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Epilogue<'a> {
@@ -260,6 +291,14 @@ pub trait Backend: Send + Sync {
     /// The Fourier transform of `x` over `dims`, times `scale`. float32, float64 and their complex dtypes.
     fn fft(&self, _kind: Fft, _x: &Operand, _dims: &[usize], _scale: f64, _out: &Operand) -> Result<()> {
         unsupported("fft")
+    }
+
+    /// Decomposes or solves a batch of matrices.
+    ///
+    /// # Errors
+    /// `LinAlg` for an iteration that does not converge; singular matrices are said in the info.
+    fn decompose(&self, _how: Decomposition, _x: &[Operand], _out: &[Operand]) -> Result<()> {
+        unsupported("decompose")
     }
 
     // ---- windows ------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ pub mod batch_norm;
 pub mod conv;
 mod conv_windows;
 pub mod convert;
+pub mod decomposition;
 mod element;
 pub mod fft;
 pub mod gemm;
@@ -16,6 +17,7 @@ mod gemv;
 pub mod indexed;
 pub mod isa;
 pub mod kernels;
+mod ldl;
 pub mod map;
 pub mod math;
 pub mod optimizer;
@@ -165,6 +167,7 @@ impl Backend for Cpu {
         attention::attention(q: &Operand, k: &Operand, v: &Operand, p: &Attention, out: &Operand, lse: &Operand) -> Result<()>;
         attention::attention_grad(g: &Operand, q: &Operand, k: &Operand, v: &Operand, out: &Operand, lse: &Operand, p: &Attention,
             gq: &Operand, gk: &Operand, gv: &Operand) -> Result<()>;
+        decomposition::decompose(how: Decomposition, x: &[Operand], out: &[Operand]) -> Result<()>;
         fft::fft(kind: Fft, x: &Operand, dims: &[usize], scale: f64, out: &Operand) -> Result<()>;
         pooling::max_pool(x: &Operand, geometry: &Pool, out: &Operand, indices: &Operand) -> Result<()>;
         pooling::avg_pool(x: &Operand, geometry: &Pool, out: &Operand) -> Result<()>;

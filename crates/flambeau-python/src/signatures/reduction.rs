@@ -22,10 +22,17 @@ fn norm(t: &Tensor, p: Option<Number>, dims: Option<&[i64]>, keepdim: bool, dtyp
 fn norm_named(t: &Tensor, p: &str, dims: Option<&[i64]>, keepdim: bool, dtype: Option<DType>) -> Result<Tensor> {
     match p {
         "fro" => reduction::vector_norm(t, 2.0, list(dims), keepdim, dtype),
-        _ => Err(err!(Runtime, "norm: the order '{p}' is not supported; expected 'fro' or a number")),
+        "nuc" => {
+            let x = match dtype {
+                Some(d) => elementwise::to_dtype(t, d)?,
+                None => t.clone(),
+            };
+            solve::spectral_norm(&x, None, dims.unwrap_or(&[-2, -1]), keepdim)
+        }
+        _ => Err(err!(Runtime, "norm: the order '{p}' is not supported; expected 'fro', 'nuc' or a number")),
     }
 }
-fn matrix_norm(t: &Tensor, ord: f64, dim: &[i64], keepdim: bool, dtype: Option<DType>) -> Result<Tensor> {
+pub(super) fn matrix_norm(t: &Tensor, ord: f64, dim: &[i64], keepdim: bool, dtype: Option<DType>) -> Result<Tensor> {
     if dim.len() != 2 {
         return Err(err!(Runtime, "linalg.matrix_norm: dim must be a 2-tuple of ints, got {} of them", dim.len()));
     }
@@ -38,6 +45,7 @@ fn matrix_norm(t: &Tensor, ord: f64, dim: &[i64], keepdim: bool, dtype: Option<D
     let (sum_over, best_over) = match ord.abs() {
         1.0 => (a, b),
         x if x.is_infinite() => (b, a),
+        2.0 => return solve::spectral_norm(&x, Some(ord), dim, keepdim),
         _ => return Err(err!(Runtime, "linalg.matrix_norm: Order {ord} not supported.")),
     };
     let sums = reduction::sum(&elementwise::abs(&x)?, &[sum_over], true)?;
@@ -91,7 +99,7 @@ operators! { REDUCTION;
     "std_mean(Tensor input, int[]? dim=None, bool unbiased=True, bool keepdim=False)" [function] => |t: &Tensor, d: Option<&[i64]>, u: bool, k: bool| -> Result<(Tensor, Tensor)> { let (v, m) = reduction::var_mean(t, list(d), correction(u), k)?; Ok((elementwise::sqrt(&v)?, m)) };
     "logsumexp(Tensor input, int[] dim, bool keepdim=False)" [function method out alias(special.logsumexp)] => |t: &Tensor, d: &[i64], k: bool| reduction::logsumexp(t, d, k);
     "norm(Tensor input, Number? p=2, int[]? dim=None, bool keepdim=False, *, dtype? dtype=None)" [function method out] => norm;
-    "norm(Tensor input, str p, int[]? dim=None, bool keepdim=False, *, dtype? dtype=None)" [function method] => norm_named;
+    "norm(Tensor input, str p, int[]? dim=None, bool keepdim=False, *, dtype? dtype=None)" [function method out] => norm_named;
     "linalg.norm(Tensor A, Number? ord=None, int[]? dim=None, bool keepdim=False, *, dtype? dtype=None)" [function out] => |t: &Tensor, p: Option<Number>, d: Option<&[i64]>, k: bool, dt: Option<DType>| match (p, d) {
         (Some(p), Some(d)) if d.len() == 2 => matrix_norm(t, p.to_f64(), d, k, dt),
         (Some(p), None) if t.dim() == 2 => matrix_norm(t, p.to_f64(), &[0, 1], k, dt),
