@@ -1,9 +1,8 @@
 """Decompositions: the equations they satisfy, batches and empty matrices, errors, and gradients of both orders."""
 
+import flambeau as fl
 import numpy as np
 import pytest
-
-import flambeau as fl
 
 DTYPES = ["float32", "float64", "complex64", "complex128"]
 TOLERANCE = {"float32": 2e-4, "float64": 1e-11, "complex64": 2e-4, "complex128": 1e-11}

@@ -7,8 +7,8 @@
 use crate::ldl;
 use crate::pool;
 use faer::linalg::matmul::matmul;
-use faer::prelude::ReborrowMut;
 use faer::linalg::triangular_solve as triangular;
+use faer::prelude::ReborrowMut;
 use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
 use flambeau_core::*;
 use num_complex::Complex;
@@ -146,7 +146,8 @@ fn each(operands: &[&Operand], ranks: &[usize], work: impl Fn(&[Slot]) -> Result
     let lead = operands[0].sizes.len() - ranks[0];
     let batch: SmallVec<[i64; 6]> = operands[0].sizes[..lead].into();
     let count: i64 = batch.iter().product();
-    let cost: usize = operands.iter().zip(ranks).map(|(o, r)| o.sizes[o.sizes.len() - r..].iter().product::<i64>() as usize).sum();
+    let cost: usize =
+        operands.iter().zip(ranks).map(|(o, r)| o.sizes[o.sizes.len() - r..].iter().product::<i64>() as usize).sum();
     let failed: Mutex<Option<(usize, Error)>> = Mutex::new(None);
     let shared = Shared(operands);
     pool::chunks(count as usize, (512 / cost.max(1)).max(1), |lo, hi| {
@@ -162,7 +163,13 @@ fn each(operands: &[&Operand], ranks: &[usize], work: impl Fn(&[Slot]) -> Result
                         offset += (rest % batch[d]) * o.strides[d];
                         rest /= batch[d];
                     }
-                    let dim = |d: usize| if d < r { (o.sizes[lead + d] as usize, o.strides[lead + d] as isize) } else { (1, 0) };
+                    let dim = |d: usize| {
+                        if d < r {
+                            (o.sizes[lead + d] as usize, o.strides[lead + d] as isize)
+                        } else {
+                            (1, 0)
+                        }
+                    };
                     let ((m, rows), (n, cols)) = (dim(0), dim(1));
                     Slot { ptr: o.ptr.wrapping_offset(offset as isize * o.dtype.size() as isize), m, n, rows, cols }
                 })
@@ -192,7 +199,9 @@ pub fn decompose(how: Decomposition, x: &[Operand], out: &[Operand]) -> Result<(
             Decomposition::Permutation => each(&[&x[0], &out[0]], &[1, 2], |s| {
                 match out[0].dtype.size() {
                     4 => permutation(&s[0], &s[1], 1f32, 0f32),
-                    8 if out[0].dtype == DType::C64 => permutation(&s[0], &s[1], Complex::new(1f32, 0.0), Complex::new(0f32, 0.0)),
+                    8 if out[0].dtype == DType::C64 => {
+                        permutation(&s[0], &s[1], Complex::new(1f32, 0.0), Complex::new(0f32, 0.0))
+                    }
                     8 => permutation(&s[0], &s[1], 1f64, 0f64),
                     _ => permutation(&s[0], &s[1], Complex::new(1f64, 0.0), Complex::new(0f64, 0.0)),
                 }
@@ -204,10 +213,11 @@ pub fn decompose(how: Decomposition, x: &[Operand], out: &[Operand]) -> Result<(
     }
 }
 
-fn typed<T: Field<Part = P>, P: Copy + Into<f64> + 'static>(how: Decomposition, x: &[Operand], out: &[Operand]) -> Result<()>
-where
-    T: Spectrum<P>,
-{
+fn typed<T: Field<Part = P> + Spectrum<P>, P: Copy + Into<f64> + 'static>(
+    how: Decomposition,
+    x: &[Operand],
+    out: &[Operand],
+) -> Result<()> {
     use Decomposition as D;
     let all: SmallVec<[&Operand; 6]> = x.iter().chain(out).collect();
     match how {
@@ -289,7 +299,7 @@ fn cholesky<T: Field>(upper: bool, s: &[Slot]) {
                 }
             }
             let d = l[(j, j)].re();
-            if !(d > 0.0) {
+            if d.is_nan() || d <= 0.0 {
                 info = j as i32 + 1;
                 l[(j, j)] = T::real(d);
                 break 'panels;

@@ -127,7 +127,12 @@ pub(crate) fn solve<T: Field>(a: &Mat<T>, pivots: &[i32], b: &mut Mat<T>, hermit
     let n = a.nrows();
     let row = |k: usize| -> Result<usize> {
         let p = pivots[k].unsigned_abs() as usize;
-        ensure!(p >= 1 && p <= n, Runtime, "linalg.ldl_solve: pivot {} is out of range for a matrix of {n} rows", pivots[k]);
+        ensure!(
+            p >= 1 && p <= n,
+            Runtime,
+            "linalg.ldl_solve: pivot {} is out of range for a matrix of {n} rows",
+            pivots[k]
+        );
         Ok(p - 1)
     };
     let exchange = |b: &mut Mat<T>, i: usize, p: usize| {

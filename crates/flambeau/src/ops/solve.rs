@@ -389,7 +389,11 @@ pub fn tensorinv(a: &Tensor, ind: i64) -> Result<Tensor> {
     let s = a.sizes();
     let ind = (ind as usize).min(s.len());
     let (m, n) = (numel(&s[..ind]), numel(&s[ind..]));
-    ensure!(m == n, Runtime, "Expected self to satisfy the requirement prod(self.shape[ind:]) == prod(self.shape[:ind]), but got {n} != {m}");
+    ensure!(
+        m == n,
+        Runtime,
+        "Expected self to satisfy the requirement prod(self.shape[ind:]) == prod(self.shape[:ind]), but got {n} != {m}"
+    );
     let x = inv_ex("linalg.inv", &view::reshape(a, &[m, n])?, true)?.0;
     view::reshape(&x, &[&s[ind..], &s[..ind]].concat())
 }
@@ -414,7 +418,13 @@ pub fn householder_product(a: &Tensor, tau: &Tensor) -> Result<Tensor> {
     let (m, n, k) = (a.size(-2)?, a.size(-1)?, tau.size(-1)?);
     ensure!(m >= n, Runtime, "{name}: input.shape[-2] must be greater than or equal to input.shape[-1]");
     ensure!(n >= k, Runtime, "{name}: input.shape[-1] must be greater than or equal to tau.shape[-1]");
-    ensure!(a.dtype() == tau.dtype(), Runtime, "{name}: tau dtype {} does not match input dtype {}", tau.dtype().title(), a.dtype().title());
+    ensure!(
+        a.dtype() == tau.dtype(),
+        Runtime,
+        "{name}: tau dtype {} does not match input dtype {}",
+        tau.dtype().title(),
+        a.dtype().title()
+    );
     ensure!(
         tau.sizes()[..tau.dim() - 1] == a.sizes()[..a.dim() - 2],
         Runtime,
@@ -527,8 +537,19 @@ pub fn ldl_solve(ld: &Tensor, pivots: &Tensor, b: &Tensor, hermitian: bool) -> R
     square(name, ld)?;
     matrices(name, b)?;
     same_dtype(name, ld, b)?;
-    ensure!(pivots.dtype() == DType::I32, Runtime, "{name}: Expected pivots to be integers. Got {}", pivots.dtype().title());
-    ensure!(ld.size(-1)? == b.size(-2)?, Runtime, "{name}: Expected B to have as many rows as LD, but got {} and {}", b.size(-2)?, ld.size(-1)?);
+    ensure!(
+        pivots.dtype() == DType::I32,
+        Runtime,
+        "{name}: Expected pivots to be integers. Got {}",
+        pivots.dtype().title()
+    );
+    ensure!(
+        ld.size(-1)? == b.size(-2)?,
+        Runtime,
+        "{name}: Expected B to have as many rows as LD, but got {} and {}",
+        b.size(-2)?,
+        ld.size(-1)?
+    );
     let (ld, b) = broadcast(ld, b)?;
     let mut s = ld.sizes();
     s.pop();
@@ -702,11 +723,22 @@ pub fn pinv(a: &Tensor, atol: Option<Tolerance>, rtol: Option<Tolerance>, hermit
 ///
 /// # Errors
 /// `Runtime` for shapes or dtypes that do not fit, and for an unknown driver.
-pub fn lstsq(a: &Tensor, b: &Tensor, rcond: Option<f64>, driver: Option<&str>) -> Result<(Tensor, Tensor, Tensor, Tensor)> {
+pub fn lstsq(
+    a: &Tensor,
+    b: &Tensor,
+    rcond: Option<f64>,
+    driver: Option<&str>,
+) -> Result<(Tensor, Tensor, Tensor, Tensor)> {
     let name = "torch.linalg.lstsq";
     matrices(name, a)?;
     ensure!(b.dim() >= 1, Runtime, "{name}: other must have at least 1 dimension.");
-    ensure!(a.dtype() == b.dtype(), Runtime, "{name}: Expected input and other to have the same dtype, but got input's dtype {} and other's dtype {}", a.dtype().title(), b.dtype().title());
+    ensure!(
+        a.dtype() == b.dtype(),
+        Runtime,
+        "{name}: Expected input and other to have the same dtype, but got input's dtype {} and other's dtype {}",
+        a.dtype().title(),
+        b.dtype().title()
+    );
     let driver = driver.unwrap_or("gelsy");
     ensure!(
         matches!(driver, "gels" | "gelsy" | "gelsd" | "gelss"),
@@ -715,7 +747,12 @@ pub fn lstsq(a: &Tensor, b: &Tensor, rcond: Option<f64>, driver: Option<&str>) -
     );
     let vector = b.dim() + 1 == a.dim();
     let rhs = if vector { view::unsqueeze(b, -1)? } else { b.clone() };
-    ensure!(rhs.dim() >= 2 && rhs.size(-2)? == a.size(-2)?, Runtime, "{name}: input.size(-2) should match other.size({})", if vector { -1 } else { -2 });
+    ensure!(
+        rhs.dim() >= 2 && rhs.size(-2)? == a.size(-2)?,
+        Runtime,
+        "{name}: input.size(-2) should match other.size({})",
+        if vector { -1 } else { -2 }
+    );
     let (m, n) = (a.size(-2)?, a.size(-1)?);
     let eps = if a.dtype().to_real() == DType::F64 { f64::EPSILON } else { f32::EPSILON as f64 };
     let rcond = rcond.unwrap_or(eps * m.max(n) as f64);
@@ -793,7 +830,12 @@ pub fn logdet(a: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// `Runtime` for matrices that are not square; `LinAlg` for a negative power of a singular one.
 pub fn matrix_power(a: &Tensor, n: i64) -> Result<Tensor> {
-    ensure!(a.dim() >= 2 && a.size(-1)? == a.size(-2)?, Runtime, "linalg.matrix_power: A must be batches of square matrices, but they are of sizes {}", Shape(&a.sizes()));
+    ensure!(
+        a.dim() >= 2 && a.size(-1)? == a.size(-2)?,
+        Runtime,
+        "linalg.matrix_power: A must be batches of square matrices, but they are of sizes {}",
+        Shape(&a.sizes())
+    );
     if n == 0 {
         let eye = factory::eye(a.size(-1)?, a.size(-1)?, a.dtype(), a.device())?;
         return view::clone(&view::expand(&eye, &a.sizes())?);
@@ -825,7 +867,12 @@ pub fn matrix_power(a: &Tensor, n: i64) -> Result<Tensor> {
 /// # Errors
 /// `Runtime` for matrices that are not square or not of floating point.
 pub fn matrix_exp(a: &Tensor) -> Result<Tensor> {
-    ensure!(a.dtype().is_differentiable(), Runtime, "linalg.matrix_exp: Expected a floating point or complex tensor as input. Got {}", a.dtype().title());
+    ensure!(
+        a.dtype().is_differentiable(),
+        Runtime,
+        "linalg.matrix_exp: Expected a floating point or complex tensor as input. Got {}",
+        a.dtype().title()
+    );
     square("linalg.matrix_exp", a)?;
     if a.numel() == 0 {
         return view::clone(a);
@@ -863,8 +910,21 @@ pub fn multi_dot(list: &[Tensor]) -> Result<Tensor> {
     }
     for (i, x) in t.iter().enumerate() {
         ensure!(x.dim() == 2, Runtime, "multi_dot(): tensor {i} must be 2D but got {}D", list[i].dim());
-        ensure!(x.dtype() == t[0].dtype(), Runtime, "multi_dot(): all tensors must have be the same dtype but got {} and {}", t[0].dtype(), x.dtype());
-        ensure!(i == 0 || t[i - 1].size(1)? == x.size(0)?, Runtime, "multi_dot(): tensors {} and {i} with shapes {} and {} cannot be multiplied", i.saturating_sub(1), Shape(&t[i.saturating_sub(1)].sizes()), Shape(&x.sizes()));
+        ensure!(
+            x.dtype() == t[0].dtype(),
+            Runtime,
+            "multi_dot(): all tensors must have be the same dtype but got {} and {}",
+            t[0].dtype(),
+            x.dtype()
+        );
+        ensure!(
+            i == 0 || t[i - 1].size(1)? == x.size(0)?,
+            Runtime,
+            "multi_dot(): tensors {} and {i} with shapes {} and {} cannot be multiplied",
+            i.saturating_sub(1),
+            Shape(&t[i.saturating_sub(1)].sizes()),
+            Shape(&x.sizes())
+        );
     }
     let mut p = vec![t[0].size(0)? as f64];
     for x in &t {
