@@ -49,6 +49,37 @@ def einsum(equation: str, *operands: Any) -> Tensor:
     return _flambeau.operators["_einsum"](equation, list(operands))  # type: ignore[no-any-return]
 
 
+def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: Tensor | None = None) -> Tensor:
+    """Sum of products over pairs of dimensions: the last `dims` of `a` with the first of `b`, or two lists of dimensions."""
+    if isinstance(dims, Tensor):
+        dims = dims.tolist() if dims.dim() else int(dims.item())
+    if isinstance(dims, (tuple, list)):
+        first, second = dims
+        pairs = ([first] if isinstance(first, int) else list(first), [second] if isinstance(second, int) else list(second))
+    else:
+        n = int(dims)
+        if n < 0:
+            raise RuntimeError(f"tensordot expects dims >= 0, but got dims={n}")
+        if n > min(a.dim(), b.dim()):
+            raise RuntimeError(f"tensordot expects dims < ndim_a or ndim_b, but got dims={n}")
+        pairs = (list(range(-n, 0)), list(range(n)))
+    given = {} if out is None else {"out": out}
+    return _flambeau.operators["_tensordot"](a, b, *pairs, **given)  # type: ignore[no-any-return]
+
+
+def lu(A: Tensor, pivot: bool = True, get_infos: bool = False, out: Any = None) -> Any:
+    """Packed LU factorisation of (batches of) matrices: factors, pivots and, with `get_infos`, where a pivot is zero."""
+    factors, pivots, infos = _flambeau.operators["linalg.lu_factor_ex"](A, pivot=pivot, check_errors=not get_infos)
+    result = (factors, pivots, infos) if get_infos else (factors, pivots)
+    if out is not None:
+        if not isinstance(out, (tuple, list)) or len(out) != len(result):
+            raise TypeError(f"lu: out= takes {len(result)} tensors, as many as are returned")
+        for to, value in zip(out, result, strict=True):
+            to.resize_as_(value).copy_(value)
+        return tuple(out)
+    return result
+
+
 def meshgrid(*tensors: Any, indexing: str | None = None) -> tuple[Tensor, ...]:
     """Coordinate grids of 1-d tensors; "ij" orders the dimensions as the arguments, "xy" swaps the first two."""
     if len(tensors) == 1 and isinstance(tensors[0], (list, tuple)):
@@ -165,7 +196,9 @@ __all__ = [
     "grid_sampler",
     "grid_sampler_2d",
     "grid_sampler_3d",
+    "lu",
     "meshgrid",
+    "tensordot",
     "broadcast_tensors",
     "cartesian_prod",
 ]

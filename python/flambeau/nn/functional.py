@@ -537,12 +537,6 @@ def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6,
     return ops.norm(x1 - x2 + eps, p, -1, keepdim=keepdim)
 
 
-def pdist(input: Tensor, p: float = 2.0) -> Tensor:
-    """Distances of all pairs of rows."""
-    i, j = ops.triu_indices(input.size(0), input.size(0), 1)
-    return ops.norm(input[i] - input[j], p, -1)
-
-
 def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
     """Turns groups of r² channels into images r times as large."""
     r = upscale_factor

@@ -466,7 +466,7 @@ operators! { ELEMENTWISE;
     "nextafter(Tensor input, Tensor other)" [function method inplace out] => binary!(Nextafter tensor tensor);
     "copysign(Tensor input, Tensor|Number other)" [function method inplace out] => binary!(Copysign tensor value);
     "heaviside(Tensor input, Tensor values)" [function method inplace out] => binary!(Heaviside tensor tensor);
-    "logaddexp(Tensor input, Tensor other)" [function method out] => binary!(LogAddExp tensor tensor);
+    "logaddexp(Tensor input, Tensor other)" [function method out] => logexp::logaddexp;
     "logaddexp2(Tensor input, Tensor other)" [function method out] => binary!(LogAddExp2 tensor tensor);
     "gcd(Tensor input, Tensor other)" [function method inplace out] => binary!(Gcd tensor tensor);
     "lcm(Tensor input, Tensor other)" [function method inplace out] => binary!(Lcm tensor tensor);

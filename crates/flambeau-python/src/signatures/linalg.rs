@@ -50,14 +50,9 @@ operators! { LINALG;
     "addr(Tensor input, Tensor vec1, Tensor vec2, *, Number beta=1, Number alpha=1)" [function method inplace out] => |i: &Tensor, a: &Tensor, b: &Tensor, beta: Number, alpha: Number| linalg::addr(i, a, b, beta, alpha);
     "nn.functional.linear(Tensor input, Tensor weight, Tensor? bias=None)" [function out] => linalg::linear;
     "einsum(str equation, Tensor[*] operands)" [function] => linalg::einsum;
-    "tensordot(Tensor a, Tensor b, int dims=2)" [function out] => |a: &Tensor, b: &Tensor, n: i64| {
-        if n < 0 || n as usize > a.dim() || n as usize > b.dim() {
-            return Err(err!(Runtime, "tensordot expects dims >= 0 and no more than the dimensions of either tensor, but got dims={n}"));
-        }
-        let da: Vec<i64> = (a.dim() as i64 - n..a.dim() as i64).collect();
-        let db: Vec<i64> = (0..n).collect();
-        linalg::tensordot(a, b, &da, &db)
-    };
+    "_tensordot(Tensor a, Tensor b, int[] dims_a, int[] dims_b)" [function out] => linalg::tensordot;
+    "cdist(Tensor x1, Tensor x2, float p=2.0, str? compute_mode='use_mm_for_euclid_dist_if_necessary')" [function] => distance::cdist;
+    "pdist(Tensor input, float p=2.0)" [function alias(nn.functional.pdist)] => distance::pdist;
     "trace(Tensor input)" [function method] => linalg::trace;
     "tril(Tensor input, int diagonal=0)" [function method inplace out] => linalg::tril;
     "triu(Tensor input, int diagonal=0)" [function method inplace out] => linalg::triu;

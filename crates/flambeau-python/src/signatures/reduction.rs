@@ -97,7 +97,7 @@ operators! { REDUCTION;
     "std_mean(Tensor input, bool unbiased)" [function] => |t: &Tensor, u: bool| -> Result<(Tensor, Tensor)> { let (v, m) = reduction::var_mean(t, &[], correction(u), false)?; Ok((elementwise::sqrt(&v)?, m)) };
     "std_mean(Tensor input, int[]? dim=None, *, Number? correction=None, bool keepdim=False)" [function] => |t: &Tensor, d: Option<&[i64]>, c: Option<Number>, k: bool| -> Result<(Tensor, Tensor)> { let (v, m) = reduction::var_mean(t, list(d), or_one(c), k)?; Ok((elementwise::sqrt(&v)?, m)) };
     "std_mean(Tensor input, int[]? dim=None, bool unbiased=True, bool keepdim=False)" [function] => |t: &Tensor, d: Option<&[i64]>, u: bool, k: bool| -> Result<(Tensor, Tensor)> { let (v, m) = reduction::var_mean(t, list(d), correction(u), k)?; Ok((elementwise::sqrt(&v)?, m)) };
-    "logsumexp(Tensor input, int[] dim, bool keepdim=False)" [function method out alias(special.logsumexp)] => |t: &Tensor, d: &[i64], k: bool| reduction::logsumexp(t, d, k);
+    "logsumexp(Tensor input, int[] dim, bool keepdim=False)" [function method out alias(special.logsumexp)] => |t: &Tensor, d: &[i64], k: bool| logexp::logsumexp(t, d, k);
     "norm(Tensor input, Number? p=2, int[]? dim=None, bool keepdim=False, *, dtype? dtype=None)" [function method out] => norm;
     "norm(Tensor input, str p, int[]? dim=None, bool keepdim=False, *, dtype? dtype=None)" [function method out] => norm_named;
     "linalg.norm(Tensor A, Number? ord=None, int[]? dim=None, bool keepdim=False, *, dtype? dtype=None)" [function out] => |t: &Tensor, p: Option<Number>, d: Option<&[i64]>, k: bool, dt: Option<DType>| match (p, d) {
@@ -118,7 +118,7 @@ operators! { REDUCTION;
     "dist(Tensor input, Tensor other, Number p=2)" [function method] => |a: &Tensor, b: &Tensor, p: Number| reduction::vector_norm(&elementwise::sub(a, b)?, p.to_f64(), &[], false, None);
     "cumsum(Tensor input, int dim, *, dtype? dtype=None)" [function method inplace out] => |t: &Tensor, d: i64, dt: Option<DType>| scan::cumsum_to(t, d, dt, Dest::New);
     "cumprod(Tensor input, int dim, *, dtype? dtype=None)" [function method inplace out] => |t: &Tensor, d: i64, dt: Option<DType>| scan::cumprod_to(t, d, dt, Dest::New);
-    "logcumsumexp(Tensor input, int dim)" [function method out] => scan::logcumsumexp;
+    "logcumsumexp(Tensor input, int dim)" [function method out] => logexp::logcumsumexp;
     "cummax(Tensor input, int dim) -> cummax(values, indices)" [function method] => scan::cummax;
     "cummin(Tensor input, int dim) -> cummin(values, indices)" [function method] => scan::cummin;
 }

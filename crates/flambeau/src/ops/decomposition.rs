@@ -143,6 +143,8 @@ pub(crate) enum Rule {
     Solve,
     /// `A X = B`, A triangular
     Triangular { upper: bool, unit: bool },
+    /// `L Lᴴ X = B` (`Uᴴ U X = B`); the gradient multiplies by the whole of L's operand, as PyTorch's does
+    CholeskySolve { upper: bool },
     /// `A P = 1`
     Inverse,
     /// Moore and Penrose's four
@@ -226,7 +228,7 @@ impl Primitive for Implicit {
             _ => 1,
         };
         let inputs = match self.rule {
-            Rule::Solve | Rule::Triangular { .. } | Rule::Pinv => 1,
+            Rule::Solve | Rule::Triangular { .. } | Rule::CholeskySolve { .. } | Rule::Pinv => 1,
             _ => 0,
         };
         (0..outputs).map(output_bit).sum::<Mask>() | inputs
@@ -262,6 +264,16 @@ impl Primitive for Implicit {
                 if cx.needs(0) {
                     let ga = e::neg(&matmul(&gb, &mh(&first)?)?)?;
                     grads[0] = Some(if upper { triu(&ga, unit as i64)? } else { tril(&ga, -(unit as i64))? });
+                }
+                grads[1] = Some(gb);
+            }
+            (Rule::CholeskySolve { upper }, Some(g)) => {
+                let l = cx.input(0)?;
+                let gb = crate::ops::solve::cholesky_solve(g, &l, upper)?;
+                if cx.needs(0) {
+                    let p = matmul(&gb, &mh(&first)?)?;
+                    let p = e::add(&p, &mh(&p)?)?;
+                    grads[0] = Some(e::neg(&if upper { matmul(&l, &p)? } else { matmul(&p, &l)? })?);
                 }
                 grads[1] = Some(gb);
             }
@@ -312,7 +324,10 @@ impl Primitive for Implicit {
                     inner = add(inner, diag(&e::to_dtype(gw, v.dtype())?)?)?;
                 }
                 if let Some(gv) = &g[1] {
-                    inner = add(inner, e::div(&off_diagonal(&matmul(&mh(&v)?, gv)?)?, &differences(&w)?)?)?;
+                    // Only the skew part moves V along unitary matrices; what is left is Hermitian, as A is.
+                    let p = off_diagonal(&matmul(&mh(&v)?, gv)?)?;
+                    let p = e::mul(&e::sub(&p, &mh(&p)?)?, 0.5)?;
+                    inner = add(inner, e::div(&p, &differences(&w)?)?)?;
                 }
                 let Some(inner) = inner else { return Ok(grads) };
                 grads[0] = Some(matmul(&v, &matmul(&inner, &mh(&v)?)?)?);
@@ -388,6 +403,7 @@ impl Primitive for Implicit {
             Rule::Inverse => 7,
             Rule::Pinv => 8,
             Rule::Lu => 9,
+            Rule::CholeskySolve { upper } => 20 + upper as u64,
         };
         key.word(rule).word(self.inputs as u64);
     }

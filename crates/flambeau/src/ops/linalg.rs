@@ -336,6 +336,9 @@ pub fn vdot(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// Those of the product, and of broadcasting `input`.
 fn combine(input: &Tensor, product: &Tensor, beta: Number, alpha: Number) -> Result<Tensor> {
+    // Integers are scaled by whole numbers.
+    let whole = |x: Number| if product.dtype().is_integral(false) { Number::Int(x.to_i64()) } else { x };
+    let (beta, alpha) = (whole(beta), whole(alpha));
     let scaled = if alpha == Number::Int(1) { product.clone() } else { e::mul(product, Value::Number(alpha))? };
     let sizes = product.sizes();
     if beta.to_complex() == Complex64::new(0.0, 0.0) {

@@ -2,6 +2,7 @@
 //! ranks, powers and exponentials of batches of matrices.
 
 use crate::apply::Dest;
+use crate::autograd::node::constant_of;
 use crate::mode;
 use crate::ops::decomposition::{decompose, implicit, permutation, Rule};
 use crate::ops::linalg::{self, matmul};
@@ -123,7 +124,7 @@ pub fn cholesky_ex(name: &str, a: &Tensor, upper: bool, check: bool) -> Result<(
 pub fn cholesky_inverse(l: &Tensor, upper: bool) -> Result<Tensor> {
     square("cholesky_inverse", l)?;
     let eye = factory::eye(l.size(-1)?, l.size(-1)?, l.dtype(), l.device())?;
-    cholesky_solve(&eye, l, upper)
+    cholesky_solve(&view::expand(&eye, &l.sizes())?, l, upper)
 }
 /// `A X = B` from A's Cholesky factor.
 ///
@@ -133,9 +134,17 @@ pub fn cholesky_solve(b: &Tensor, l: &Tensor, upper: bool) -> Result<Tensor> {
     ensure!(b.dim() >= 2, Runtime, "b should have at least 2 dimensions, but has {} dimensions instead", b.dim());
     ensure!(l.dim() >= 2, Runtime, "u should have at least 2 dimensions, but has {} dimensions instead", l.dim());
     square("cholesky_solve", l)?;
-    let l = if upper { view::mh(l)? } else { l.clone() };
-    let y = solve_triangular(&l, b, false, true, false)?;
-    solve_triangular(&view::mh(&l)?, &y, true, true, false)
+    let values = |b: &Tensor, l: &Tensor| -> Result<Tensor> {
+        let l = if upper { view::mh(l)? } else { l.clone() };
+        let y = solve_triangular(&l, b, false, true, false)?;
+        solve_triangular(&view::mh(&l)?, &y, true, true, false)
+    };
+    if !tracked(b) && !tracked(l) {
+        return values(b, l);
+    }
+    let (l, b) = broadcast(l, b)?;
+    let x = values(&b.detach(), &l.detach())?;
+    Ok(one(implicit(Rule::CholeskySolve { upper }, "cholesky_solve", &[&l, &b], &[x])?))
 }
 
 /// `A X = B` for a triangular A whose batch is B's.
@@ -201,7 +210,7 @@ pub fn lu_factor_ex(a: &Tensor, pivot: bool, check: bool) -> Result<(Tensor, Ten
         }
     }
     if !tracked(a) || a.numel() == 0 {
-        return Ok((lu, pivots, info));
+        return Ok((constant_of(lu, a)?, pivots, info));
     }
     let (m, n) = (a.size(-2)?, a.size(-1)?);
     let k = m.min(n);
@@ -441,6 +450,9 @@ pub fn householder_product(a: &Tensor, tau: &Tensor) -> Result<Tensor> {
         let v = view::narrow(&low, -1, i, 1)?;
         let t = view::unsqueeze(&view::narrow(tau, -1, i, 1)?, -1)?;
         q = e::sub(&q, &matmul(&e::mul(&v, &t)?, &matmul(&view::mh(&v)?, &q)?)?)?;
+    }
+    if k == 0 {
+        return constant_of(view::clone(&view::expand(&q, &a.sizes())?)?, if tracked(a) { a } else { tau });
     }
     view::expand(&q, &a.sizes())
 }
@@ -701,7 +713,7 @@ pub fn pinv(a: &Tensor, atol: Option<Tolerance>, rtol: Option<Tolerance>, hermit
         let mut s = a.sizes();
         let n = s.len();
         s.swap(n - 1, n - 2);
-        return factory::zeros(&s, a.dtype(), a.device());
+        return constant_of(factory::zeros(&s, a.dtype(), a.device())?, a);
     }
     let inverse = |s: &Tensor, size: &Tensor| -> Result<Tensor> {
         let keep = e::gt(size, &threshold(x, size, atol, rtol)?)?;
@@ -763,10 +775,15 @@ pub fn lstsq(
         "gels" => none(DType::I64)?,
         _ => matrix_rank(a, None, Some(Tolerance::Number(rcond)), false)?,
     };
-    let full = m > n && (driver == "gels" || device::to_vec_i64(&rank)?.iter().all(|r| *r == n));
+    let full = m > n && driver != "gelsy" && (driver == "gels" || device::to_vec_i64(&rank)?.iter().all(|r| *r == n));
     let residuals = if full {
-        let d = e::sub(&matmul(a, &x)?, &rhs)?;
-        reduction::sum(&e::square(&e::abs(&d)?)?, &[-2], false)?
+        if n == 0 {
+            let s = x.sizes();
+            factory::zeros(&[&s[..s.len() - 2], &s[s.len() - 1..]].concat(), a.dtype().to_real(), device)?
+        } else {
+            let d = e::sub(&matmul(a, &x)?, &rhs)?;
+            reduction::sum(&e::square(&e::abs(&d)?)?, &[-2], false)?
+        }
     } else {
         none(a.dtype().to_real())?
     };
@@ -838,7 +855,7 @@ pub fn matrix_power(a: &Tensor, n: i64) -> Result<Tensor> {
     );
     if n == 0 {
         let eye = factory::eye(a.size(-1)?, a.size(-1)?, a.dtype(), a.device())?;
-        return view::clone(&view::expand(&eye, &a.sizes())?);
+        return constant_of(view::clone(&view::expand(&eye, &a.sizes())?)?, a);
     }
     let mut base = if n < 0 { inv_ex("linalg.inv", a, true)?.0 } else { a.clone() };
     let mut rest = n.unsigned_abs();
@@ -874,12 +891,14 @@ pub fn matrix_exp(a: &Tensor) -> Result<Tensor> {
         a.dtype().title()
     );
     square("linalg.matrix_exp", a)?;
+    let dtype = a.dtype();
     if a.numel() == 0 {
         return view::clone(a);
     }
     let norms = reduction::sum(&e::abs(&a.detach())?, &[-2], false)?;
     let norm = reduction::amax(&norms, &[], false, Dest::New)?.item()?.to_f64();
     let squarings = if norm.is_finite() && norm > 1.0 { norm.log2().ceil() as i32 } else { 0 };
+    let a = &if matches!(dtype, DType::F16 | DType::BF16) { e::to_dtype(a, DType::F32)? } else { a.clone() };
     let x = e::mul(a, 0.5f64.powi(squarings))?;
     let n = a.size(-1)?;
     let eye = factory::eye(n, n, a.dtype(), a.device())?;
@@ -891,7 +910,7 @@ pub fn matrix_exp(a: &Tensor) -> Result<Tensor> {
     for _ in 0..squarings {
         y = matmul(&y, &y)?;
     }
-    Ok(y)
+    e::to_dtype(&y, dtype)
 }
 /// Product of a chain of matrices, in the order of the fewest multiplications.
 ///
@@ -964,7 +983,7 @@ pub fn multi_dot(list: &[Tensor]) -> Result<Tensor> {
 /// # Errors
 /// `Runtime` for a 0-dim input or `n` below 2.
 pub fn vander(x: &Tensor, n: Option<i64>) -> Result<Tensor> {
-    ensure!(x.dim() >= 1, Runtime, "linalg.vander: expected a tensor with at least 1 dimension");
+    let x = &if x.dim() == 0 { view::unsqueeze(x, 0)? } else { x.clone() };
     let n = match n {
         Some(n) => n,
         None => x.size(-1)?,
@@ -989,6 +1008,8 @@ pub fn spectral_norm(a: &Tensor, ord: Option<f64>, dim: &[i64], keepdim: bool) -
     let s = svdvals(&view::movedim(a, &d, &[-2, -1])?)?;
     let mut out = match ord {
         None => reduction::sum(&s, &[-1], false)?,
+        // The largest of no singular values is 0.
+        Some(p) if p > 0.0 && s.size(-1)? == 0 => reduction::sum(&s, &[-1], false)?,
         Some(p) if p > 0.0 => reduction::amax(&s, &[-1], false, Dest::New)?,
         Some(_) => reduction::amin(&s, &[-1], false, Dest::New)?,
     };
@@ -1024,6 +1045,9 @@ pub fn svd_classic(a: &Tensor, some: bool, vectors: bool) -> Result<(Tensor, Ten
 /// As [`svd`].
 pub fn cond(a: &Tensor, ord: f64) -> Result<Tensor> {
     let s = svdvals(a)?;
+    if s.size(-1)? == 0 {
+        return reduction::sum(&s, &[-1], false);
+    }
     let (top, low) = (reduction::amax(&s, &[-1], false, Dest::New)?, reduction::amin(&s, &[-1], false, Dest::New)?);
     if ord > 0.0 {
         e::div(&top, &low)

@@ -32,6 +32,16 @@ fn i0(x: f64) -> f64 {
     sum
 }
 
+/// A window of the namespace `signal.windows`, whose errors name the window.
+///
+/// # Errors
+/// `Value` for a negative length, for a dtype other than float32 and float64, and for a parameter out of range.
+pub fn signal(name: &str, kind: Window, n: i64, symmetric: bool, dtype: DType, place: Device) -> Result<Tensor> {
+    ensure!(n >= 0, Value, "{name} requires non-negative window length, got M={n}");
+    ensure!(matches!(dtype, DType::F32 | DType::F64), Value, "{name} expects float32 or float64 dtypes, got: {dtype}");
+    window(kind, n, symmetric, dtype, place)
+}
+
 /// A window of `n` points; without `symmetric`, the first `n` of the symmetric window of `n + 1` points.
 ///
 /// # Errors
