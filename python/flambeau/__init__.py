@@ -47,6 +47,14 @@ _LAZY_NAMES = {
     "fork_rng": "random",
     "autocast": "amp",
     "GradScaler": "amp",
+    **dict.fromkeys(
+        (
+            "get_autocast_cpu_dtype", "get_autocast_dtype", "get_autocast_gpu_dtype", "is_autocast_cpu_enabled",
+            "is_autocast_enabled", "set_autocast_cpu_dtype", "set_autocast_cpu_enabled", "set_autocast_dtype",
+            "set_autocast_enabled", "set_autocast_gpu_dtype",
+        ),
+        "amp.autocast_mode",
+    ),
 }
 
 # The namespaces that hold operators, and the modules that stand for them.

@@ -578,9 +578,33 @@ pub unsafe fn dispatch(op: &'static Operator, this: Obj, given: *const Obj, n: u
     explain(op, this, given, n, kw, &failures)
 }
 
+/// Calls an overload's function, after the casts that autocast asks for.
+#[inline(always)]
+unsafe fn run(op: &Operator, overload: &Overload, args: &mut Arguments<'_>) -> Obj {
+    if flambeau::mode::current() & flambeau::mode::AUTOCAST != 0 {
+        return run_cast(op, overload, args);
+    }
+    run_bound(op, overload, args)
+}
+#[cold]
+unsafe fn run_cast(op: &Operator, overload: &Overload, args: &mut Arguments<'_>) -> Obj {
+    let written = overload.out.is_some_and(|i| !matches!(args.get(i), Arg::None));
+    if op.inplace || written {
+        return run_bound(op, overload, args);
+    }
+    // The casts live as long as the call that reads them.
+    let casts = match crate::autocast::cast(op.path, overload.signature.params.len(), args) {
+        Ok(casts) => casts,
+        Err(e) => return raise(e),
+    };
+    // What an operator is built of keeps the precision chosen for the whole.
+    let _off = flambeau::mode::Guard::new(flambeau::mode::AUTOCAST, casts.is_none());
+    run_bound(op, overload, args)
+}
+
 /// Calls an overload's function in the form that the call asks for.
 #[inline]
-unsafe fn run(op: &Operator, overload: &Overload, args: &mut Arguments<'_>) -> Obj {
+unsafe fn run_bound(op: &Operator, overload: &Overload, args: &mut Arguments<'_>) -> Obj {
     // The arguments outlive the call: destinations borrow from them.
     let out: SmallVec<[&Tensor; 2]> = match overload.out.map(|i| args.get(i)) {
         None | Some(Arg::None) => SmallVec::new(),

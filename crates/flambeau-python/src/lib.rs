@@ -6,6 +6,7 @@
 #![allow(static_mut_refs)]
 
 mod attributes;
+mod autocast;
 mod autograd;
 mod binder;
 mod call;
@@ -35,6 +36,7 @@ fn _flambeau(m: &Bound<'_, PyModule>) -> PyResult<()> {
     tensor::register(m)?;
     overrides::register(m)?;
     convert::register(m)?;
+    autocast::register(m)?;
     autograd::register(m)?;
     runtime::register(m)?;
     print::register(m)?;

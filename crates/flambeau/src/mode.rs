@@ -10,6 +10,8 @@ pub const NO_GRAD: u8 = 1;
 pub const INFERENCE: u8 = 2;
 /// Operators are recorded instead of run.
 pub const RECORD: u8 = 4;
+/// Calls from Python choose their operands' precision by operator (`autocast`). `apply` does not look at this bit.
+pub const AUTOCAST: u8 = 8;
 
 thread_local! {
     static MODE: Cell<u8> = const { Cell::new(0) };

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from ..amp._single import single
 from .. import _flambeau
 from .._flambeau import Tensor
 from .._ops import ops
@@ -41,6 +42,7 @@ def _paired(input: Tensor, target: Tensor, name: str) -> tuple[Tensor, Tensor]:
     return a, b
 
 
+@single
 def l1_loss(
     input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean", weight: Any = None
 ) -> Tensor:
@@ -49,6 +51,7 @@ def l1_loss(
     return _weighted((a - b).abs(), weight, _legacy(size_average, reduce, reduction))
 
 
+@single
 def mse_loss(
     input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean", weight: Any = None
 ) -> Tensor:
@@ -65,6 +68,7 @@ def _weighted(loss: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
     return _reduce(loss * weight, reduction)
 
 
+@single
 def smooth_l1_loss(
     input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean", beta: float = 1.0
 ) -> Tensor:
@@ -79,6 +83,7 @@ def smooth_l1_loss(
     return _reduce(ops.where(distance < beta, 0.5 * distance.square() / beta, distance - 0.5 * beta), reduction)
 
 
+@single
 def huber_loss(
     input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0, weight: Tensor | None = None
 ) -> Tensor:
@@ -91,6 +96,7 @@ def huber_loss(
     return _weighted(loss, weight, reduction)
 
 
+@single
 def nll_loss(
     input: Tensor,
     target: Tensor,
@@ -124,6 +130,7 @@ def nll_loss(
     return ops._formally_reads(loss, input, "nll_loss")
 
 
+@single
 def cross_entropy(
     input: Tensor,
     target: Tensor,
@@ -208,6 +215,7 @@ def linear_cross_entropy(
     )
 
 
+@single
 def binary_cross_entropy(
     input: Tensor,
     target: Tensor,
@@ -226,6 +234,7 @@ def binary_cross_entropy(
     return _reduce(loss if weight is None else loss * weight, _legacy(size_average, reduce, reduction))
 
 
+@single
 def binary_cross_entropy_with_logits(
     input: Tensor,
     target: Tensor,
@@ -246,6 +255,7 @@ def binary_cross_entropy_with_logits(
     return _reduce(loss if weight is None else loss * weight, _legacy(size_average, reduce, reduction))
 
 
+@single
 def kl_div(
     input: Tensor,
     target: Tensor,
@@ -268,6 +278,7 @@ def kl_div(
     return _reduce(loss, reduction)
 
 
+@single
 def poisson_nll_loss(
     input: Tensor,
     target: Tensor,
@@ -309,6 +320,7 @@ def gaussian_nll_loss(
     return _reduce(loss + 0.5 * math.log(2 * math.pi) if full else loss, reduction)
 
 
+@single
 def hinge_embedding_loss(
     input: Tensor, target: Tensor, margin: float = 1.0, size_average: Any = None, reduce: Any = None, reduction: str = "mean"
 ) -> Tensor:
@@ -318,6 +330,7 @@ def hinge_embedding_loss(
     return _reduce(loss, _legacy(size_average, reduce, reduction))
 
 
+@single
 def soft_margin_loss(
     input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean"
 ) -> Tensor:
@@ -325,6 +338,7 @@ def soft_margin_loss(
     return _reduce((-target * input).exp().log1p(), _legacy(size_average, reduce, reduction))
 
 
+@single
 def margin_ranking_loss(
     input1: Tensor,
     input2: Tensor,
@@ -351,6 +365,7 @@ def _margin_reduction(size_average: Any, reduce: Any, reduction: str) -> str:
     return name
 
 
+@single
 def multi_margin_loss(
     input: Tensor,
     target: Tensor,
@@ -381,6 +396,7 @@ def multi_margin_loss(
     return _reduce(loss, reduction)
 
 
+@single
 def multilabel_margin_loss(
     input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean"
 ) -> Tensor:
@@ -418,6 +434,7 @@ def multilabel_soft_margin_loss(
     return _reduce(loss.mean(-1), _legacy(size_average, reduce, reduction))
 
 
+@single
 def cosine_embedding_loss(
     input1: Tensor,
     input2: Tensor,
@@ -439,6 +456,7 @@ def cosine_embedding_loss(
     return _reduce(loss, _legacy(size_average, reduce, reduction))
 
 
+@single
 def triplet_margin_loss(
     anchor: Tensor,
     positive: Tensor,
@@ -494,6 +512,7 @@ def triplet_margin_with_distance_loss(
     return _reduce((near - far + margin).clamp(min=0), reduction)
 
 
+@single
 def ctc_loss(
     log_probs: Tensor,
     targets: Tensor,
