@@ -1,4 +1,4 @@
-"""`DataLoader`: batches of a dataset, made in this process."""
+"""`DataLoader`: batches of a dataset, made in this process or by workers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ... import _flambeau
+from ._multiprocess import WorkerIterator
+from ._workers import get_worker_info
 from .collate import default_collate, default_convert
 from .dataset import IterableDataset, TensorDataset
 from .sampler import BatchSampler, RandomSampler, SequentialSampler, _draw_seed
@@ -15,8 +17,8 @@ from .sampler import BatchSampler, RandomSampler, SequentialSampler, _draw_seed
 class DataLoader:
     """Iterates over a dataset in batches.
 
-    `num_workers` is accepted; samples are made in the calling process whatever its value. Batches of a `TensorDataset` are
-    gathered by one `index_select` a tensor, which gives what stacking the samples would.
+    With `num_workers`, processes make the batches and their tensors arrive in shared memory. In this process, batches of a
+    `TensorDataset` are gathered by one `index_select` a tensor, which gives what stacking the samples would.
     """
 
     def __init__(
@@ -78,18 +80,48 @@ class DataLoader:
         self.num_workers, self.prefetch_factor, self.persistent_workers = num_workers, prefetch_factor, persistent_workers
         self.pin_memory, self.timeout, self.worker_init_fn = pin_memory, timeout, worker_init_fn
         self._batched = batch_sampler is not None or (stream and batch_size is not None)
+        self._is_stream, self.in_order = stream, in_order
+        self.multiprocessing_context, self.pin_memory_device = multiprocessing_context, pin_memory_device
+        if num_workers > 0 and prefetch_factor is None:
+            self.prefetch_factor = 2
+        if self.prefetch_factor is not None and self.prefetch_factor <= 0:
+            raise ValueError("prefetch_factor option should be positive")
+        self._workers: Any = None
+        self._epoch: Any = None
         self.collate_fn: Callable[[Any], Any] = collate_fn or (default_collate if self._batched else default_convert)
 
     def __iter__(self) -> Iterator[Any]:
-        batches = self._stream() if isinstance(self.dataset, IterableDataset) else self._indexed()
+        if self.num_workers > 0:
+            return self._by_workers()
+        batches = self._stream() if self._is_stream else self._indexed()
         # PyTorch draws a seed for its workers whether it has any or not.
         _draw_seed(self.generator)
-        if self.pin_memory and _flambeau._cuda_is_available():
-            from .. import _pytree as pytree
+        return map(self._pinned, batches) if self.pin_memory else batches
 
-            move = lambda t: t.pin_memory()  # noqa: E731
-            return (pytree.tree_map_only(_flambeau.Tensor, move, batch) for batch in batches)
-        return batches
+    def _by_workers(self) -> WorkerIterator:
+        if not self.persistent_workers:
+            return WorkerIterator(self, None)
+        if self._epoch is not None and not self._epoch._finished and not self._epoch._drain():
+            self._workers = None
+        self._epoch = WorkerIterator(self, self._workers)
+        self._workers = self._epoch._workers
+        return self._epoch
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_workers": None, "_epoch": None}
+
+    def _tasks(self) -> Iterator[Any]:
+        """What workers are asked for, one entry a batch."""
+        if self._is_stream:
+            return itertools.repeat([None] * self.batch_size if self._batched else None)  # type: ignore[operator]
+        return iter(self.batch_sampler if self._batched else self.sampler)
+
+    def _pinned(self, batch: Any) -> Any:
+        if not self.pin_memory or not _flambeau._cuda_is_available():
+            return batch
+        from .. import _pytree as pytree
+
+        return pytree.tree_map_only(_flambeau.Tensor, lambda t: t.pin_memory(), batch)
 
     def _stream(self) -> Iterator[Any]:
         samples = iter(self.dataset)
@@ -131,6 +163,4 @@ class DataLoader:
         return len(self.batch_sampler if self._batched else self.sampler)
 
 
-def get_worker_info() -> None:
-    """None: samples are made in the calling process."""
-    return None
+__all__ = ["DataLoader", "default_collate", "default_convert", "get_worker_info"]

@@ -1,0 +1,131 @@
+"""`DataLoader` with worker processes: order, seeds, failures, and what is left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import flambeau as torch
+import pytest
+from flambeau.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+
+
+class Squares(Dataset):
+    def __getitem__(self, i):
+        return torch.tensor([i, i * i]), str(i)
+
+    def __len__(self):
+        return 23
+
+
+class Failing(Squares):
+    def __getitem__(self, i):
+        if i == 7:
+            raise KeyError("seven")
+        return super().__getitem__(i)
+
+
+class Dying(Squares):
+    def __getitem__(self, i):
+        if i == 7:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(i)
+
+
+class Slow(Squares):
+    def __getitem__(self, i):
+        time.sleep(30)
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        info = get_worker_info()
+        return iter(range(info.id, 11, info.num_workers))
+
+
+class Seeds(Dataset):
+    def __getitem__(self, i):
+        return get_worker_info().seed, torch.initial_seed()
+
+    def __len__(self):
+        return 4
+
+
+def contents(loader):
+    return [(x.tolist(), list(names)) for x, names in loader]
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_same_batches_as_in_this_process(method):
+    def loader(workers, context=None):
+        torch.manual_seed(3)
+        return DataLoader(Squares(), 4, shuffle=True, num_workers=workers, multiprocessing_context=context)
+
+    assert contents(loader(2, method)) == contents(loader(0))
+
+
+def test_persistent_workers_and_an_abandoned_epoch():
+    loader = DataLoader(Squares(), 4, num_workers=2, persistent_workers=True)
+    expected = contents(DataLoader(Squares(), 4))
+    assert contents(loader) == expected
+    pids = [p.pid for p in loader._workers.processes]
+    next(iter(loader))
+    assert contents(loader) == expected
+    assert [p.pid for p in loader._workers.processes] == pids
+
+
+def test_seeds_and_shards():
+    torch.manual_seed(5)
+    seeds = [s for batch in DataLoader(Seeds(), None, num_workers=2) for s in [batch]]
+    assert all(a == b for a, b in seeds)
+    assert seeds[1][0] == seeds[0][0] + 1 and seeds[2] == seeds[0]
+    batches = [b.tolist() for b in DataLoader(Stream(), 3, num_workers=2)]
+    assert batches == [[0, 2, 4], [1, 3, 5], [6, 8, 10], [7, 9]]
+
+
+def test_exceptions_keep_their_type_and_trace():
+    with pytest.raises(KeyError, match="(?s)Caught KeyError in DataLoader worker process.*line.*seven"):
+        list(DataLoader(Failing(), 4, num_workers=2))
+
+
+def test_death_of_a_worker_is_reported_at_once():
+    start = time.monotonic()
+    with pytest.raises(RuntimeError, match="is killed by signal: SIGKILL"):
+        list(DataLoader(Dying(), 4, num_workers=2))
+    assert time.monotonic() - start < 5
+
+
+def test_timeout():
+    with pytest.raises(RuntimeError, match="timed out after 0.2"):
+        list(DataLoader(Slow(), 4, num_workers=1, timeout=0.2))
+
+
+PROGRAM = """
+import sys, time
+import flambeau as torch
+from flambeau.utils.data import DataLoader, Dataset
+class D(Dataset):
+    def __len__(self): return 10**6
+    def __getitem__(self, i): return torch.ones(1000)
+it = iter(DataLoader(D(), 8, num_workers=2))
+next(it)
+print(*[p.pid for p in it._workers.processes], flush=True)
+for _ in it: time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+def test_nothing_outlives_the_loader(sent):
+    before = set(os.listdir("/dev/shm"))
+    program = subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pids = [int(p) for p in program.stdout.readline().split()]
+    assert len(pids) == 2
+    program.send_signal(sent)
+    _, errors = program.communicate(timeout=20)
+    assert ("KeyboardInterrupt" in errors) == (sent == signal.SIGINT)
+    until = time.monotonic() + 10
+    while any(os.path.exists(f"/proc/{p}") and " Z " not in open(f"/proc/{p}/stat").read() for p in pids):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert set(os.listdir("/dev/shm")) <= before
