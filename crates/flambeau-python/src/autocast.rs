@@ -45,9 +45,26 @@ thread_local! {
 fn class(path: &str, cuda: bool) -> Option<Class> {
     let name = path.strip_prefix("nn.functional.").unwrap_or(path);
     Some(match name {
-        "conv1d" | "conv2d" | "conv3d" | "conv_transpose1d" | "conv_transpose2d" | "conv_transpose3d" | "conv_tbc"
-        | "bmm" | "mm" | "baddbmm" | "addmm" | "addbmm" | "linear" | "matmul" | "linalg.matmul" | "linalg.vecdot"
-        | "linalg.multi_dot" | "chain_matmul" | "einsum" | "scaled_dot_product_attention" => Class::Lower,
+        "conv1d"
+        | "conv2d"
+        | "conv3d"
+        | "conv_transpose1d"
+        | "conv_transpose2d"
+        | "conv_transpose3d"
+        | "conv_tbc"
+        | "bmm"
+        | "mm"
+        | "baddbmm"
+        | "addmm"
+        | "addbmm"
+        | "linear"
+        | "matmul"
+        | "linalg.matmul"
+        | "linalg.vecdot"
+        | "linalg.multi_dot"
+        | "chain_matmul"
+        | "einsum"
+        | "scaled_dot_product_attention" => Class::Lower,
         "addmv" | "addr" | "mv" | "prelu" | "gru_cell" | "lstm_cell" | "rnn_tanh_cell" | "rnn_relu_cell" if cuda => {
             Class::Lower
         }
@@ -58,15 +75,53 @@ fn class(path: &str, cuda: bool) -> Option<Class> {
         {
             Class::Widest
         }
-        "prod" | "quantile" | "nanquantile" | "cdist" | "pinverse" | "cholesky" | "cholesky_inverse"
-        | "cholesky_solve" | "inverse" | "lu_solve" | "geqrf" | "orgqr" | "ormqr" | "triangular_solve" | "mse_loss"
-        | "l1_loss" | "smooth_l1_loss" | "huber_loss" | "nll_loss" | "cross_entropy" | "kl_div" | "ctc_loss"
-        | "cosine_embedding_loss" | "hinge_embedding_loss" | "poisson_nll_loss" | "margin_ranking_loss"
-        | "soft_margin_loss" | "triplet_margin_loss" | "multi_margin_loss" | "multilabel_margin_loss"
+        "prod"
+        | "quantile"
+        | "nanquantile"
+        | "cdist"
+        | "pinverse"
+        | "cholesky"
+        | "cholesky_inverse"
+        | "cholesky_solve"
+        | "inverse"
+        | "lu_solve"
+        | "geqrf"
+        | "orgqr"
+        | "ormqr"
+        | "triangular_solve"
+        | "mse_loss"
+        | "l1_loss"
+        | "smooth_l1_loss"
+        | "huber_loss"
+        | "nll_loss"
+        | "cross_entropy"
+        | "kl_div"
+        | "ctc_loss"
+        | "cosine_embedding_loss"
+        | "hinge_embedding_loss"
+        | "poisson_nll_loss"
+        | "margin_ranking_loss"
+        | "soft_margin_loss"
+        | "triplet_margin_loss"
+        | "multi_margin_loss"
+        | "multilabel_margin_loss"
         | "binary_cross_entropy_with_logits" => Class::Single,
-        "avg_pool3d" | "adaptive_avg_pool3d" | "adaptive_max_pool3d" | "fractional_max_pool2d"
-        | "fractional_max_pool3d" | "max_unpool2d" | "max_unpool3d" | "binary_cross_entropy" | "grid_sample"
-        | "grid_sampler" | "grid_sampler_2d" | "grid_sampler_3d" | "polar" | "stft" | "trace" | "view_as_complex"
+        "avg_pool3d"
+        | "adaptive_avg_pool3d"
+        | "adaptive_max_pool3d"
+        | "fractional_max_pool2d"
+        | "fractional_max_pool3d"
+        | "max_unpool2d"
+        | "max_unpool3d"
+        | "binary_cross_entropy"
+        | "grid_sample"
+        | "grid_sampler"
+        | "grid_sampler_2d"
+        | "grid_sampler_3d"
+        | "polar"
+        | "stft"
+        | "trace"
+        | "view_as_complex"
             if !cuda =>
         {
             Class::Single
@@ -81,10 +136,16 @@ fn class(path: &str, cuda: bool) -> Option<Class> {
         }
         _ if !cuda && (name.starts_with("fft.") || name.starts_with("linalg.")) => match name {
             "fft.fftfreq" | "fft.rfftfreq" | "fft.fftshift" | "fft.ifftshift" => return None,
-            "linalg.norm" | "linalg.vector_norm" | "linalg.matrix_norm" | "linalg.cross" | "linalg.diagonal"
-            | "linalg.det" | "linalg.slogdet" | "linalg.vander" | "linalg.matrix_power" | "linalg.matrix_exp" => {
-                return None
-            }
+            "linalg.norm"
+            | "linalg.vector_norm"
+            | "linalg.matrix_norm"
+            | "linalg.cross"
+            | "linalg.diagonal"
+            | "linalg.det"
+            | "linalg.slogdet"
+            | "linalg.vander"
+            | "linalg.matrix_power"
+            | "linalg.matrix_exp" => return None,
             _ => Class::Single,
         },
         _ => return None,
@@ -122,9 +183,11 @@ fn plain_cast(t: &Tensor, dtype: DType) -> Result<Tensor> {
 pub unsafe fn cast(path: &str, count: usize, args: &mut Arguments<'_>) -> Result<Option<Vec<Box<Tensor>>>> {
     let first = (0..count).find_map(|i| match args.get(i) {
         Arg::Tensor(t) => Some(t.device()),
-        Arg::Tensors(from, n) if n > 0 => {
-            args.tensors.get(from as usize).or(args.optional.get(from as usize).and_then(Option::as_ref)).map(|t| t.device())
-        }
+        Arg::Tensors(from, n) if n > 0 => args
+            .tensors
+            .get(from as usize)
+            .or(args.optional.get(from as usize).and_then(Option::as_ref))
+            .map(|t| t.device()),
         _ => None,
     });
     let cuda = match first {

@@ -7,10 +7,10 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from ..amp._single import single
 from .. import _flambeau
 from .._flambeau import Tensor
 from .._ops import ops
+from ..amp._single import single
 
 
 def _reduce(loss: Tensor, reduction: str) -> Tensor:
