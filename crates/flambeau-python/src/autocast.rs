@@ -180,6 +180,7 @@ fn plain_cast(t: &Tensor, dtype: DType) -> Result<Tensor> {
 ///
 /// # Safety
 /// The first `count` slots were filled by the binder, and the result outlives every use of `args`.
+#[allow(clippy::vec_box)] // their addresses must not move as the list grows
 pub unsafe fn cast(path: &str, count: usize, args: &mut Arguments<'_>) -> Result<Option<Vec<Box<Tensor>>>> {
     let first = (0..count).find_map(|i| match args.get(i) {
         Arg::Tensor(t) => Some(t.device()),
