@@ -98,6 +98,7 @@ from .autograd.grad_mode import (  # noqa: E402
     set_grad_enabled,
 )
 from .functional import *  # noqa: E402, F403
+from .storage import *  # noqa: E402, F403
 
 for _overriding, _function in _flambeau.operators.items():
     if "." not in _overriding:
@@ -113,7 +114,7 @@ def is_tensor(obj: Any) -> bool:
 
 def is_storage(obj: Any) -> bool:
     """Whether an object is a storage."""
-    return type(obj).__name__.endswith("Storage")
+    return isinstance(obj, (TypedStorage, UntypedStorage))  # noqa: F405
 
 
 def is_inference_mode_enabled() -> bool:
@@ -171,7 +172,9 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY_NAMES, *(m for m in _LAZY_MODULES)})
+    from importlib.util import find_spec
+
+    return sorted({*globals(), *_LAZY_NAMES, *(m for m in _LAZY_MODULES if find_spec(f"{__name__}.{m}"))})
 
 
 __all__ = [

@@ -282,16 +282,57 @@ pub fn to_list(py: Python<'_>, t: &Tensor) -> Result<Py<PyAny>> {
     unsafe { Ok(Bound::from_owned_ptr(py, level(p, &sizes, dtype)).unbind()) }
 }
 
+/// A buffer that an object lends; given back on drop.
+struct Lent(Box<Py_buffer>);
+// SAFETY: the buffer is plain data; it is released while attached to the interpreter.
+unsafe impl Send for Lent {}
+// SAFETY: as above.
+unsafe impl Sync for Lent {}
+impl Lent {
+    fn of(o: &Bound<'_, PyAny>) -> Result<Lent> {
+        let mut view = Box::new(Py_buffer::new());
+        // SAFETY: attached; `view` stays where it is until it is released.
+        unsafe {
+            if PyObject_GetBuffer(o.as_ptr(), &mut *view, PyBUF_WRITABLE) < 0 {
+                PyErr_Clear();
+                // Memory that must not be written: PyTorch takes it with a warning, and so do we.
+                if PyObject_GetBuffer(o.as_ptr(), &mut *view, PyBUF_SIMPLE) < 0 {
+                    PyErr_Clear();
+                    bail!(
+                        Type,
+                        "a bytes-like object is required, not '{}'",
+                        o.get_type().name().map(|n| n.to_string()).core()?
+                    );
+                }
+                let text = c"frombuffer(): the given buffer is not writable, so the tensor must not be written to; copy the buffer first to write to it";
+                if PyErr_WarnEx(PyExc_UserWarning, text.as_ptr(), 1) < 0 {
+                    let failure = PyErr::fetch(o.py());
+                    PyBuffer_Release(&mut *view);
+                    return Err(from_python(o.py(), failure));
+                }
+            }
+        }
+        Ok(Lent(view))
+    }
+}
+impl Drop for Lent {
+    fn drop(&mut self) {
+        // While the interpreter ends, nothing can or need be released.
+        let _ = Python::try_attach(|_| {
+            // SAFETY: attached, and released once.
+            unsafe { PyBuffer_Release(&mut *self.0) }
+        });
+    }
+}
+
 /// A 1-d tensor over a buffer's memory.
 ///
 /// # Errors
 /// `Value` for offsets and counts that do not fit the buffer.
 pub fn from_buffer(o: &Bound<'_, PyAny>, dtype: DType, count: i64, offset: i64) -> Result<Tensor> {
-    let py = o.py();
     let size = dtype.size() as i64;
-    let numpy = py.import("numpy").core()?;
-    let bytes = numpy.call_method1("frombuffer", (o, "u1")).core()?;
-    let total: i64 = bytes.len().core()? as i64;
+    let lent = Lent::of(o)?;
+    let total = lent.0.len as i64;
     ensure!(total > 0 && count != 0, Value, "both buffer length ({total}) and count ({count}) must not be 0");
     ensure!(
         offset >= 0 && offset < total,
@@ -311,10 +352,10 @@ pub fn from_buffer(o: &Bound<'_, PyAny>, dtype: DType, count: i64, offset: i64) 
         "requested buffer length ({count} * {size} bytes) after offset ({offset} bytes) must not be greater than actual buffer \
          length ({total} bytes)"
     );
-    let t = from_interface(&bytes)?;
-    // SAFETY: `n` elements from `offset` lie inside the buffer, which `t`'s storage keeps alive.
+    // SAFETY: `n` elements from `offset` lie inside the buffer, whose memory stays while the storage holds it.
     let memory = unsafe {
-        Memory::new(t.data_ptr()?.add(offset as usize), (n * size) as usize, Release::Owner(Box::new(t.storage())))
+        let first = (lent.0.buf as *mut u8).add(offset as usize);
+        Memory::new(first, (n * size) as usize, Release::Owner(Box::new(lent)))
     };
     let storage = Storage::new(memory, Device::Cpu);
     storage.set_escaped();

@@ -22,6 +22,7 @@ mod signature;
 #[macro_use]
 mod signatures;
 mod slots;
+mod storage;
 mod stub;
 mod tensor;
 mod types;
@@ -39,6 +40,7 @@ fn _flambeau(m: &Bound<'_, PyModule>) -> PyResult<()> {
     autocast::register(m)?;
     autograd::register(m)?;
     runtime::register(m)?;
+    storage::register(m)?;
     print::register(m)?;
     signatures::register(m)?;
     stub::register(m)

@@ -1,0 +1,106 @@
+"""What checkpoints name: how their tensors and parameters are made again from storages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import _flambeau
+from ._flambeau import Tensor
+from .storage import TypedStorage, UntypedStorage
+
+
+def _over(storage: Any, dtype: Any, offset: int, size: Any, stride: Any) -> Tensor:
+    if isinstance(storage, TypedStorage):
+        storage = storage._untyped_storage
+    if not isinstance(storage, UntypedStorage):
+        raise RuntimeError(
+            f"a checkpoint's tensor must be over a storage, not over an object of type {type(storage).__name__}"
+        )
+    return _flambeau._storage_tensor(storage._bytes, dtype, offset, list(size), list(stride))
+
+
+def _rebuild_tensor(storage: Any, storage_offset: int, size: Any, stride: Any) -> Tensor:
+    """A tensor over a typed storage; offset and strides in elements."""
+    if not isinstance(storage, TypedStorage):
+        raise RuntimeError(
+            f"a checkpoint's tensor must be over a typed storage, not over an object of type {type(storage).__name__}"
+        )
+    return _over(storage, storage.dtype, storage_offset, size, stride)
+
+
+def _rebuild_tensor_v2(
+    storage: Any,
+    storage_offset: int,
+    size: Any,
+    stride: Any,
+    requires_grad: bool,
+    backward_hooks: Any,
+    metadata: Any = None,
+) -> Tensor:
+    """A tensor over a typed storage, with what autograd knows of it."""
+    return _restored(_rebuild_tensor(storage, storage_offset, size, stride), requires_grad, backward_hooks)
+
+
+def _rebuild_tensor_v3(
+    storage: Any,
+    storage_offset: int,
+    size: Any,
+    stride: Any,
+    requires_grad: bool,
+    backward_hooks: Any,
+    dtype: Any,
+    metadata: Any = None,
+) -> Tensor:
+    """A tensor of a given dtype over bytes."""
+    return _restored(_over(storage, dtype, storage_offset, size, stride), requires_grad, backward_hooks)
+
+
+def _restored(t: Tensor, requires_grad: bool, backward_hooks: Any) -> Tensor:
+    if requires_grad:
+        t.requires_grad_(True)
+    # Programs that set it read it back; nothing else looks at it.
+    if backward_hooks:
+        t._backward_hooks = backward_hooks
+    return t
+
+
+def _rebuild_parameter(data: Tensor, requires_grad: bool, backward_hooks: Any = None) -> Any:
+    """A parameter over a tensor."""
+    from .nn.parameter import Parameter
+
+    return Parameter(data, requires_grad)
+
+
+def _rebuild_parameter_with_state(data: Tensor, requires_grad: bool, backward_hooks: Any, state: Any) -> Any:
+    """A parameter over a tensor, with attributes."""
+    return _set_state(_rebuild_parameter(data, requires_grad), state)
+
+
+def _rebuild_from_type_v2(function: Any, kind: type, args: Any, state: Any) -> Any:
+    """A tensor of another class, or with attributes."""
+    t = function(*args)
+    if type(t) is not kind:
+        t = t.as_subclass(kind)
+    if hasattr(type(t), "__setstate__"):
+        t.__setstate__(state)
+        return t
+    return _set_state(t, state)
+
+
+# Where files look for it.
+_rebuild_from_type_v2.__module__ = "flambeau._tensor"
+
+
+def _set_state(t: Any, state: Any) -> Any:
+    if isinstance(state, tuple):
+        if len(state) != 2:
+            raise RuntimeError(
+                f"the state of a {type(t).__name__} must be a dict or a pair of dicts, got {len(state)} parts"
+            )
+        parts = [part for part in state if part]
+    else:
+        parts = [state] if state else []
+    for part in parts:
+        for name, value in part.items():
+            setattr(t, name, value)
+    return t
