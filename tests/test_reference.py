@@ -16,7 +16,7 @@ def parameters():
             yield pytest.param(name, file, id=f"{name}-{file}")
 
 
-@pytest.mark.parametrize(("name", "file"), parameters())
+@pytest.mark.parametrize(("name", "file"), list(parameters()))
 def test_listed_cases_pass(name, file):
     listed = runner.read(name)
     if listed is None:

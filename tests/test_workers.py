@@ -102,7 +102,9 @@ def test_timeout():
 
 
 PROGRAM = """
-import sys, time
+import signal, sys, time
+# A test run in the background of a shell would pass on that the signal is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import flambeau as torch
 from flambeau.utils.data import DataLoader, Dataset
 class D(Dataset):

@@ -1,6 +1,6 @@
 //! Matrix decompositions as primitives, and their gradients.
 //!
-//! A decomposition runs as a primitive without a gradient ([`Decompose`]); its results then pass through [`Implicit`], which
+//! A decomposition runs as a primitive without a gradient (`Decompose`); its results then pass through `Implicit`, which
 //! links them to the matrices they come from. What is differentiated is thereby the equation that the results satisfy, and
 //! every gradient is made of differentiable operators over the linked results, so that it can be differentiated again.
 //! Sources of the formulas: M. Giles, "An extended collection of matrix derivative results" (2008); Z. Wan and S. Zhang,
