@@ -73,7 +73,7 @@ def test_failures(folder):
     assert status == 1
     assert errors.splitlines()[:2] == [
         "Traceback (most recent call last):",
-        '  File "program.py", line 29, in <module>',
+        '  File "program.py", line 25, in <module>',
     ]
     assert errors.splitlines()[-1] == "ValueError: as asked"
     assert run(folder, "-c", "raise SystemExit(7)")[0] == 7
