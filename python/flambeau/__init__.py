@@ -45,6 +45,8 @@ _LAZY_NAMES = {
     "seed": "random",
     "initial_seed": "random",
     "fork_rng": "random",
+    "from_dlpack": "utils.dlpack",
+    "to_dlpack": "utils.dlpack",
     "autocast": "amp",
     "GradScaler": "amp",
     **dict.fromkeys(
@@ -104,7 +106,10 @@ for _overriding, _function in _flambeau.operators.items():
     if "." not in _overriding:
         globals()[_overriding] = _function
 
-from . import nn  # noqa: E402
+from . import _members, nn  # noqa: E402
+from ._array_api import __array_api_version__, __array_namespace_info__  # noqa: E402, F401
+
+_members.install()
 
 
 def is_tensor(obj: Any) -> bool:

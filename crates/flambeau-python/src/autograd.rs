@@ -5,7 +5,8 @@ use crate::raw::*;
 use crate::tensor::*;
 use flambeau::autograd::custom::{self, CustomOutput};
 use flambeau::autograd::meta::PostHook;
-use flambeau::autograd::node::InputInfo;
+use flambeau::autograd::node::{Edge, InputInfo, PostNodeHook, PreHook};
+use flambeau::autograd::watch;
 use flambeau::autograd::{self, Backward, GradOptions, Hook, Node};
 use flambeau::core::{bail, ensure, err, Shape};
 use flambeau::{Mask, Result, Tensor};
@@ -49,23 +50,46 @@ impl Drop for Held {
 #[pyclass(frozen, name = "Node", module = "flambeau.autograd", dict, weakref)]
 pub struct PyNode {
     node: Arc<Node>,
-    metadata: Py<PyDict>,
+}
+
+/// What the binding keeps with a node: the user's dict, and the node's object while somebody holds it.
+struct NodeData {
+    metadata: Held,
+    object: Mutex<Option<Held>>,
+}
+fn node_data(py: Python<'_>, node: &Node) -> Arc<NodeData> {
+    let fresh = || Arc::new(NodeData { metadata: Held::new(PyDict::new(py).as_any()), object: Mutex::new(None) });
+    node.attachment(|| fresh()).downcast::<NodeData>().unwrap_or_else(|_| fresh())
 }
 
 /// A node's object.
 pub fn node_object(node: Arc<Node>) -> Result<Obj> {
     Python::attach(|py| {
-        // The node of a custom function is its context.
-        if let Some(f) = node.custom_function().and_then(|f| f.as_any().downcast_ref::<PythonFunction>()) {
-            let o = f.node.lock();
-            if let Some(o) = o.as_ref() {
-                return Ok(o.bind(py).clone().into_ptr());
-            }
+        let data = node_data(py, &node);
+        let known = data.object.lock().as_ref().map(|weak| weak.bind(py));
+        if let Some(object) = known.and_then(|weak| weak.call0().ok()).filter(|o| !o.is_none()) {
+            return Ok(object.into_ptr());
         }
-        let object =
-            Bound::new(py, PyNode { node, metadata: PyDict::new(py).unbind() }).map_err(|e| from_python(py, e))?;
-        Ok(object.into_any().into_ptr())
+        let body = || -> PyResult<Bound<'_, PyAny>> {
+            let object = Bound::new(py, PyNode { node })?.into_any();
+            let weak = py.import("weakref")?.getattr("ref")?.call1((&object,))?;
+            *data.object.lock() = Some(Held::new(&weak));
+            Ok(object)
+        };
+        body().map(Bound::into_ptr).map_err(|e| from_python(py, e))
     })
+}
+
+/// The gradients that a node's hook sees, as a tuple.
+fn gradients_tuple<'py>(py: Python<'py>, g: &[Option<Tensor>]) -> PyResult<Bound<'py, PyTuple>> {
+    let items: Vec<Py<PyAny>> = g.iter().map(|t| optional_object(py, t)).collect::<PyResult<_>>()?;
+    PyTuple::new(py, items)
+}
+fn hook_answer(r: &Bound<'_, PyAny>) -> PyResult<Option<Vec<Option<Tensor>>>> {
+    if r.is_none() {
+        return Ok(None);
+    }
+    tensors_of(r).map(Some)
 }
 
 #[pymethods]
@@ -92,8 +116,66 @@ impl PyNode {
     }
     /// A dict of the user's own.
     #[getter]
-    fn metadata(&self, py: Python<'_>) -> Py<PyDict> {
-        self.metadata.clone_ref(py)
+    fn metadata<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        node_data(py, &self.node).metadata.bind(py)
+    }
+    /// Calls `fn(grad_inputs, grad_outputs)` after this node ran; what it returns takes the place of `grad_inputs`.
+    fn register_hook(&self, r#fn: &Bound<'_, PyAny>) -> NodeHookHandle {
+        let held = Arc::new(Held::new(r#fn));
+        let hook: PostNodeHook = Arc::new(move |inputs, outputs| {
+            crate::call::with_py(|py| {
+                let args = (gradients_tuple(py, inputs)?, gradients_tuple(py, outputs)?);
+                hook_answer(&held.bind(py).call1(args)?)
+            })
+        });
+        NodeHookHandle { id: self.node.add_post_hook(hook), node: Arc::downgrade(&self.node) }
+    }
+    /// Calls `fn(grad_outputs)` before this node runs; what it returns takes their place.
+    fn register_prehook(&self, r#fn: &Bound<'_, PyAny>) -> NodeHookHandle {
+        let held = Arc::new(Held::new(r#fn));
+        let hook: PreHook = Arc::new(move |outputs| {
+            crate::call::with_py(|py| hook_answer(&held.bind(py).call1((gradients_tuple(py, outputs)?,))?))
+        });
+        NodeHookHandle { id: self.node.add_pre_hook(hook), node: Arc::downgrade(&self.node) }
+    }
+    /// Sizes, dtype and device of each output, which gradients arriving here have.
+    #[getter]
+    fn _input_metadata<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let cls = py.import("flambeau.autograd.graph")?.getattr("_InputMetadata")?;
+        let mut items = Vec::new();
+        for info in self.node.outputs() {
+            // SAFETY: attached; new references.
+            let (size, dtype, device) = unsafe {
+                (
+                    Bound::from_owned_ptr(py, crate::types::size_object(&info.sizes)),
+                    Bound::from_owned_ptr(py, crate::types::dtype_object(info.dtype)),
+                    Bound::from_owned_ptr(py, crate::types::device_object(info.device)),
+                )
+            };
+            items.push(cls.call1((size, dtype, device))?);
+        }
+        PyTuple::new(py, items)
+    }
+    /// Of an operator: the values that it saved. Of a custom function: what stands on its context.
+    fn __getattr__<'py>(slf: &Bound<'py, Self>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let node = &slf.get().node;
+        if let Some(f) = node.custom_function().and_then(|f| f.as_any().downcast_ref::<PythonFunction>()) {
+            if name == "saved_tensors" {
+                return gradients_tuple(py, &f.unpack().py()?).map(Bound::into_any);
+            }
+            return f.context.bind(py).getattr(name);
+        }
+        let bit = match name {
+            "_saved_self" | "_saved_input" | "_saved_condition" => Some(1),
+            "_saved_other" | "_saved_exponent" | "_saved_mat2" | "_saved_weight" | "_saved_target" => Some(2),
+            "_saved_result" | "_saved_output" => Some(1 << 16),
+            _ => None,
+        };
+        if let Some(t) = bit.map(|bit| node.saved(bit)).transpose().py()?.flatten() {
+            return wrap_bound(py, t);
+        }
+        Err(PyAttributeError::new_err(format!("'{}' object has no attribute '{name}'", node.name())))
     }
     /// The leaf behind an accumulation node.
     #[getter]
@@ -113,6 +195,33 @@ impl PyNode {
     }
     fn __repr__(&self) -> String {
         format!("<{} object at {:#x}>", self.node.name(), Arc::as_ptr(&self.node) as usize)
+    }
+}
+
+/// What `register_hook` of a node returns.
+#[pyclass(frozen, module = "flambeau.autograd")]
+pub struct NodeHookHandle {
+    node: std::sync::Weak<Node>,
+    id: u64,
+}
+#[pymethods]
+impl NodeHookHandle {
+    /// Takes the hook away; more than once does no harm.
+    fn remove(&self) {
+        if let Some(node) = self.node.upgrade() {
+            node.remove_hook(self.id);
+        }
+    }
+    #[getter]
+    fn id(&self) -> u64 {
+        self.id
+    }
+    fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+    #[pyo3(signature = (*_exc))]
+    fn __exit__(&self, _exc: &Bound<'_, PyTuple>) {
+        self.remove();
     }
 }
 
@@ -262,6 +371,143 @@ fn _engine_backward(
     Ok(PyTuple::new(py, items)?.into_any().unbind())
 }
 
+/// The engine over places in the graph, each a pair of a node and the number of its output. Without `inputs` the leaves' `.grad`
+/// are added to; otherwise the gradients that arrive there are returned.
+#[pyfunction]
+#[pyo3(signature = (roots, grads, inputs, retain_graph, create_graph, allow_unused))]
+fn _engine_backward_edges(
+    py: Python<'_>,
+    roots: Vec<(Py<PyNode>, u32)>,
+    grads: &Bound<'_, PyAny>,
+    inputs: Option<Vec<(Py<PyNode>, u32)>>,
+    retain_graph: bool,
+    create_graph: bool,
+    allow_unused: bool,
+) -> PyResult<Py<PyAny>> {
+    let edge = |(node, nr): (Py<PyNode>, u32)| Edge { node: node.get().node.clone(), nr };
+    let grads = required(grads, "grad_outputs")?;
+    if grads.len() != roots.len() {
+        return Err(PyRuntimeError::new_err(format!("got {} roots and {} gradients", roots.len(), grads.len())));
+    }
+    let roots: Vec<(Edge, Tensor)> = roots.into_iter().map(edge).zip(grads).collect();
+    let inputs: Option<Vec<Edge>> = inputs.map(|i| i.into_iter().map(edge).collect());
+    for e in roots.iter().map(|(e, _)| e).chain(inputs.iter().flatten()) {
+        if e.nr as usize >= e.node.outputs().len() {
+            return Err(PyIndexError::new_err(format!(
+                "{} has {} outputs, there is no output {}",
+                e.node.name(),
+                e.node.outputs().len(),
+                e.nr
+            )));
+        }
+    }
+    let options = GradOptions { retain_graph, create_graph, allow_unused };
+    let results = py.detach(|| autograd::run_edges(roots.into_iter().collect(), inputs.as_deref(), options)).py()?;
+    if inputs.is_none() {
+        return Ok(py.None());
+    }
+    gradients_tuple(py, &results).map(|t| t.into_any().unbind())
+}
+
+/// Where a tensor's gradient goes: its node and the number of its output.
+#[pyfunction]
+fn _gradient_edge(py: Python<'_>, t: &Bound<'_, PyAny>) -> PyResult<Option<(Py<PyAny>, u32)>> {
+    let t = extract(t).ok_or_else(|| PyTypeError::new_err(format!("expected Tensor, got {}", t.get_type())))?;
+    let Some(edge) = t.gradient_edge().py()? else { return Ok(None) };
+    let o = node_object(edge.node).py()?;
+    // SAFETY: attached; a new reference.
+    Ok(Some((unsafe { Bound::from_owned_ptr(py, o).unbind() }, edge.nr)))
+}
+
+/// The number of the backward pass that runs now, -1 outside.
+#[pyfunction]
+fn _current_graph_task_id() -> i64 {
+    autograd::engine::current_pass().map_or(-1, |p| p as i64)
+}
+/// Whether a backward pass may be started from within the one that runs now, for the sake of leaves that it does not know.
+#[pyfunction]
+fn _is_checkpoint_valid() -> bool {
+    autograd::engine::accumulates_everywhere()
+}
+/// Whether the backward pass that runs now goes through a node.
+#[pyfunction]
+fn _will_engine_execute_node(node: &Bound<'_, PyNode>) -> bool {
+    autograd::engine::reaches(&node.get().node)
+}
+
+// ---- hooks on saved tensors, anomaly mode ----------------------------------------------------------------------------------
+
+/// From now on nodes keep what `pack` makes of their saved tensors, and `unpack` gives back.
+#[pyfunction]
+fn _push_saved_hooks(pack: &Bound<'_, PyAny>, unpack: &Bound<'_, PyAny>) {
+    let (pack, unpack) = (Held::new(pack), Arc::new(Held::new(unpack)));
+    watch::push_saved_hooks(Arc::new(move |t: &Tensor| {
+        let packed =
+            crate::call::with_py(|py| Ok(Held::new(&pack.bind(py).call1((wrap_bound(py, t.clone())?,))?)))?;
+        let unpack = unpack.clone();
+        Ok(Box::new(move || {
+            crate::call::with_py(|py| {
+                let r = unpack.bind(py).call1((packed.bind(py),))?;
+                extract(&r).cloned().ok_or_else(|| {
+                    PyTypeError::new_err("Output of saved tensor unpack_hook expected to be a Tensor")
+                })
+            })
+        }) as watch::Unpack)
+    }));
+}
+#[pyfunction]
+fn _pop_saved_hooks() {
+    watch::pop_saved_hooks();
+}
+
+fn call_stack() -> String {
+    let body = |py: Python<'_>| -> PyResult<String> {
+        let lines: Vec<String> = py.import("traceback")?.call_method0("format_stack")?.extract()?;
+        Ok(lines.concat())
+    };
+    Python::attach(|py| body(py).unwrap_or_default())
+}
+fn warn_of_failure(name: &str, trace: Option<&str>) {
+    let text = match trace {
+        Some(trace) => format!("Error detected in {name}. Traceback of forward call that caused the error:\n{trace}"),
+        None => format!(
+            "Error detected in {name}. No forward pass information available. Enable detect anomaly during forward pass for more \
+             information."
+        ),
+    };
+    // A warning that the user has turned into an error must not hide the failure itself.
+    Python::attach(|py| {
+        let _ = py.import("warnings").and_then(|w| w.call_method1("warn", (text,)));
+    });
+}
+/// Turns anomaly mode on (with its check for NaN or without) or off.
+#[pyfunction]
+#[pyo3(signature = (on, check_nan=true))]
+fn _set_anomaly(on: bool, check_nan: bool) {
+    watch::set_reporter(watch::Reporter { trace: call_stack, warn: warn_of_failure });
+    watch::set_anomaly(on.then_some(check_nan));
+}
+/// Whether `set_detect_anomaly` is on.
+#[pyfunction]
+fn is_anomaly_enabled() -> bool {
+    watch::anomaly().is_some()
+}
+/// Whether anomaly mode looks for NaN.
+#[pyfunction]
+fn is_anomaly_check_nan_enabled() -> bool {
+    watch::anomaly().unwrap_or(true)
+}
+/// Moves the version of a tensor's memory on, as a write in place does.
+#[pyfunction]
+fn _increment_version(t: &Bound<'_, PyAny>) -> PyResult<()> {
+    let t = extract(t).ok_or_else(|| PyTypeError::new_err(format!("expected Tensor, got {}", t.get_type())))?;
+    if t.is_inference() {
+        return Err(PyRuntimeError::new_err("Inference tensors do not track version counter."));
+    }
+    t.bump_version();
+    Ok(())
+}
+
 // ---- custom functions ---------------------------------------------------------------------------------------------------
 
 /// A value that a custom function saved.
@@ -270,6 +516,8 @@ struct SavedValue {
     version: u32,
     /// An output of the function itself is kept without its node, so that no cycle forms.
     output: Option<u32>,
+    /// What hooks on saved tensors keep instead of the tensor, and the tensor's place in the graph.
+    packed: Option<(watch::Unpack, Option<Edge>)>,
 }
 
 /// A custom function in the graph.
@@ -282,8 +530,6 @@ pub struct PythonFunction {
     materialize: bool,
     /// For each argument of `forward`, its index among the tensors.
     tensors: Vec<Option<usize>>,
-    /// The Python object of this node, once made.
-    node: Mutex<Option<Py<PyAny>>>,
     /// The node itself, to give saved outputs their place in the graph.
     own: Mutex<std::sync::Weak<Node>>,
 }
@@ -304,6 +550,14 @@ impl PythonFunction {
         list.iter()
             .map(|s| {
                 let Some(s) = s else { return Ok(None) };
+                if let Some((unpack, edge)) = &s.packed {
+                    let t = unpack()?;
+                    let own = s.output.and_then(|nr| self.own.lock().upgrade().map(|node| Edge { node, nr }));
+                    return Ok(Some(match own.or_else(|| edge.clone()) {
+                        Some(e) => custom::with_node(&t, e.node, e.nr),
+                        None => t.detach(),
+                    }));
+                }
                 let now = s.tensor.version();
                 ensure!(
                     now == s.version,
@@ -479,14 +733,23 @@ fn _function_apply(py: Python<'_>, cls: &Bound<'_, PyAny>, args: &Bound<'_, PyTu
                 let nr = outputs
                     .iter()
                     .position(|(o, k)| o.is_same(&t) && matches!(k, CustomOutput::Fresh | CustomOutput::Dirty));
-                SavedValue {
+                let mut saved = SavedValue {
                     version: t.version(),
                     tensor: if nr.is_some() { t.detach() } else { t },
                     output: nr.map(|n| n as u32),
+                    packed: None,
+                };
+                if let Some(unpack) = watch::pack(&saved.tensor)? {
+                    let edge = if nr.is_some() { None } else { saved.tensor.gradient_edge()? };
+                    saved.tensor = flambeau::ops::factory::empty(&[0], saved.tensor.dtype(), flambeau::Device::Cpu)?;
+                    saved.packed = Some((unpack, edge));
                 }
+                Ok(saved)
             })
+            .transpose()
         })
-        .collect();
+        .collect::<Result<_>>()
+        .py()?;
     let has_dirty = !dirty.is_empty();
     let mut kept = Some(kept);
     let (results, node) = custom::link(&refs, &outputs, |infos| {
@@ -498,7 +761,6 @@ fn _function_apply(py: Python<'_>, cls: &Bound<'_, PyAny>, args: &Bound<'_, PyTu
             outputs: infos.to_vec(),
             materialize,
             tensors: positions.clone(),
-            node: Mutex::new(None),
             own: Mutex::new(std::sync::Weak::new()),
         })
     })
@@ -527,6 +789,11 @@ fn _function_apply(py: Python<'_>, cls: &Bound<'_, PyAny>, args: &Bound<'_, PyTu
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<PyNode>()?;
     m.add_class::<RemovableHandle>()?;
+    macro_rules! functions {
+        ($($f:ident)*) => { $( m.add_function(wrap_pyfunction!($f, m)?)?; )* };
+    }
+    functions!(_is_checkpoint_valid _current_graph_task_id _will_engine_execute_node _engine_backward_edges _gradient_edge _push_saved_hooks _pop_saved_hooks _set_anomaly is_anomaly_enabled
+        is_anomaly_check_nan_enabled _increment_version);
     m.add_function(wrap_pyfunction!(_engine_backward, m)?)?;
     let _ = err!(Runtime, "");
     m.add_function(wrap_pyfunction!(_function_apply, m)?)

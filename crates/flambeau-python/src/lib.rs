@@ -12,6 +12,7 @@ mod binder;
 mod call;
 mod construct;
 mod convert;
+mod dlpack;
 mod error;
 mod indexing;
 mod overrides;
@@ -37,6 +38,7 @@ fn _flambeau(m: &Bound<'_, PyModule>) -> PyResult<()> {
     tensor::register(m)?;
     overrides::register(m)?;
     convert::register(m)?;
+    dlpack::register(m)?;
     autocast::register(m)?;
     autograd::register(m)?;
     runtime::register(m)?;

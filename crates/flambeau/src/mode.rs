@@ -12,6 +12,8 @@ pub const INFERENCE: u8 = 2;
 pub const RECORD: u8 = 4;
 /// Calls from Python choose their operands' precision by operator (`autocast`). `apply` does not look at this bit.
 pub const AUTOCAST: u8 = 8;
+/// Nodes of the backward graph are watched while they are made: hooks on saved tensors, anomaly mode.
+pub const WATCHED: u8 = 16;
 
 thread_local! {
     static MODE: Cell<u8> = const { Cell::new(0) };

@@ -269,7 +269,8 @@ impl Tensor {
     pub fn version(&self) -> u32 {
         self.meta().version()
     }
-    pub(crate) fn bump_version(&self) {
+    /// Moves the version on: the memory is about to be, or was, written in place.
+    pub fn bump_version(&self) {
         let m = self.meta();
         match &m.version {
             Some(v) => v.fetch_add(1, Ordering::Relaxed),

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from .. import _flambeau
-from .._flambeau import Tensor
+from .._flambeau import Tensor, is_anomaly_check_nan_enabled, is_anomaly_enabled
 from .function import Function, FunctionCtx, NestedIOFunction
 from .grad_mode import (
     enable_grad,
@@ -50,7 +50,36 @@ def _seeds(outputs: tuple[Any, ...], grads: Any, batched: bool = False) -> tuple
 def _as_tuple(value: Any, count: int | None = None) -> tuple[Any, ...]:
     if value is None:
         return (None,) * (count or 0)
-    return (value,) if isinstance(value, Tensor) else tuple(value)
+    return (value,) if isinstance(value, Tensor) or _is_edge(value) else tuple(value)
+
+
+def _is_edge(value: Any) -> bool:
+    """Whether a value is a `graph.GradientEdge`."""
+    return isinstance(value, tuple) and hasattr(value, "output_nr")
+
+
+def _by_edges(
+    outputs: tuple[Any, ...], inputs: tuple[Any, ...] | None, grads: Any, retain: bool, create: bool, allow_unused: bool
+) -> Any:
+    """A backward pass where some outputs or inputs are given as edges of the graph."""
+    from .graph import get_gradient_edge
+
+    def edge(t: Any) -> tuple[Any, int]:
+        e = t if _is_edge(t) else get_gradient_edge(t)
+        return (e.node, e.output_nr)
+
+    seeds = []
+    for out, given in zip(outputs, grads, strict=True):
+        if given is None and _is_edge(out):
+            info = out.node._input_metadata[out.output_nr]
+            if info.shape.numel() != 1:
+                raise RuntimeError("grad can be implicitly created only for scalar outputs")
+            given = _flambeau.operators["ones"](info.shape, dtype=info.dtype, device=info.device)
+        elif not _is_edge(out):
+            given = _seeds((out,), (given,))[0]
+        seeds.append(given)
+    wanted = None if inputs is None else [edge(t) for t in inputs]
+    return _flambeau._engine_backward_edges([edge(t) for t in outputs], tuple(seeds), wanted, retain, create, allow_unused)
 
 
 def backward(
@@ -68,6 +97,10 @@ def backward(
         grad_tensors = grad_variables
     outputs = _as_tuple(tensors)
     wanted = None if inputs is None else _as_tuple(inputs)
+    if wanted is None and any(isinstance(t, tuple) for t in outputs):
+        retain = create_graph if retain_graph is None else retain_graph
+        _by_edges(outputs, None, _as_tuple(grad_tensors, len(outputs)), retain, create_graph, True)
+        return
     if wanted is not None and not wanted:
         raise RuntimeError("'inputs' argument to backward() cannot be empty.")
     grads = _as_tuple(grad_tensors, len(outputs))
@@ -95,6 +128,8 @@ def grad(
         raise ValueError("grad requires non-empty inputs.")
     grads = _as_tuple(grad_outputs, len(outs))
     retain = create_graph if retain_graph is None else retain_graph
+    if any(isinstance(t, tuple) for t in (*outs, *wanted)):
+        return _by_edges(outs, wanted, grads, retain, create_graph, allow_unused)
     if is_grads_batched:
         from ..func import vmap
 
@@ -116,6 +151,7 @@ _NAMES = {
     "gradgradcheck": "gradcheck",
     "detect_anomaly": "anomaly_mode",
     "set_detect_anomaly": "anomaly_mode",
+    "GradcheckError": "gradcheck",
 }
 
 
@@ -143,6 +179,8 @@ __all__ = [
     "enable_grad",
     "grad",
     "inference_mode",
+    "is_anomaly_check_nan_enabled",
+    "is_anomaly_enabled",
     "no_grad",
     "set_grad_enabled",
     "set_multithreading_enabled",

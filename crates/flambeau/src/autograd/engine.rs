@@ -112,10 +112,39 @@ impl Drop for Tasks {
     }
 }
 
+/// Says which backward pass runs in this thread, for hooks that ask.
+struct Running;
+impl Running {
+    fn enter(pass: u64) -> Running {
+        PASSES.with(|p| p.borrow_mut().push(pass));
+        Running
+    }
+}
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = PASSES.try_with(|p| p.borrow_mut().pop());
+    }
+}
+/// The number of the innermost backward pass that runs in this thread.
+pub fn current_pass() -> Option<u64> {
+    PASSES.with(|p| p.borrow().last().map(|pass| pass >> 32))
+}
+/// Whether no backward pass runs in this thread, or one that accumulates into every leaf.
+pub fn accumulates_everywhere() -> bool {
+    PASSES.with(|p| p.borrow().last().is_none_or(|pass| pass & 1 != 0))
+}
+/// Whether the backward pass that runs in this thread goes through `node`.
+pub fn reaches(node: &Node) -> bool {
+    let pass = PASSES.with(|p| p.borrow().last().copied());
+    pass.is_some_and(|pass| node.mark.load(Ordering::Relaxed) & !0xffff_ffff == pass & !0xffff_ffff)
+}
+
 /// A longer list of tasks than this is not kept for the next pass.
 const SCRATCH_CAPACITY: usize = 4096;
 thread_local! {
     static SCRATCH: RefCell<Vec<Task>> = const { RefCell::new(Vec::new()) };
+    // The passes that run, innermost last; the lowest bit says whether a pass accumulates into every leaf.
+    static PASSES: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
 
 fn key(node: &Arc<Node>) -> usize {
@@ -198,25 +227,52 @@ pub fn run(
         };
         roots.push((edge, g));
     }
+    let mut targets: SmallVec<[Edge; 4]> = SmallVec::new();
+    if let Some((inputs, _)) = inputs {
+        for t in inputs {
+            let Some(edge) = t.gradient_edge()? else {
+                bail!(Runtime, "One of the differentiated Tensors does not require grad");
+            };
+            targets.push(edge);
+        }
+    }
+    let accumulates = inputs.is_some_and(|(_, accumulate)| accumulate);
+    let forgiving = GradOptions { allow_unused: options.allow_unused || accumulates, ..options };
+    let mut results = run_edges(roots, inputs.map(|_| &targets[..]), forgiving)?;
+    if let (Some((inputs, _)), true) = (inputs, accumulates) {
+        let _mode = mode::Guard::new(mode::NO_GRAD, !options.create_graph);
+        for (t, g) in inputs.iter().zip(results.iter_mut()) {
+            if let Some(g) = g.take() {
+                accumulate(t, g, options.create_graph)?;
+            }
+        }
+    }
+    Ok(results)
+}
+
+/// The engine over places in the graph: gradients arrive at `roots`; those that reach `inputs` are returned, or without inputs
+/// all leaves' gradients are accumulated.
+///
+/// # Errors
+/// Those of the nodes; `Runtime` for an input that is not reached, unless allowed.
+pub fn run_edges(
+    roots: SmallVec<[(Edge, Tensor); 1]>,
+    inputs: Option<&[Edge]>,
+    options: GradOptions,
+) -> Result<Vec<Option<Tensor>>> {
     let _mode = mode::Guard::new(mode::NO_GRAD, !options.create_graph);
     let retain = options.retain_graph || options.create_graph;
 
     // Which gradients are wanted: (node, output) → positions in the result.
     let mut wanted: PointerMap<SmallVec<[(u32, usize); 1]>> = PointerMap::default();
-    let mut held: SmallVec<[Edge; 4]> = SmallVec::new();
-    if let Some((inputs, _)) = inputs {
-        for (i, t) in inputs.iter().enumerate() {
-            let Some(edge) = t.gradient_edge()? else {
-                bail!(Runtime, "One of the differentiated Tensors does not require grad");
-            };
-            wanted.entry(key(&edge.node)).or_default().push((edge.nr, i));
-            held.push(edge);
-        }
+    for (i, edge) in inputs.unwrap_or_default().iter().enumerate() {
+        wanted.entry(key(&edge.node)).or_default().push((edge.nr, i));
     }
 
     // Count the edges into every reachable node, without recursion: the list of tasks is the queue of the search.
     let mut tasks = Tasks::new();
     let everything = inputs.is_none();
+    let _running = Running::enter(tasks.pass | u64::from(everything));
     for (edge, _) in &roots {
         tasks.visit(&edge.node);
     }
@@ -235,7 +291,7 @@ pub fn run(
         mark_needed(&mut tasks, &wanted);
     }
 
-    let mut results: Vec<Option<Tensor>> = vec![None; inputs.map_or(0, |(i, _)| i.len())];
+    let mut results: Vec<Option<Tensor>> = vec![None; inputs.map_or(0, <[Edge]>::len)];
     for (edge, g) in roots {
         deliver(&mut tasks, &edge, g, options.create_graph)?;
     }
@@ -263,14 +319,15 @@ pub fn run(
         }
         if let Function::Accumulate(leaf) = &node.function {
             if everything {
-                if let Some(g) = g[0].take() {
-                    accumulate(leaf, g, options.create_graph)?;
+                if g[0].is_some() {
+                    let leaf = leaf.clone();
+                    node.call_leaf(g, |g| accumulate(&leaf, g, options.create_graph))?;
                 }
             }
             continue;
         }
         let mut sent =
-            if needed && leads_on(&node, everything, &tasks) { node.apply(g, retain)? } else { SmallVec::new() };
+            if needed && leads_on(&node, everything, &tasks) { node.call(g, retain)? } else { SmallVec::new() };
         for (i, edge) in node.edges.iter().enumerate() {
             let Some(edge) = edge else { continue };
             if let Some(g) = sent.get_mut(i).and_then(Option::take) {
@@ -287,20 +344,12 @@ pub fn run(
         }
     }
 
-    if let Some((inputs, accumulate_grads)) = inputs {
-        if accumulate_grads {
-            for (t, g) in inputs.iter().zip(results.iter_mut()) {
-                if let Some(g) = g.take() {
-                    accumulate(t, g, options.create_graph)?;
-                }
-            }
-        } else if !options.allow_unused && results.iter().any(Option::is_none) {
-            bail!(
-                Runtime,
-                "One of the differentiated Tensors appears to not have been used in the graph. Set allow_unused=True if this is \
-                 the desired behavior."
-            );
-        }
+    if inputs.is_some() && !options.allow_unused && results.iter().any(Option::is_none) {
+        bail!(
+            Runtime,
+            "One of the differentiated Tensors appears to not have been used in the graph. Set allow_unused=True if this is the \
+             desired behavior."
+        );
     }
     Ok(results)
 }

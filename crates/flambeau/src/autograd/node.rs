@@ -2,6 +2,7 @@
 
 use super::meta::{GradSlot, Hook};
 use super::view::Link;
+use super::watch;
 use crate::primitive::{output_bit, Mask, Primitive};
 use crate::tensor::{Meta, Tensor, BATCHED, INFERENCE_TENSOR, REQUIRES_GRAD, VIEW};
 use flambeau_core::*;
@@ -76,7 +77,17 @@ pub(crate) struct SavedTensor {
     bit: Mask,
     tensor: Tensor,
     version: u32,
+    /// What hooks on saved tensors keep instead of the tensor.
+    packed: Option<watch::Unpack>,
 }
+
+/// A hook on a node before it runs: sees the gradients of its outputs, and may replace them.
+pub type PreHook = Arc<dyn Fn(&[Option<Tensor>]) -> Result<Option<Vec<Option<Tensor>>>> + Send + Sync>;
+/// A hook on a node after it ran: sees the gradients of its inputs and of its outputs, and may replace the former.
+pub type PostNodeHook =
+    Arc<dyn Fn(&[Option<Tensor>], &[Option<Tensor>]) -> Result<Option<Vec<Option<Tensor>>>> + Send + Sync>;
+/// What somebody keeps with a node.
+pub type Attachment = Arc<dyn std::any::Any + Send + Sync>;
 
 /// A recorded operator: how to send gradients from its outputs to its inputs.
 pub struct Node {
@@ -105,6 +116,10 @@ pub(crate) struct Parts<'a> {
 struct NodeHooks {
     tensor: Vec<(u32, u64, Hook)>,
     retained: Vec<(u32, GradSlot)>,
+    pre: Vec<(u64, PreHook)>,
+    post: Vec<(u64, PostNodeHook)>,
+    attachment: Option<Attachment>,
+    trace: Option<String>,
 }
 
 thread_local! {
@@ -227,7 +242,110 @@ impl Node {
     /// Those of `fill`.
     #[inline]
     pub(crate) fn op(op: Arc<dyn Primitive>, needs: Mask, fill: impl FnOnce(Parts) -> Result<()>) -> Result<Arc<Node>> {
-        Node::build(Function::Op { op, needs }, next_seq(), fill)
+        let mut node = Node::build(Function::Op { op, needs }, next_seq(), fill)?;
+        if crate::mode::current() & crate::mode::WATCHED != 0 {
+            if let Some(node) = Arc::get_mut(&mut node) {
+                node.watch()?;
+            }
+        }
+        Ok(node)
+    }
+    /// Lets hooks pack what a node has saved, and remembers where it was made.
+    #[cold]
+    fn watch(&mut self) -> Result<()> {
+        if let Saved::Kept(list) = self.saved.get_mut() {
+            for s in list.iter_mut() {
+                if let Some(packed) = watch::pack(&s.tensor)? {
+                    s.tensor = crate::ops::factory::empty(&[0], s.tensor.dtype(), Device::Cpu)?;
+                    s.packed = Some(packed);
+                }
+            }
+        }
+        self.remember_trace();
+        Ok(())
+    }
+    fn remember_trace(&mut self) {
+        if let Some(trace) = watch::trace() {
+            self.hooks.get_mut().get_or_insert_with(Default::default).trace = Some(trace);
+        }
+    }
+    /// The stack at which this node was made, in anomaly mode.
+    pub(crate) fn trace(&self) -> Option<String> {
+        self.hooks.lock().as_ref().and_then(|h| h.trace.clone())
+    }
+    /// Adds a hook that runs before this node; returns its number.
+    pub fn add_pre_hook(&self, hook: PreHook) -> u64 {
+        let id = super::meta::next_hook_id();
+        self.hooks.lock().get_or_insert_with(Default::default).pre.push((id, hook));
+        id
+    }
+    /// Adds a hook that runs after this node; returns its number.
+    pub fn add_post_hook(&self, hook: PostNodeHook) -> u64 {
+        let id = super::meta::next_hook_id();
+        self.hooks.lock().get_or_insert_with(Default::default).post.push((id, hook));
+        id
+    }
+    /// What is kept with this node under the binding's care, made by `make` when there is nothing yet.
+    pub fn attachment(&self, make: impl FnOnce() -> Attachment) -> Attachment {
+        self.hooks.lock().get_or_insert_with(Default::default).attachment.get_or_insert_with(make).clone()
+    }
+    /// Sends gradients through this node: its own hooks before and after, anomalies found.
+    pub(crate) fn call(
+        self: &Arc<Self>,
+        mut g: SmallVec<[Option<Tensor>; 1]>,
+        retain: bool,
+    ) -> Result<SmallVec<[Option<Tensor>; 4]>> {
+        let (pre, post): (Vec<PreHook>, Vec<PostNodeHook>) = match self.hooks.lock().as_ref() {
+            Some(h) => (h.pre.iter().map(|h| h.1.clone()).collect(), h.post.iter().map(|h| h.1.clone()).collect()),
+            None => (Vec::new(), Vec::new()),
+        };
+        for hook in pre {
+            if let Some(new) = hook(&g)? {
+                replace(&mut g, new, "prehook")?;
+            }
+        }
+        let arrived = if post.is_empty() { SmallVec::new() } else { g.clone() };
+        let sent = self.apply(g, retain).and_then(|sent| watch::check_nan(self, &sent).map(|()| sent));
+        let mut sent = sent.inspect_err(|_| watch::failed(self))?;
+        for hook in post {
+            sent.resize(self.edges.len().max(sent.len()), None);
+            if let Some(new) = hook(&sent, &arrived)? {
+                replace(&mut sent, new, "hook")?;
+            }
+        }
+        Ok(sent)
+    }
+    /// Accumulates into a leaf, the node's own hooks before and after.
+    pub(crate) fn call_leaf(
+        &self,
+        mut g: SmallVec<[Option<Tensor>; 1]>,
+        accumulate: impl FnOnce(Tensor) -> Result<()>,
+    ) -> Result<()> {
+        let (pre, post): (Vec<PreHook>, Vec<PostNodeHook>) = match self.hooks.lock().as_ref() {
+            Some(h) => (h.pre.iter().map(|h| h.1.clone()).collect(), h.post.iter().map(|h| h.1.clone()).collect()),
+            None => (Vec::new(), Vec::new()),
+        };
+        for hook in pre {
+            if let Some(new) = hook(&g)? {
+                replace(&mut g, new, "prehook")?;
+            }
+        }
+        let arrived = if post.is_empty() { SmallVec::new() } else { g.clone() };
+        if let Some(g) = g.first_mut().and_then(Option::take) {
+            accumulate(g)?;
+        }
+        for hook in post {
+            hook(&[], &arrived)?;
+        }
+        Ok(())
+    }
+    /// A tensor that this node saved, by its bit in the operator's mask; `None` when it saved no such thing.
+    ///
+    /// # Errors
+    /// As reading it in a backward pass: written since, or freed.
+    pub fn saved(self: &Arc<Self>, bit: Mask) -> Result<Option<Tensor>> {
+        let Function::Op { op, .. } = &self.function else { return Ok(None) };
+        Ok(self.unpack(&**op, true)?.into_iter().find(|(b, _)| *b == bit).map(|(_, t)| t))
     }
     /// The node of a primitive with one operand and one output that saves nothing.
     pub(crate) fn unary(op: Arc<dyn Primitive>, input: InputInfo, edge: Edge, output: InputInfo) -> Arc<Node> {
@@ -260,7 +378,13 @@ impl Node {
         edges: SmallVec<[Option<Edge>; 2]>,
         outputs: SmallVec<[InputInfo; 1]>,
     ) -> Arc<Node> {
-        Node::new(Function::Custom { function, needs }, edges, outputs, next_seq())
+        let mut node = Node::new(Function::Custom { function, needs }, edges, outputs, next_seq());
+        if crate::mode::current() & crate::mode::WATCHED != 0 {
+            if let Some(node) = Arc::get_mut(&mut node) {
+                node.remember_trace();
+            }
+        }
+        node
     }
     /// The custom function behind this node.
     pub fn custom_function(&self) -> Option<&dyn Backward> {
@@ -293,6 +417,10 @@ impl Node {
             Function::Custom { function, .. } => function.name(),
         }
     }
+    /// Sizes, dtype and device of each output.
+    pub fn outputs(&self) -> &[InputInfo] {
+        &self.outputs
+    }
     /// The edges to the inputs' nodes.
     pub fn next_functions(&self) -> &[Option<Edge>] {
         &self.edges
@@ -300,9 +428,12 @@ impl Node {
     pub(crate) fn add_hook(&self, nr: u32, id: u64, hook: Hook) {
         self.hooks.lock().get_or_insert_with(Default::default).tensor.push((nr, id, hook));
     }
-    pub(crate) fn remove_hook(&self, id: u64) {
+    /// Removes a hook by its number; unknown numbers are ignored.
+    pub fn remove_hook(&self, id: u64) {
         if let Some(h) = self.hooks.lock().as_mut() {
             h.tensor.retain(|(_, i, _)| *i != id);
+            h.pre.retain(|(i, _)| *i != id);
+            h.post.retain(|(i, _)| *i != id);
         }
     }
     pub(crate) fn retain(&self, nr: u32, slot: GradSlot) {
@@ -409,6 +540,19 @@ impl Node {
         alias.set_edge(Edge { node, nr: 0 });
         Ok(alias)
     }
+    /// What a hook gave back for a saved tensor, in the saved tensor's place in the graph.
+    fn unpacked(self: &Arc<Self>, bit: Mask, t: &Tensor) -> Tensor {
+        let alias = Tensor::from_meta(t.detach().meta().clone(), 0, None);
+        let edge = if bit >> 16 != 0 {
+            Some(Edge { node: self.clone(), nr: bit.trailing_zeros() - 16 })
+        } else {
+            self.edges.get(bit.trailing_zeros() as usize).cloned().flatten()
+        };
+        if let (Some(edge), true) = (edge, t.dtype().is_differentiable()) {
+            alias.set_edge(edge);
+        }
+        alias
+    }
     fn unpack(self: &Arc<Self>, op: &dyn Primitive, retain: bool) -> Result<SmallVec<[(Mask, Tensor); 3]>> {
         let mut guard = self.saved.lock();
         let list = match &*guard {
@@ -423,6 +567,10 @@ impl Node {
         };
         let mut values = SmallVec::new();
         for s in list {
+            if let Some(packed) = &s.packed {
+                values.push((s.bit, self.unpacked(s.bit, &packed()?)));
+                continue;
+            }
             let now = s.tensor.version();
             if now != s.version {
                 let m = s.tensor.meta();
@@ -556,6 +704,24 @@ impl Primitive for ZeroDerivative {
     crate::shareable!();
 }
 
+/// Puts a hook's answer in the place of gradients.
+fn replace<A: smallvec::Array<Item = Option<Tensor>>>(
+    g: &mut smallvec::SmallVec<A>,
+    new: Vec<Option<Tensor>>,
+    what: &str,
+) -> Result<()> {
+    ensure!(
+        new.len() == g.len(),
+        Runtime,
+        "{what} has returned an incorrect number of values (got {}, but expected {})",
+        new.len(),
+        g.len()
+    );
+    g.clear();
+    g.extend(new);
+    Ok(())
+}
+
 fn call_hook(hook: &Hook, g: &mut Option<Tensor>) -> Result<()> {
     if let Some(t) = g {
         if let Some(new) = hook(t)? {
@@ -575,7 +741,7 @@ impl SavedTensor {
                  tensor and use it in autograd."
             );
         }
-        Ok(SavedTensor { bit: 1 << i, version: meta.version(), tensor: t.clone() })
+        Ok(SavedTensor { bit: 1 << i, version: meta.version(), tensor: t.clone(), packed: None })
     }
     /// The version before the in-place write of which this input was an operand.
     pub(crate) fn before_write(mut self) -> SavedTensor {
@@ -585,11 +751,11 @@ impl SavedTensor {
     /// Keeps an output without its node, so that no reference cycle forms.
     pub(crate) fn output(i: usize, t: &Tensor) -> SavedTensor {
         let meta = t.meta().clone();
-        SavedTensor { bit: output_bit(i as u32), version: meta.version(), tensor: Tensor::from_meta(meta, 0, None) }
+        SavedTensor { bit: output_bit(i as u32), version: meta.version(), tensor: Tensor::from_meta(meta, 0, None), packed: None }
     }
     /// Keeps a copy of an input that is about to be overwritten.
     pub(crate) fn original(i: usize, copy: Tensor) -> SavedTensor {
-        SavedTensor { bit: 1 << i, version: copy.version(), tensor: copy }
+        SavedTensor { bit: 1 << i, version: copy.version(), tensor: copy, packed: None }
     }
 }
 
