@@ -442,15 +442,14 @@ fn _will_engine_execute_node(node: &Bound<'_, PyNode>) -> bool {
 fn _push_saved_hooks(pack: &Bound<'_, PyAny>, unpack: &Bound<'_, PyAny>) {
     let (pack, unpack) = (Held::new(pack), Arc::new(Held::new(unpack)));
     watch::push_saved_hooks(Arc::new(move |t: &Tensor| {
-        let packed =
-            crate::call::with_py(|py| Ok(Held::new(&pack.bind(py).call1((wrap_bound(py, t.clone())?,))?)))?;
+        let packed = crate::call::with_py(|py| Ok(Held::new(&pack.bind(py).call1((wrap_bound(py, t.clone())?,))?)))?;
         let unpack = unpack.clone();
         Ok(Box::new(move || {
             crate::call::with_py(|py| {
                 let r = unpack.bind(py).call1((packed.bind(py),))?;
-                extract(&r).cloned().ok_or_else(|| {
-                    PyTypeError::new_err("Output of saved tensor unpack_hook expected to be a Tensor")
-                })
+                extract(&r)
+                    .cloned()
+                    .ok_or_else(|| PyTypeError::new_err("Output of saved tensor unpack_hook expected to be a Tensor"))
             })
         }) as watch::Unpack)
     }));

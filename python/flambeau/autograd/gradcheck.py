@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from .. import _flambeau
 from .._flambeau import Tensor
 from .._ops import ops
 from . import grad as _grad

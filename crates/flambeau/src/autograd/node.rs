@@ -751,7 +751,12 @@ impl SavedTensor {
     /// Keeps an output without its node, so that no reference cycle forms.
     pub(crate) fn output(i: usize, t: &Tensor) -> SavedTensor {
         let meta = t.meta().clone();
-        SavedTensor { bit: output_bit(i as u32), version: meta.version(), tensor: Tensor::from_meta(meta, 0, None), packed: None }
+        SavedTensor {
+            bit: output_bit(i as u32),
+            version: meta.version(),
+            tensor: Tensor::from_meta(meta, 0, None),
+            packed: None,
+        }
     }
     /// Keeps a copy of an input that is about to be overwritten.
     pub(crate) fn original(i: usize, copy: Tensor) -> SavedTensor {
