@@ -110,6 +110,17 @@ impl<E: Element> Weight<E> {
     fn at(&self, tap: [usize; 3]) -> isize {
         (0..3).map(|d| tap[d] as isize * self.taps[d]).sum()
     }
+    /// Row-major without gaps, with `columns` numbers a row.
+    fn is_dense(&self, columns: usize, g: &Geometry) -> bool {
+        let mut step = 1;
+        for d in (0..3).rev() {
+            if g.kernel[d] > 1 && self.taps[d] != step {
+                return false;
+            }
+            step *= g.kernel[d] as isize;
+        }
+        self.sc == step && self.so == columns as isize
+    }
 }
 
 /// `out[n, row, t] = Σ_k w[row, k] · window_k(n, t)`: rows of weights against windows of images.
@@ -483,6 +494,8 @@ pub fn conv_weight_grad(g: &Operand, x: &Operand, geometry: &Conv, gw: &Operand)
 /// Partial sums over groups of samples, at most this many, and numbers that they may take together.
 const PARTS: usize = 16;
 const PARTIAL: usize = 1 << 23;
+/// Positions that a part sums over at least: fewer would cost less than writing and adding up its sums.
+const PART_STEPS: usize = 512;
 
 fn weight_grad<E: Element>(g: &Operand, x: &Operand, shape: &Geometry, gw: &Operand)
 where
@@ -500,11 +513,14 @@ where
     // The same windows of one position each, for reading the output's gradient.
     let own: Vec<Tap> = (0..rows).map(|o| Tap { offset: o as isize * y.channel, shift: [0; 3] }).collect();
     let size = rows * columns;
-    let parts = y.samples.min(PARTS).min((PARTIAL / (size * shape.groups)).max(1)).max(1);
+    let parts = y.samples.min(PARTS).min(PARTIAL / (size * shape.groups)).min(y.samples * area / PART_STEPS).max(1);
     let per = y.samples.div_ceil(parts);
     let parts = if per == 0 { 1 } else { y.samples.div_ceil(per) };
-    let mut partial = Scratch::<E::Acc>::new(parts * shape.groups * size);
-    let sums = Ptr(partial.ptr());
+    // A dense result of the accumulator's own type takes a single part's sums as they come.
+    let dense = weight.is_dense(columns, shape);
+    let direct = dense && parts == 1 && crate::gemm::same::<E, E::Acc>();
+    let mut partial = Scratch::<E::Acc>::new(if direct { 0 } else { parts * shape.groups * size });
+    let sums = if direct { Ptr(weight.ptr.get() as *mut E::Acc) } else { Ptr(partial.ptr()) };
     let tasks = parts * shape.groups;
     let inside = tasks < 4;
     let task = |i: usize| {
@@ -554,27 +570,37 @@ where
     } else {
         pool::parallel(tasks, task);
     }
+    if direct {
+        return;
+    }
     let total = shape.groups * size;
     split(total * parts >= 1 << 16, total, 1 << 13, |lo, hi| {
         // SAFETY: tasks combine and store disjoint positions.
         unsafe {
+            let piece = |p: usize| std::slice::from_raw_parts_mut(sums.get().add(p * total + lo), hi - lo);
             let mut k = parts;
             while k > 1 {
                 let h = k.div_ceil(2);
                 for p in 0..k - h {
-                    for i in lo..hi {
-                        let to = sums.get().add(p * total + i);
-                        *to = (*to).add(*sums.get().add((p + h) * total + i));
+                    for (to, from) in piece(p).iter_mut().zip(piece(p + h)) {
+                        *to = to.add(*from);
                     }
                 }
                 k = h;
             }
-            for i in lo..hi {
+            let sums = piece(0);
+            if dense {
+                for (i, v) in sums.iter().enumerate() {
+                    *weight.ptr.at((lo + i) as isize) = E::store(*v);
+                }
+                return;
+            }
+            for (i, v) in (lo..hi).zip(sums) {
                 let (o, k) = (i / columns, i % columns);
                 let at = o as isize * weight.so
                     + (k / shape.taps()) as isize * weight.sc
                     + weight.at(shape.tap(k % shape.taps()));
-                *weight.ptr.at(at) = E::store(*sums.get().add(i));
+                *weight.ptr.at(at) = E::store(*v);
             }
         }
     });
