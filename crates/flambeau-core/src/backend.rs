@@ -51,6 +51,17 @@ pub enum Scan {
     LogSumExp,
 }
 
+/// Which element of a row is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pick {
+    /// The smallest but so many; NaN is the largest.
+    Kth(usize),
+    /// The lower median; the first NaN where there is one.
+    Median,
+    /// The lower median of what is not NaN.
+    NanMedian,
+}
+
 /// What a scattered write does with a value that is already there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Write {
@@ -242,6 +253,10 @@ pub trait Backend: Send + Sync {
     /// The `k` largest (smallest) along `dim`, sorted; outputs have size k there.
     fn topk(&self, _x: &Operand, _dim: usize, _largest: bool, _values: &Operand, _indices: &Operand) -> Result<()> {
         unsupported("topk")
+    }
+    /// One element along `dim` by its rank, and its position; outputs have size 1 there.
+    fn pick(&self, _x: &Operand, _dim: usize, _which: Pick, _values: &Operand, _indices: &Operand) -> Result<()> {
+        unsupported("pick")
     }
 
     /// Where each of `values` (…, m) belongs in the last dimension of `sorted` (n, or …, n): before its equals, or after them

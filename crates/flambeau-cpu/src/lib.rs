@@ -21,6 +21,7 @@ mod ldl;
 pub mod map;
 pub mod math;
 pub mod optimizer;
+mod order;
 pub mod pool;
 pub mod pooling;
 pub mod reduce;
@@ -160,6 +161,7 @@ impl Backend for Cpu {
         select::masked_select(x: &Operand, mask: &Operand, out: &Operand) -> Result<()>;
         sort::sort(x: &Operand, dim: usize, descending: bool, values: &Operand, indices: &Operand) -> Result<()>;
         sort::topk(x: &Operand, dim: usize, largest: bool, values: &Operand, indices: &Operand) -> Result<()>;
+        sort::pick(x: &Operand, dim: usize, which: Pick, values: &Operand, indices: &Operand) -> Result<()>;
         gemm::matmul(a: &Operand, b: &Operand, out: &Operand, epilogue: Epilogue) -> Result<()>;
         conv::conv(x: &Operand, w: &Operand, bias: Option<&Operand>, geometry: &Conv, out: &Operand) -> Result<()>;
         conv::conv_input_grad(g: &Operand, w: &Operand, geometry: &Conv, gx: &Operand) -> Result<()>;

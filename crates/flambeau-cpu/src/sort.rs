@@ -1,22 +1,35 @@
 //! Sorting and selection. Each value becomes an unsigned key whose order is the wanted one (NaN largest, both zeros
-//! equal), with its position in the low bits: distinct words, so any sort of them is stable.
+//! equal), with its position in the low bits: distinct words, so any sort of them is stable. Selection, which is not, compares
+//! keys alone (see [`mod@order`]).
 
 use crate::element::{extent_of, not_implemented, unravel, without, Element, Ptr, Scratch};
 use crate::isa::{dispatch, Isa, Kernel};
-use crate::pool;
-use flambeau_core::{ensure, DType, Operand, Result, Shape};
+use crate::{order, pool};
+use flambeau_core::{ensure, DType, Operand, Pick, Result, Shape};
 use half::{bf16, f16};
 
 /// A dtype with an order.
 trait Key: Copy + Send + Sync + 'static {
     /// Whether the key fits 32 bits.
     const NARROW: bool;
+    /// The key of NaN.
+    const NAN: Option<u64>;
     fn key(self) -> u64;
+    /// The key whose order is downwards when `reverse` says so.
+    #[inline(always)]
+    fn directed(self, reverse: bool) -> u64 {
+        match (reverse, Self::NARROW) {
+            (false, _) => self.key(),
+            (true, true) => !(self.key() as u32) as u64,
+            (true, false) => !self.key(),
+        }
+    }
 }
 macro_rules! keys {
-    ($($T:ty, $narrow:literal, $x:ident => $key:expr;)*) => { $(
+    ($($T:ty, $narrow:literal, $nan:expr, $x:ident => $key:expr;)*) => { $(
         impl Key for $T {
             const NARROW: bool = $narrow;
+            const NAN: Option<u64> = $nan;
             #[inline(always)]
             fn key(self) -> u64 { let $x = self; $key }
         }
@@ -40,18 +53,18 @@ fn key64(x: f64) -> u64 {
     }
 }
 keys! {
-    u8, true, x => x as u64;
-    u16, true, x => x as u64;
-    u32, true, x => x as u64;
-    u64, false, x => x;
-    i8, true, x => (x as i32 ^ i32::MIN) as u32 as u64;
-    i16, true, x => (x as i32 ^ i32::MIN) as u32 as u64;
-    i32, true, x => (x ^ i32::MIN) as u32 as u64;
-    i64, false, x => (x ^ i64::MIN) as u64;
-    f16, true, x => key32(x.load());
-    bf16, true, x => key32(x.load());
-    f32, true, x => key32(x);
-    f64, false, x => key64(x);
+    u8, true, None, x => x as u64;
+    u16, true, None, x => x as u64;
+    u32, true, None, x => x as u64;
+    u64, false, None, x => x;
+    i8, true, None, x => (x as i32 ^ i32::MIN) as u32 as u64;
+    i16, true, None, x => (x as i32 ^ i32::MIN) as u32 as u64;
+    i32, true, None, x => (x ^ i32::MIN) as u32 as u64;
+    i64, false, None, x => (x ^ i64::MIN) as u64;
+    f16, true, Some(u32::MAX as u64), x => key32(x.load());
+    bf16, true, Some(u32::MAX as u64), x => key32(x.load());
+    f32, true, Some(u32::MAX as u64), x => key32(x);
+    f64, false, Some(u64::MAX), x => key64(x);
 }
 
 macro_rules! with_key {
@@ -285,14 +298,7 @@ impl<T: Key, W: Word> Kernel for Select<'_, T, W> {
     #[inline(always)]
     fn run<I: Isa>(self) {
         let Select { x, words, k, reverse } = self;
-        let key = |x: T| {
-            let key = x.key();
-            match (reverse, T::NARROW) {
-                (false, _) => key,
-                (true, true) => !(key as u32) as u64,
-                (true, false) => !key,
-            }
-        };
+        let key = |x: T| x.directed(reverse);
         let (mut held, mut bound) = (0, u64::MAX);
         for (c, chunk) in x.chunks(COMPARED).enumerate() {
             // The key of all ones is the bound before there is one; nothing is passed over until then.
@@ -327,6 +333,61 @@ impl<T: Key, W: Word> Kernel for Select<'_, T, W> {
     }
 }
 
+/// How many elements of a contiguous row have the key.
+struct Count<'a, T> {
+    x: &'a [T],
+    key: u64,
+    reverse: bool,
+}
+impl<T: Key> Kernel for Count<'_, T> {
+    type Out = usize;
+    #[inline(always)]
+    fn run<I: Isa>(self) -> usize {
+        let Count { x, key, reverse } = self;
+        // Small counts, so that they are as wide as narrow keys.
+        x.chunks(COMPARED).map(|c| c.iter().map(|x| (x.directed(reverse) == key) as u32).sum::<u32>() as usize).sum()
+    }
+}
+
+/// What is wanted of each row.
+#[derive(Clone, Copy)]
+enum What {
+    Sort,
+    Top,
+    One(Pick),
+}
+
+/// The first `k` in order to the front, sorted; of equal keys those that C++'s library would leave there, as PyTorch uses it:
+/// a heap for few of many.
+fn top<W: Word>(words: &mut [W], k: usize) {
+    let less = |a: W, b: W| a.key() < b.key();
+    if k * 64 <= words.len() {
+        order::partial_sort(words, k, &less);
+    } else {
+        order::nth_element(words, k - 1, &less);
+        order::sort(&mut words[..k - 1], &less);
+    }
+}
+/// Where the wanted element is after the words have been rearranged; `nan` is the key of NaN.
+fn one_of<W: Word>(words: &mut [W], which: Pick, nan: Option<u64>) -> usize {
+    let is_nan = |w: &W| Some(w.key()) == nan;
+    let median = |n: usize| n.saturating_sub(1) / 2;
+    let k = match which {
+        Pick::Kth(k) => {
+            order::quick_select(words, k, &|a: W, b: W| a.key() < b.key());
+            return k;
+        }
+        Pick::Median => match words.iter().position(is_nan) {
+            Some(first) => return first,
+            None => median(words.len()),
+        },
+        Pick::NanMedian => median(words.iter().filter(|w| !is_nan(w)).count()),
+    };
+    // Of equals by place.
+    words.select_nth_unstable(k);
+    k
+}
+
 /// The rows of the three operands along the sorted dimension.
 struct Task<'a, T> {
     x: Ptr<T>,
@@ -336,6 +397,7 @@ struct Task<'a, T> {
     operands: [&'a Operand<'a>; 3],
     /// Sorts keys downwards.
     reverse: bool,
+    what: What,
     n: usize,
     k: usize,
 }
@@ -349,6 +411,9 @@ impl<T: Key> Task<'_, T> {
             self.rows::<u128>();
         }
     }
+    fn sorts(&self) -> bool {
+        matches!(self.what, What::Sort)
+    }
     fn rows<W: Word>(&self) {
         let sizes = without(self.operands[0].sizes, self.dim);
         let rows = sizes.iter().product::<i64>() as usize;
@@ -357,44 +422,49 @@ impl<T: Key> Task<'_, T> {
         let (n, k) = (self.n, self.k);
         let one = |row: usize, alone: bool| {
             let [ox, ov, oi] = [0, 1, 2].map(|i| unravel(row, &sizes, &strides[i]));
-            // Few of many: without a word for each.
-            let few = sx == 1 && k > 0 && n >= 16 * k.max(COMPARED);
-            let room = if few { 4 * k.max(COMPARED) } else { n };
-            let (mut a, mut b) = (Scratch::<W>::new(room), Scratch::<W>::new(if n < RADIX || k < n { 0 } else { n }));
-            let words = a.slice();
-            // SAFETY: rows of the operands; each row's outputs are written by one task.
-            unsafe {
-                if few {
-                    let x = std::slice::from_raw_parts(self.x.at(ox) as *const T, n);
-                    dispatch(Select { x, words: &mut *words, k, reverse: self.reverse });
-                }
-                for (j, w) in words.iter_mut().enumerate().take(if few { 0 } else { n }) {
-                    let key = (*self.x.at(ox + j as isize * sx)).key();
-                    let key = if !self.reverse {
-                        key
-                    } else if T::NARROW {
-                        !(key as u32) as u64
-                    } else {
-                        !key
-                    };
-                    *w = W::join(key, j);
-                }
-                if k < n {
-                    if k > 0 && !few {
-                        words.select_nth_unstable(k - 1);
-                    }
-                    words[..k].sort_unstable();
-                } else if alone && n > 2 * PIECE {
-                    sort_long(words, b.slice());
-                } else {
-                    sort_piece(words, b.slice());
-                }
-                for (j, w) in words[..k].iter().enumerate() {
+            let store = |words: &[W]| {
+                for (j, w) in words.iter().enumerate() {
                     let p = w.position();
-                    *self.values.at(ov + j as isize * sv) = *self.x.at(ox + p as isize * sx);
-                    *self.indices.at(oi + j as isize * si) = p as i64;
+                    // SAFETY: positions are within the row; each row's outputs are written by one task.
+                    unsafe {
+                        *self.values.at(ov + j as isize * sv) = *self.x.at(ox + p as isize * sx);
+                        *self.indices.at(oi + j as isize * si) = p as i64;
+                    }
+                }
+            };
+            if matches!(self.what, What::Top) && sx == 1 && n >= 16 * k.max(COMPARED) {
+                // Few of many: without a word for each. Equals, here or elsewhere, have to be looked at in order.
+                let mut few = Scratch::<W>::new(4 * k.max(COMPARED));
+                let words = few.slice();
+                // SAFETY: a contiguous row of the operand.
+                let x = unsafe { std::slice::from_raw_parts(self.x.at(ox) as *const T, n) };
+                dispatch(Select { x, words: &mut *words, k, reverse: self.reverse });
+                words[..k].sort_unstable();
+                let last = words[k - 1].key();
+                if words[..k].windows(2).all(|w| w[0].key() != w[1].key())
+                    && dispatch(Count { x, key: last, reverse: self.reverse }) == 1
+                {
+                    return store(&words[..k]);
                 }
             }
+            let (mut a, mut b) =
+                (Scratch::<W>::new(n), Scratch::<W>::new(if n < RADIX || !self.sorts() { 0 } else { n }));
+            let words = a.slice();
+            for (j, w) in words.iter_mut().enumerate() {
+                // SAFETY: an element of the row.
+                let x = unsafe { *self.x.at(ox + j as isize * sx) };
+                *w = W::join(x.directed(self.reverse), j);
+            }
+            match self.what {
+                What::Top => top(words, k),
+                What::One(which) => {
+                    let at = one_of(words, which, T::NAN);
+                    words.swap(0, at);
+                }
+                What::Sort if alone && n > 2 * PIECE => sort_long(words, b.slice()),
+                What::Sort => sort_piece(words, b.slice()),
+            }
+            store(&words[..k]);
         };
         let grain = (2048 / n.max(1)).max(1);
         if rows <= grain || n > 2 * PIECE {
@@ -405,7 +475,15 @@ impl<T: Key> Task<'_, T> {
     }
 }
 
-fn run(name: &str, x: &Operand, dim: usize, reverse: bool, values: &Operand, indices: &Operand) -> Result<()> {
+fn run(
+    name: &str,
+    x: &Operand,
+    dim: usize,
+    reverse: bool,
+    what: What,
+    values: &Operand,
+    indices: &Operand,
+) -> Result<()> {
     let rank = x.sizes.len();
     ensure!(
         values.sizes == indices.sizes
@@ -434,6 +512,7 @@ fn run(name: &str, x: &Operand, dim: usize, reverse: bool, values: &Operand, ind
         dim,
         operands: [x, values, indices],
         reverse,
+        what,
         n,
         k,
     }
@@ -443,12 +522,24 @@ fn run(name: &str, x: &Operand, dim: usize, reverse: bool, values: &Operand, ind
 
 /// See [`flambeau_core::Backend::sort`].
 pub fn sort(x: &Operand, dim: usize, descending: bool, values: &Operand, indices: &Operand) -> Result<()> {
-    run("sort", x, dim, descending, values, indices)
+    run("sort", x, dim, descending, What::Sort, values, indices)
 }
 
 /// See [`flambeau_core::Backend::topk`].
 pub fn topk(x: &Operand, dim: usize, largest: bool, values: &Operand, indices: &Operand) -> Result<()> {
-    run("topk", x, dim, largest, values, indices)
+    run("topk", x, dim, largest, What::Top, values, indices)
+}
+
+/// See [`flambeau_core::Backend::pick`].
+pub fn pick(x: &Operand, dim: usize, which: Pick, values: &Operand, indices: &Operand) -> Result<()> {
+    let n = extent_of(x, dim).0;
+    let inside = if let Pick::Kth(k) = which { k < n } else { n > 0 };
+    ensure!(
+        values.numel() == 0 || (inside && extent_of(values, dim).0 == 1),
+        Runtime,
+        "pick: there is no {which:?} of {n} elements"
+    );
+    run("pick", x, dim, false, What::One(which), values, indices)
 }
 
 #[cfg(test)]

@@ -615,6 +615,11 @@ unsafe fn run_bound(op: &Operator, overload: &Overload, args: &mut Arguments<'_>
         },
         Some(_) => SmallVec::new(),
     };
+    if let (Some(_), [t, ..]) = (overload.requires_grad, &out[..]) {
+        if let Err(e) = take_dtype_of(t, overload, args) {
+            return raise(e);
+        }
+    }
     let target = if op.inplace {
         match args.get(0) {
             Arg::Tensor(t) => Some(t),
@@ -667,6 +672,25 @@ impl Detached<'_, '_> {
     fn run(self) -> flambeau::Result<crate::call::Returned> {
         // SAFETY: as in `run`.
         unsafe { (self.1)(self.0) }
+    }
+}
+
+/// A factory makes what `out` holds: a dtype that was not given is `out`'s, and one that was has to be the same.
+#[cold]
+unsafe fn take_dtype_of(out: &Tensor, overload: &Overload, args: &mut Arguments<'_>) -> flambeau::Result<()> {
+    let Some(i) = overload.signature.params.iter().position(|p| p.name == "dtype" && p.ty == Type::DType) else {
+        return Ok(());
+    };
+    match args.get(i) {
+        Arg::DType(d) if d != out.dtype() => Err(Error::new(
+            ErrorKind::Runtime,
+            format!("dtype {} does not match dtype of out parameter ({})", d.title(), out.dtype().title()),
+        )),
+        Arg::DType(_) => Ok(()),
+        _ => {
+            args.slots[i].write(Arg::DType(out.dtype()));
+            Ok(())
+        }
     }
 }
 

@@ -479,14 +479,25 @@ fn make_views(
 /// # Errors
 /// `Runtime`, as PyTorch words each.
 pub(crate) fn check_inplace(t: &Tensor, needs: bool) -> Result<()> {
-    let flags = t.flags();
-    if flags & INFERENCE_TENSOR != 0 && !mode::inference() {
+    check_inference(t)?;
+    check_recorded_write(t, needs)
+}
+
+/// Refuses writes to inference tensors outside inference mode.
+fn check_inference(t: &Tensor) -> Result<()> {
+    if t.flags() & INFERENCE_TENSOR != 0 && !mode::inference() {
         bail!(
             Runtime,
             "Inplace update to inference tensor outside InferenceMode is not allowed.You can make a clone to get a normal \
              tensor before doing inplace update.See https://github.com/pytorch/rfcs/pull/17 for more details."
         );
     }
+    Ok(())
+}
+
+/// [`check_inplace`] without the rule of inference tensors.
+fn check_recorded_write(t: &Tensor, needs: bool) -> Result<()> {
+    let flags = t.flags();
     if needs && mode::grad_enabled() {
         if flags & VIEW != 0 {
             let guard = t.autograd();
@@ -554,7 +565,7 @@ fn inplace(
             t.device(),
             op.name()
         );
-        if may_overlap_itself(&t.sizes, &t.strides) {
+        if !op.writes_expanded() && may_overlap_itself(&t.sizes, &t.strides) {
             bail!(
                 Runtime,
                 "unsupported operation: more than one element of the written-to tensor refers to a single memory location. \
@@ -563,15 +574,24 @@ fn inplace(
         }
     }
     let writes_grad = needs != 0 || (op.differentiable() && mode::grad_enabled() && target.requires_grad());
-    check_inplace(target, writes_grad)?;
+    check_recorded_write(target, writes_grad)?;
     let self_index = x.iter().position(|t| t.is_same(target));
 
     // The gradient may read what is about to be overwritten.
     let mut originals = None;
     if let (true, Some(k)) = (needs != 0, self_index) {
         if op.saves(needs) & (1 << k) != 0 {
-            let _off = mode::no_grad();
-            originals = Some((k, crate::ops::view::clone(target)?));
+            let copy = {
+                let _off = mode::no_grad();
+                crate::ops::view::clone(target)?
+            };
+            // Second gradients go on from the values before the write.
+            if needs & (1 << k.min(15)) != 0 {
+                if let Some(edge) = target.gradient_edge()? {
+                    copy.set_edge(edge);
+                }
+            }
+            originals = Some((k, copy));
         }
     }
     let run_target = |target: &Tensor| -> Result<()> {
@@ -609,6 +629,8 @@ fn inplace(
             copy_into(target, &temporary)?;
         }
     }
+    // As in PyTorch the version counter refuses, when the values have been written.
+    check_inference(target)?;
     target.bump_version();
     if writes_grad && needs != 0 {
         let guards: Guards = x.iter().map(|t| t.meta()).collect();
@@ -717,6 +739,53 @@ fn out_form(
         outs.push((*t).clone());
     }
     Ok(outs)
+}
+
+/// A composite's `result` where the call wants it.
+///
+/// # Errors
+/// The rules of in-place writes and of `out=`.
+pub fn store(name: &str, result: Tensor, dest: Dest) -> Result<Tensor> {
+    match dest {
+        Dest::New => Ok(result),
+        Dest::Inplace(t) => {
+            ensure!(
+                t.sizes() == result.sizes(),
+                Runtime,
+                "{name}: output with shape {} doesn't match the broadcast shape {}",
+                Shape(&t.sizes()),
+                Shape(&result.sizes())
+            );
+            check_cast(result.dtype(), t.dtype())?;
+            crate::ops::elementwise::copy_(t, &result)
+        }
+        Dest::Out(to) => {
+            ensure!(
+                !result.requires_grad() && !(to[0].requires_grad() && mode::grad_enabled()),
+                Runtime,
+                "{name}(): functions with out=... arguments don't support automatic differentiation, but one of the arguments \
+                 requires grad."
+            );
+            write_out(to[0], &result)?;
+            Ok(to[0].clone())
+        }
+    }
+}
+/// [`store`] for results whose `out=` has to be of their very dtype.
+///
+/// # Errors
+/// As [`store`]; `Runtime` for another dtype.
+pub fn store_exactly(name: &str, result: Tensor, dest: Dest) -> Result<Tensor> {
+    if let Dest::Out(to) = dest {
+        ensure!(
+            to[0].dtype() == result.dtype(),
+            Runtime,
+            "{name}: Expected object of scalar type {} but got scalar type {} for argument 'out'",
+            result.dtype().title(),
+            to[0].dtype().title()
+        );
+    }
+    store(name, result, dest)
 }
 
 /// Stores `result` in `out`, resized to fit (the rule of every `out=`).

@@ -145,6 +145,10 @@ pub trait Primitive: Send + Sync + 'static {
     fn is_multi_output_view(&self) -> bool {
         false
     }
+    /// Whether an in-place write may go to a tensor whose elements share memory (`expand`).
+    fn writes_expanded(&self) -> bool {
+        false
+    }
     /// A CPU 0-dim operand may meet operands on another device.
     fn allows_cpu_scalars(&self) -> bool {
         false

@@ -2,7 +2,7 @@
 
 use crate::types::MemoryFormat;
 use flambeau::ops::windows::Window;
-use flambeau::{DType, Device, Number, Result, Tensor};
+use flambeau::{DType, Device, Error, ErrorKind, Number, Result, Tensor, Value};
 
 fn place(d: Option<Device>) -> Device {
     d.or_else(crate::types::default_device_if_set).unwrap_or(Device::Cpu)
@@ -31,6 +31,29 @@ fn filled(t: Tensor, value: Number) -> Result<Tensor> {
     elementwise::fill_(&t, value)
 }
 
+/// Both ends of `linspace` and `logspace` as numbers: given as such, or as tensors without dimensions.
+fn ends(name: &str, start: Value<'_>, end: Value<'_>) -> Result<(Number, Number)> {
+    let dims = |v: &Value<'_>| match v {
+        Value::Tensor(t) => Some(t.dim()),
+        Value::Number(_) => None,
+    };
+    let (a, b) = (dims(&start), dims(&end));
+    if a.unwrap_or(0) > 0 || b.unwrap_or(0) > 0 {
+        let told = [("start", a), ("end", b)];
+        let told: Vec<String> =
+            told.iter().filter_map(|(n, d)| d.map(|d| format!("{n} with {d} dimension(s)"))).collect();
+        return Err(Error::new(
+            ErrorKind::Runtime,
+            format!("{name} only supports 0-dimensional start and end tensors, but got {}.", told.join(" and ")),
+        ));
+    }
+    let number = |v: Value<'_>| match v {
+        Value::Tensor(t) => t.detach().item(),
+        Value::Number(n) => Ok(n),
+    };
+    Ok((number(start)?, number(end)?))
+}
+
 operators! { FACTORY;
     "empty(int[*] size, *, dtype? dtype=None, device? device=None, memory_format? memory_format=None)" [function factory out] => |s: &[i64], d: Option<DType>, v: Option<Device>, _f: Option<MemoryFormat>| factory::empty(s, kind(d), place(v));
     "zeros(int[*] size, *, dtype? dtype=None, device? device=None)" [function factory out] => |s: &[i64], d: Option<DType>, v: Option<Device>| factory::zeros(s, kind(d), place(v));
@@ -43,8 +66,14 @@ operators! { FACTORY;
     "full_like(Tensor input, Number fill_value, *, dtype? dtype=None, device? device=None, memory_format? memory_format=None)" [function factory] => |t: &Tensor, x: Number, d: Option<DType>, v: Option<Device>, f: Option<MemoryFormat>| filled(like(t, d, v, f)?, x);
     "arange(Number end, *, dtype? dtype=None, device? device=None)" [function factory out] => |e: Number, d: Option<DType>, v: Option<Device>| factory::arange(Number::Int(0), e, Number::Int(1), d, place(v));
     "arange(Number start, Number end, Number step=1, *, dtype? dtype=None, device? device=None)" [function factory out] => |a: Number, e: Number, s: Number, d: Option<DType>, v: Option<Device>| factory::arange(a, e, s, d, place(v));
-    "linspace(Number start, Number end, int steps, *, dtype? dtype=None, device? device=None)" [function factory out] => |a: Number, b: Number, n: i64, d: Option<DType>, v: Option<Device>| factory::linspace(a, b, n, d, place(v));
-    "logspace(Number start, Number end, int steps, float base=10.0, *, dtype? dtype=None, device? device=None)" [function factory out] => |a: Number, b: Number, n: i64, base: f64, d: Option<DType>, v: Option<Device>| factory::logspace(a, b, n, base, d, place(v));
+    "linspace(Tensor|Number start, Tensor|Number end, int steps, *, dtype? dtype=None, device? device=None)" [function factory out] => |a: Value<'_>, b: Value<'_>, n: i64, d: Option<DType>, v: Option<Device>| {
+        let (a, b) = ends("linspace", a, b)?;
+        factory::linspace(a, b, n, d, place(v))
+    };
+    "logspace(Tensor|Number start, Tensor|Number end, int steps, float base=10.0, *, dtype? dtype=None, device? device=None)" [function factory out] => |a: Value<'_>, b: Value<'_>, n: i64, base: f64, d: Option<DType>, v: Option<Device>| {
+        let (a, b) = ends("logspace", a, b)?;
+        factory::logspace(a, b, n, base, d, place(v))
+    };
     "eye(int n, int? m=None, *, dtype? dtype=None, device? device=None)" [function factory out] => |n: i64, m: Option<i64>, d: Option<DType>, v: Option<Device>| factory::eye(n, m.unwrap_or(n), kind(d), place(v));
     "tril_indices(int row, int col, int offset=0, *, dtype? dtype=None, device? device=None)" [function factory] => |r: i64, c: i64, o: i64, d: Option<DType>, v: Option<Device>| scatter::triangle_indices(r, c, o, true, d.unwrap_or(DType::I64), place(v));
     "triu_indices(int row, int col, int offset=0, *, dtype? dtype=None, device? device=None)" [function factory] => |r: i64, c: i64, o: i64, d: Option<DType>, v: Option<Device>| scatter::triangle_indices(r, c, o, false, d.unwrap_or(DType::I64), place(v));

@@ -21,7 +21,7 @@ operators! { INDEXING;
     "index_select(Tensor input, int dim, Tensor index)" [function method out] => indexing::index_select;
     "index_add(Tensor input, int dim, Tensor index, Tensor source, *, Number alpha=1)" [function method inplace out] => |t: &Tensor, d: i64, i: &Tensor, s: &Tensor, a: Number| indexing::index_add_to(t, d, i, s, a, Dest::New);
     "index_copy(Tensor input, int dim, Tensor index, Tensor source)" [function method inplace out] => |t: &Tensor, d: i64, i: &Tensor, s: &Tensor| indexing::index_copy(t, d, i, s, Dest::New);
-    "index_fill(Tensor input, int dim, Tensor index, Tensor|Number value)" [function method inplace] => |t: &Tensor, d: i64, i: &Tensor, v: Value<'_>| indexing::index_fill(t, d, i, v, Dest::New);
+    "index_fill(Tensor input, int dim, Tensor index, Tensor|Number value)" [function method inplace] => |t: &Tensor, d: i64, i: &Tensor, v: Value<'_>, dest: Dest<'_>| indexing::index_fill(t, d, i, v, dest);
     "index_put_(Tensor input, Tensor?[] indices, Tensor values, bool accumulate=False)" [method function] => indexing::index_put_;
     "index_put(Tensor input, Tensor?[] indices, Tensor values, bool accumulate=False)" [method function] => indexing::index_put;
     "take(Tensor input, Tensor index)" [function method out] => indexing::take;

@@ -1,6 +1,6 @@
 //! Signatures of joining tensors.
 
-use flambeau::{Number, Tensor};
+use flambeau::{Dest, Number, Tensor};
 
 operators! { JOIN;
     "cat(Tensor[] tensors, int dim=0)" [function out alias(concat, concatenate)] => |t: &[Tensor], d: i64| join::cat(t, d);
@@ -15,6 +15,6 @@ operators! { JOIN;
     "block_diag(Tensor[*] tensors)" [function] => join::block_diag;
     "cartesian_prod(Tensor[*] tensors)" [function] => scatter::cartesian_prod;
     "combinations(Tensor input, int r=2, bool with_replacement=False)" [function] => scatter::combinations;
-    "complex(Tensor real, Tensor imag)" [function out] => scatter::complex;
-    "polar(Tensor abs, Tensor angle)" [function out] => scatter::polar;
+    "complex(Tensor real, Tensor imag)" [function out] => |a: &Tensor, b: &Tensor, dest: Dest<'_>| flambeau::apply::store_exactly("complex", scatter::complex(a, b)?, dest);
+    "polar(Tensor abs, Tensor angle)" [function out] => |a: &Tensor, b: &Tensor, dest: Dest<'_>| flambeau::apply::store_exactly("polar", scatter::polar(a, b)?, dest);
 }

@@ -3,7 +3,7 @@
 use flambeau::core::{ensure, MemoryFormat};
 use flambeau::ops::dropout::Unit;
 use flambeau::random::Generator;
-use flambeau::{DType, Device, Number, Tensor, Value};
+use flambeau::{DType, Dest, Device, Number, Tensor, Value};
 
 /// Dropout of one kind; in-place spellings write their input.
 macro_rules! dropout {
@@ -34,7 +34,7 @@ operators! { RANDOM;
     "normal(float mean, float std, int[] size, *, Generator? generator=None, dtype? dtype=None, device? device=None)" [function factory out] => random::normal;
     "bernoulli(Tensor input, *, Generator? generator=None)" [function method out] => random::bernoulli;
     "bernoulli(Tensor input, float p, *, Generator? generator=None)" [function method] => random::bernoulli_p;
-    "multinomial(Tensor input, int num_samples, bool replacement=False, *, Generator? generator=None)" [function method out] => random::multinomial;
+    "multinomial(Tensor input, int num_samples, bool replacement=False, *, Generator? generator=None)" [function method out] => |t: &Tensor, n: i64, r: bool, g: Option<&Generator>, dest: Dest<'_>| flambeau::apply::store_exactly("multinomial", random::multinomial(t, n, r, g)?, dest);
     "poisson(Tensor input, Generator? generator=None)" [function] => random::poisson;
     "binomial(Tensor count, Tensor prob, Generator? generator=None)" [function] => random::binomial;
     // ---- in place

@@ -67,7 +67,13 @@ operators! { REDUCTION;
     "mean(Tensor input, int[]? dim, bool keepdim=False, *, dtype? dtype=None)" [function method out] => |t: &Tensor, dims: Option<&[i64]>, k: bool, d: Option<DType>| reduction::mean_to(t, list(dims), k, d, Dest::New);
     "prod(Tensor input, *, dtype? dtype=None)" [function method out] => |t: &Tensor, d: Option<DType>| reduction::prod(t, None, false, d, Dest::New);
     "prod(Tensor input, int dim, bool keepdim=False, *, dtype? dtype=None)" [function method out] => |t: &Tensor, dim: i64, k: bool, d: Option<DType>| reduction::prod(t, Some(dim), k, d, Dest::New);
-    "sum_to_size(Tensor input, int[*] size)" [method] => |t: &Tensor, s: &[i64]| reduction::sum_to_size(t, s);
+    "sum_to_size(Tensor input, int[*] size)" [method] => |t: &Tensor, s: &[i64]| -> Result<Tensor> {
+        // A sum of integers is int64, as everywhere; sizes that are there already are no sum.
+        if t.dtype().is_integral(true) && (s.is_empty() || t.sizes()[..] != *s) {
+            return reduction::sum_to_size(&elementwise::to_dtype(t, DType::I64)?, s);
+        }
+        reduction::sum_to_size(t, s)
+    };
     "amax(Tensor input, int[] dim=[], bool keepdim=False)" [function method out] => |t: &Tensor, d: &[i64], k: bool| reduction::amax(t, d, k, Dest::New);
     "amin(Tensor input, int[] dim=[], bool keepdim=False)" [function method out] => |t: &Tensor, d: &[i64], k: bool| reduction::amin(t, d, k, Dest::New);
     "aminmax(Tensor input, *, int? dim=None, bool keepdim=False) -> aminmax(min, max)" [function method] => reduction::aminmax;

@@ -230,10 +230,14 @@ pub fn run(
     let mut targets: SmallVec<[Edge; 4]> = SmallVec::new();
     if let Some((inputs, _)) = inputs {
         for t in inputs {
-            let Some(edge) = t.gradient_edge()? else {
-                bail!(Runtime, "One of the differentiated Tensors does not require grad");
-            };
-            targets.push(edge);
+            targets.push(match t.gradient_edge()? {
+                Some(edge) => edge,
+                None => {
+                    // A view made without recording counts as requiring grad, and nothing leads to it.
+                    ensure!(t.requires_grad(), Runtime, "One of the differentiated Tensors does not require grad");
+                    Edge { node: Node::accumulate(t.clone(), InputInfo::of(&t.meta())), nr: 0 }
+                }
+            });
         }
     }
     let accumulates = inputs.is_some_and(|(_, accumulate)| accumulate);

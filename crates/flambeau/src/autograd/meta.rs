@@ -174,7 +174,10 @@ impl Tensor {
         if let Some(node) = meta.accumulator.upgrade() {
             return Ok(Some(Edge { node, nr: 0 }));
         }
-        // A view's base may require grad while the view is not yet linked: handled by grad_fn above.
+        if meta.view.is_some() && !meta.requires_grad {
+            // Made without recording, of a base that requires grad: it counts as requiring one and collects none.
+            return Ok(None);
+        }
         let info = super::node::InputInfo::of(&self.meta());
         let node = Node::accumulate(self.clone(), info);
         meta.accumulator = Arc::downgrade(&node);

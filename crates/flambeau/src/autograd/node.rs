@@ -637,6 +637,35 @@ pub fn formally_reads(out: Tensor, operands: &[&Tensor], name: &'static str) -> 
     Ok(alias)
 }
 
+/// [`formally_reads`] for a composite whose gradient, in PyTorch, is computed from its operands' and its result's values: a
+/// write to any of them between forward and backward is refused, although the composite's own steps kept other values.
+///
+/// # Errors
+/// Those of finding the operands' nodes, and for operands that cannot be saved.
+pub fn formally_saves(out: Tensor, operands: &[&Tensor], result: bool, name: &'static str) -> Result<Tensor> {
+    if !crate::mode::grad_enabled() || out.flags() & BATCHED != 0 {
+        return Ok(out);
+    }
+    let Some(edge) = out.grad_fn()? else { return Ok(out) };
+    let alias = Tensor::from_meta(out.meta().clone(), 0, None);
+    let node = Node::op(Arc::new(Formal(name)), 1, |node| {
+        node.inputs.push(InputInfo::of(&out.meta()));
+        node.outputs.push(InputInfo::of(&out.meta()));
+        node.edges.push(Some(edge));
+        for (i, t) in operands.iter().enumerate() {
+            node.inputs.push(InputInfo::of(&t.meta()));
+            node.edges.push(t.gradient_edge()?);
+            node.saved.push(SavedTensor::input(i + 1, t, &t.meta())?);
+        }
+        if result {
+            node.saved.push(SavedTensor::output(0, &alias));
+        }
+        Ok(())
+    })?;
+    alias.set_edge(Edge { node, nr: 0 });
+    Ok(alias)
+}
+
 /// `out`, which was computed from `x` in steps that no graph shows (a random draw), as a function of it with derivative zero.
 ///
 /// # Errors

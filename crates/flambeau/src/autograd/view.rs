@@ -93,7 +93,11 @@ pub(crate) fn grad_fn(t: &Tensor) -> Result<Option<Edge>> {
         }
         (view.base.clone(), view.chain.clone(), meta.edge.clone())
     };
-    let Some(mut edge_in) = base.gradient_edge()? else { return Ok(edge) };
+    // A base that has left the graph (`detach_`) leaves the view's node behind, leading nowhere.
+    let mut edge_in = base.gradient_edge()?;
+    if edge_in.is_none() && edge.is_none() {
+        return Ok(None);
+    }
     if edge.is_none() && t.autograd().as_ref().is_some_and(|m| m.requires_grad) {
         // A leaf view made in no_grad mode with requires_grad set by hand.
         return Ok(None);
@@ -104,26 +108,27 @@ pub(crate) fn grad_fn(t: &Tensor) -> Result<Option<Edge>> {
         link.op.infer(&[&meta], &mut draft)?;
         let node = Node::op(link.op.clone(), 1, |node| {
             node.inputs.push(InputInfo::of(&meta));
-            node.edges.push(Some(edge_in));
+            node.edges.push(edge_in);
             for o in &draft.outputs {
                 node.outputs.push(InputInfo { sizes: copy_dims(&o.sizes), dtype: o.dtype, device: meta.device() });
             }
             Ok(())
         })?;
-        edge_in = Edge { node, nr: link.output as u32 };
+        edge_in = Some(Edge { node, nr: link.output as u32 });
         let o = &draft.outputs[link.output];
         meta.sizes = o.sizes.clone();
         meta.strides = o.strides.clone();
         meta.offset = o.offset;
         meta.dtype = o.dtype;
     }
-    t.set_edge(edge_in.clone());
+    let Some(edge) = edge_in else { return Ok(edge) };
+    t.set_edge(edge.clone());
     if let Some(m) = t.autograd().as_mut() {
         if let Some(v) = m.view.as_mut() {
             v.version = t.version();
         }
     }
-    Ok(Some(edge_in))
+    Ok(Some(edge))
 }
 
 /// Notes that `t` was just written in place by `node`.

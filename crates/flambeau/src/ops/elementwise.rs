@@ -830,6 +830,9 @@ impl Primitive for Fill {
     fn effect(&self) -> Effect {
         Effect::Update
     }
+    fn writes_expanded(&self) -> bool {
+        true
+    }
     fn vjp(&self, _: &Vjp, g: &[Option<Tensor>]) -> Result<Gradients> {
         let g = match &g[0] {
             Some(g) => Some(crate::ops::factory::zeros_like(g)?),

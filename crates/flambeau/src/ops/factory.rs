@@ -113,15 +113,28 @@ pub fn arange_to(n: i64, device: Device) -> Result<Tensor> {
 pub fn arange(start: Number, end: Number, step: Number, dtype: Option<DType>, device: Device) -> Result<Tensor> {
     let float = [start, end, step].iter().any(|n| n.category() == Category::Float);
     let dtype = dtype.unwrap_or(if float { mode::default_dtype() } else { DType::I64 });
+    ensure!(
+        [start, end, step].iter().all(|n| n.category() < Category::Complex),
+        Runtime,
+        "value cannot be converted to type double without overflow"
+    );
+    ensure!(
+        dtype != DType::Bool && !dtype.is_complex(),
+        NotImplemented,
+        "\"arange_cpu\" not implemented for '{}'",
+        dtype.title()
+    );
     let (a, b, s) = (start.to_f64(), end.to_f64(), step.to_f64());
-    ensure!(s != 0.0, Runtime, "step must be nonzero");
+    ensure!(s != 0.0 && !s.is_nan(), Runtime, "step must be nonzero");
     ensure!(a.is_finite() && b.is_finite(), Runtime, "unsupported range: {a} -> {b}");
     ensure!(
         (s > 0.0 && b >= a) || (s < 0.0 && b <= a),
         Runtime,
         "upper bound and lower bound inconsistent with step sign"
     );
-    let n = if float {
+    // Whole numbers step by the whole part of the step, as many times as the real step would.
+    ensure!(dtype != DType::I64 || step.to_i64() != 0, Value, "step must be nonzero");
+    let n = if float && dtype != DType::I64 {
         ((b - a) / s).ceil() as i64
     } else {
         let (a, b, s) = (start.to_i64(), end.to_i64(), step.to_i64());
@@ -129,7 +142,7 @@ pub fn arange(start: Number, end: Number, step: Number, dtype: Option<DType>, de
         ((span + s as i128 - (s as i128).signum()) / s as i128) as i64
     };
     check_sizes(&[n], dtype)?;
-    let t = if dtype.is_integral(true) && !float {
+    let t = if dtype.is_integral(true) {
         let (a, s) = (start.to_i64(), step.to_i64());
         let values: Vec<i64> = (0..n).map(|i| a.wrapping_add(i.wrapping_mul(s))).collect();
         Tensor::from_slice(&values, &[n])?
@@ -150,6 +163,7 @@ fn finish(t: Tensor, dtype: DType, device: Device) -> Result<Tensor> {
 pub fn linspace(start: Number, end: Number, steps: i64, dtype: Option<DType>, device: Device) -> Result<Tensor> {
     ensure!(steps >= 0, Runtime, "number of steps must be non-negative");
     let complex = [start, end].iter().any(|n| n.category() == Category::Complex);
+    check_spaced("linspace", dtype, complex)?;
     let dtype = dtype.unwrap_or(if complex { mode::default_dtype().to_complex() } else { mode::default_dtype() });
     let (a, b) = (start.to_complex(), end.to_complex());
     // From both ends, so that the last value is exact.
@@ -168,6 +182,18 @@ pub fn linspace(start: Number, end: Number, steps: i64, dtype: Option<DType>, de
     };
     finish(t, dtype, device)
 }
+/// The dtypes that `linspace` and `logspace` refuse.
+fn check_spaced(name: &str, dtype: Option<DType>, complex: bool) -> Result<()> {
+    let Some(dtype) = dtype else { return Ok(()) };
+    ensure!(
+        !complex || dtype.is_complex(),
+        Runtime,
+        "torch.{name}(): inferred dtype c10::complex<float> can't be safely cast to passed dtype {}",
+        dtype.title()
+    );
+    ensure!(dtype != DType::Bool, NotImplemented, "\"{name}_cpu\" not implemented for 'Bool'");
+    Ok(())
+}
 /// Powers of `base` from `base^start` to `base^end`.
 ///
 /// # Errors
@@ -181,7 +207,9 @@ pub fn logspace(
     device: Device,
 ) -> Result<Tensor> {
     ensure!(steps >= 0, Runtime, "number of steps must be non-negative");
-    let dtype = dtype.unwrap_or(mode::default_dtype());
+    let complex = [start, end].iter().any(|n| n.category() == Category::Complex);
+    check_spaced("logspace", dtype, complex)?;
+    let dtype = dtype.unwrap_or(if complex { mode::default_dtype().to_complex() } else { mode::default_dtype() });
     let t = linspace(start, end, steps, Some(if dtype.is_complex() { DType::C128 } else { DType::F64 }), Device::Cpu)?;
     finish(e::pow(base, &t)?, dtype, device)
 }

@@ -3,7 +3,7 @@
 use crate::apply::{apply1, Dest};
 use crate::autograd::node::Vjp;
 use crate::ops::elementwise as e;
-use crate::ops::{factory, view};
+use crate::ops::{factory, reduction, view};
 use crate::primitive::*;
 use crate::tensor::{Meta, Tensor, Value};
 use flambeau_core::*;
@@ -258,6 +258,9 @@ impl Primitive for WriteAt {
     fn effect(&self) -> Effect {
         Effect::Update
     }
+    fn writes_expanded(&self) -> bool {
+        matches!(self.places, Places::Advanced { .. })
+    }
     fn saves(&self, _: Mask) -> Mask {
         match self.how {
             Write::Set | Write::Add => 0xfffc,
@@ -300,7 +303,7 @@ impl Primitive for WriteAt {
                 e::copy_(&window, &part)?;
                 z
             } else {
-                crate::ops::reduction::sum_to_size(&part, &want.sizes)?
+                reduction::sum_to_size(&part, &want.sizes)?
             });
         }
         Ok(grads)
@@ -385,9 +388,13 @@ pub(super) fn check_index(name: &str, index: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// `Runtime` for a wrong dtype or rank, `Index` for positions out of range.
 pub fn gather(x: &Tensor, dim: i64, index: &Tensor) -> Result<Tensor> {
-    let bytes = index.dtype() == DType::U8;
-    let index = if bytes { e::to_dtype(index, DType::I64)? } else { check_index("gather", index)? };
     let d = wrap_dim(dim, x.dim())?;
+    if index.numel() == 0 {
+        // Whatever its dtype and rank: nothing is read.
+        let part = view::narrow(&view::reshape(x, &[-1])?, 0, 0, 0)?;
+        return view::reshape(&view::clone(&part)?, &index.sizes());
+    }
+    let index = check_index("gather", index)?;
     if x.dim() == 0 || index.dim() == 0 {
         let (a, b) = (view::reshape(x, &[-1])?, view::reshape(&index, &[-1])?);
         return view::reshape(&apply1(Read(Places::Along(0)), &[&a, &b], Dest::New)?, &index.sizes());
@@ -574,12 +581,42 @@ pub fn index_fill(x: &Tensor, dim: i64, index: &Tensor, value: Value, dest: Dest
         }
         Value::Number(n) => factory::full(&[], n, x.dtype(), x.device())?,
     };
+    let d = wrap_dim(dim, x.dim())?;
+    if let Dest::Inplace(t) = dest {
+        if let Some((once, shared)) = without_repeats(t)? {
+            let first;
+            let index = if shared.contains(&(d as i64)) && index.numel() > 0 {
+                first = factory::zeros(&[1], DType::I64, t.device())?;
+                &first
+            } else {
+                index
+            };
+            index_fill(&once, dim, index, Value::Tensor(&v), Dest::Inplace(&once))?;
+            return Ok(t.clone());
+        }
+    }
     let mut sizes = x.sizes();
-    if let Some(s) = sizes.get_mut(wrap_dim(dim, x.dim())?) {
+    if let Some(s) = sizes.get_mut(d) {
         *s = index.numel();
     }
     index_copy(x, dim, index, &view::expand(&v, &sizes)?, dest)
 }
+/// A view of an expanded tensor's memory with each element once (its repeated dimensions at size 1), and those dimensions;
+/// `None` when nothing is repeated.
+fn without_repeats(t: &Tensor) -> Result<Option<(Tensor, SmallVec<[i64; 4]>)>> {
+    let (sizes, strides) = (t.sizes(), t.strides());
+    let shared: SmallVec<[i64; 4]> =
+        (0..sizes.len()).filter(|&d| strides[d] == 0 && sizes[d] > 1).map(|d| d as i64).collect();
+    if shared.is_empty() {
+        return Ok(None);
+    }
+    let mut once = t.clone();
+    for &d in &shared {
+        once = view::narrow(&once, d, 0, 1)?;
+    }
+    Ok(Some((once, shared)))
+}
+
 /// Elements at positions of the flattened tensor.
 ///
 /// # Errors
@@ -696,6 +733,11 @@ pub fn masked_fill(x: &Tensor, mask: &Tensor, value: Value, dest: Dest) -> Resul
     };
     match dest {
         Dest::Inplace(t) => {
+            if let (Some((once, shared)), true) = (without_repeats(t)?, mask.dim() <= t.dim()) {
+                let mask = reduction::any(&view::expand(mask, &t.sizes())?, &shared, true, Dest::New)?;
+                masked_fill(&once, &mask, Value::Tensor(&v), Dest::Inplace(&once))?;
+                return Ok(t.clone());
+            }
             let y = e::where_(mask, &v, x)?;
             ensure!(
                 y.sizes() == t.sizes(),
@@ -735,7 +777,15 @@ pub fn masked_scatter(x: &Tensor, mask: &Tensor, source: &Tensor, dest: Dest) ->
     );
     same_dtype("masked_scatter", x, source)?;
     let target = match dest {
-        Dest::Inplace(t) => t.clone(),
+        Dest::Inplace(t) => {
+            ensure!(
+                !may_overlap_itself(&t.sizes(), &t.strides()),
+                Runtime,
+                "unsupported operation: more than one element of the written-to tensor refers to a single memory location. \
+                 Please clone() the tensor before performing the operation."
+            );
+            t.clone()
+        }
         _ => view::clone(&view::expand(x, &broadcast_shapes(&x.sizes(), &mask.sizes())?)?)?,
     };
     let mask = view::expand(mask, &target.sizes())?;
@@ -1064,14 +1114,11 @@ pub fn one_hot(t: &Tensor, classes: i64) -> Result<Tensor> {
     ensure!(t.dtype() == DType::I64, Runtime, "one_hot is only applicable to index tensor of type LongTensor.");
     let n = if classes == -1 {
         ensure!(t.numel() > 0, Runtime, "Can not infer total number of classes from empty tensor.");
-        crate::ops::reduction::max_all(t)?.item()?.to_i64() + 1
+        reduction::max_all(t)?.item()?.to_i64() + 1
     } else {
         ensure!(classes > 0, Runtime, "num_classes should be positive");
         if t.numel() > 0 {
-            let (lo, hi) = (
-                crate::ops::reduction::min_all(t)?.item()?.to_i64(),
-                crate::ops::reduction::max_all(t)?.item()?.to_i64(),
-            );
+            let (lo, hi) = (reduction::min_all(t)?.item()?.to_i64(), reduction::max_all(t)?.item()?.to_i64());
             ensure!(lo >= 0, Runtime, "Class values must be non-negative.");
             ensure!(hi < classes, Runtime, "Class values must be smaller than num_classes.");
         }

@@ -375,7 +375,17 @@ pub fn baddbmm(input: &Tensor, a: &Tensor, b: &Tensor, beta: Number, alpha: Numb
 ///
 /// # Errors
 /// As [`bmm`].
-pub fn addbmm(input: &Tensor, a: &Tensor, b: &Tensor, beta: Number, alpha: Number) -> Result<Tensor> {
+pub fn addbmm(input: &Tensor, a: &Tensor, b: &Tensor, beta: Number, alpha: Number, dest: Dest) -> Result<Tensor> {
+    let y = added_products(input, a, b, beta, alpha)?;
+    if let Dest::Inplace(t) = dest {
+        // Alone among its relatives the in-place form grows a smaller input to the result's sizes.
+        if t.sizes() != y.sizes() {
+            view::resize(t, &y.sizes())?;
+        }
+    }
+    crate::apply::store("addbmm", y, dest)
+}
+fn added_products(input: &Tensor, a: &Tensor, b: &Tensor, beta: Number, alpha: Number) -> Result<Tensor> {
     combine(input, &reduction::sum_to(&bmm(a, b)?, &[0], false, Some(a.dtype()), Dest::New)?, beta, alpha)
 }
 /// Outer product of two vectors.
@@ -420,6 +430,16 @@ pub fn tensordot(a: &Tensor, b: &Tensor, da: &[i64], db: &[i64]) -> Result<Tenso
     ensure!(da.len() == db.len(), Runtime, "both dimension lists should have same length");
     let wrap = |t: &Tensor, ds: &[i64]| ds.iter().map(|d| wrap_dim(*d, t.dim())).collect::<Result<Vec<usize>>>();
     let (da, db) = (wrap(a, da)?, wrap(b, db)?);
+    // A dimension of size 1 stands for any size: its partner is summed.
+    let (mut a, mut b) = (a.clone(), b.clone());
+    for (i, j) in da.iter().zip(&db) {
+        let (m, n) = (a.size(*i as i64)?, b.size(*j as i64)?);
+        if m == 1 && n != 1 {
+            b = reduction::sum_to(&b, &[*j as i64], true, Some(b.dtype()), Dest::New)?;
+        } else if n == 1 && m != 1 {
+            a = reduction::sum_to(&a, &[*i as i64], true, Some(a.dtype()), Dest::New)?;
+        }
+    }
     let (xs, ys) = (a.sizes(), b.sizes());
     for (i, j) in da.iter().zip(&db) {
         ensure!(
@@ -436,8 +456,8 @@ pub fn tensordot(a: &Tensor, b: &Tensor, da: &[i64], db: &[i64]) -> Result<Tenso
     let order = |first: &[usize], second: &[usize]| first.iter().chain(second).map(|d| *d as i64).collect::<Vec<_>>();
     let m: i64 = fa.iter().map(|d| xs[*d]).product();
     let n: i64 = fb.iter().map(|d| ys[*d]).product();
-    let x = view::reshape(&view::permute(a, &order(&fa, &da))?, &[m, k])?;
-    let y = view::reshape(&view::permute(b, &order(&db, &fb))?, &[k, n])?;
+    let x = view::reshape(&view::permute(&a, &order(&fa, &da))?, &[m, k])?;
+    let y = view::reshape(&view::permute(&b, &order(&db, &fb))?, &[k, n])?;
     let sizes: Vec<i64> = fa.iter().map(|d| xs[*d]).chain(fb.iter().map(|d| ys[*d])).collect();
     view::reshape(&apply1(Matmul, &[&x, &y], Dest::New)?, &sizes)
 }
@@ -563,7 +583,7 @@ pub fn einsum(equation: &str, operands: &[Tensor]) -> Result<Tensor> {
     if sum.is_empty() {
         return Ok(acc);
     }
-    reduction::sum_to(&acc, &sum, false, Some(acc.dtype()), Dest::New)
+    reduction::sum_to(&acc, &sum, false, None, Dest::New)
 }
 /// One product of an einsum: letters that no later operand has are summed now, as a batched matrix product.
 fn contract(a: &Tensor, b: &Tensor, free: usize, later: &[Tensor]) -> Result<Tensor> {

@@ -13,14 +13,7 @@ pub fn logaddexp(a: &Tensor, b: &Tensor, dest: Dest) -> Result<Tensor> {
     if !a.dtype().is_complex() && !b.dtype().is_complex() {
         return e::binary(ScalarFn::LogAddExp, a, b, dest);
     }
-    let out = complex_logaddexp(a, b)?;
-    match dest {
-        Dest::Out(to) => {
-            crate::apply::write_out(to[0], &out)?;
-            Ok(to[0].clone())
-        }
-        _ => Ok(out),
-    }
+    crate::apply::store("logaddexp", complex_logaddexp(a, b)?, dest)
 }
 
 fn complex_logaddexp(a: &Tensor, b: &Tensor) -> Result<Tensor> {

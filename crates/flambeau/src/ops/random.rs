@@ -152,6 +152,13 @@ fn fill_each(
 /// # Errors
 /// `Runtime` for bounds out of order or out of the dtype's range, `NotImplemented` for integers.
 pub fn uniform_(t: &Tensor, from: f64, to: f64, generator: Option<&Generator>) -> Result<Tensor> {
+    if t.dtype().is_complex() {
+        // Real and imaginary parts alike.
+        check_inplace(t, t.requires_grad())?;
+        let parts = view::view_as_real(&t.detach())?;
+        uniform_(&parts, from, to, generator)?;
+        return Ok(t.clone());
+    }
     floating("check_uniform_bounds", t)?;
     ensure!(from <= to, Runtime, "uniform_ expects to return a [from, to) range, but found from={from} > to={to}");
     let largest = match t.dtype() {

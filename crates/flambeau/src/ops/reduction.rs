@@ -1,7 +1,7 @@
 //! Reductions over dimensions.
 
 use crate::apply::{apply, apply1, Dest};
-use crate::autograd::node::Vjp;
+use crate::autograd::node::{constant_of, formally_saves, Vjp};
 use crate::ops::elementwise as e;
 use crate::ops::{factory, view};
 use crate::primitive::*;
@@ -590,14 +590,17 @@ fn floats(t: &Tensor) -> Result<Tensor> {
 /// `Index` for a dimension out of range.
 pub fn logsumexp(t: &Tensor, dims: &[i64], keepdim: bool) -> Result<Tensor> {
     let x = floats(t)?;
+    formally_saves(log_sum_exp(&x, dims, keepdim)?, &[&x], true, "logsumexp")
+}
+fn log_sum_exp(x: &Tensor, dims: &[i64], keepdim: bool) -> Result<Tensor> {
     let mask = dim_mask(dims, x.dim())?;
-    if reduced_count(&x, mask) == 0 {
-        return e::log(&sum(&e::exp(&x)?, dims, keepdim)?);
+    if reduced_count(x, mask) == 0 {
+        return e::log(&sum(&e::exp(x)?, dims, keepdim)?);
     }
     // The largest value, finite, as a constant: it cancels in the gradient.
     let top = amax(&x.detach(), dims, true, Dest::New)?;
     let top = e::where_(&e::isfinite(&top)?, &top, 0.0)?;
-    let s = e::log(&sum(&e::exp(&e::sub(&x, &top)?)?, dims, true)?)?;
+    let s = e::log(&sum(&e::exp(&e::sub(x, &top)?)?, dims, true)?)?;
     let out = e::add(&s, &top)?;
     if keepdim {
         return Ok(out);
@@ -617,24 +620,36 @@ pub fn vector_norm(t: &Tensor, ord: f64, dims: &[i64], keepdim: bool, dtype: Opt
         "linalg.vector_norm: Expected a floating point or complex tensor as input. Got {}",
         x.dtype().title()
     );
+    if ord == 0.0 {
+        return constant_of(p_norm(&x, ord, dims, keepdim)?, &x);
+    }
+    // Powers of halves leave their range long before the norm does.
+    let y = if x.dtype().is_reduced() {
+        e::to_dtype(&p_norm(&e::to_dtype(&x, DType::F32)?, ord, dims, keepdim)?, x.dtype())?
+    } else {
+        p_norm(&x, ord, dims, keepdim)?
+    };
+    formally_saves(y, &[&x], true, "linalg_vector_norm")
+}
+fn p_norm(x: &Tensor, ord: f64, dims: &[i64], keepdim: bool) -> Result<Tensor> {
     let mask = dim_mask(dims, x.dim())?;
-    let empty = reduced_count(&x, mask) == 0;
+    let empty = reduced_count(x, mask) == 0;
     let magnitude = |x: &Tensor| e::abs(x);
     if ord == 0.0 {
-        return sum(&e::to_dtype(&e::ne(&x, 0.0)?, x.dtype().to_real())?, dims, keepdim);
+        return sum(&e::to_dtype(&e::ne(x, 0.0)?, x.dtype().to_real())?, dims, keepdim);
     }
     if ord.is_infinite() {
         ensure!(!empty || x.dim() == 0, Runtime, "linalg.vector_norm cannot compute the {ord} norm on an empty dimension because the operation does not have an identity");
-        let a = magnitude(&x)?;
+        let a = magnitude(x)?;
         return if ord > 0.0 { amax(&a, dims, keepdim, Dest::New) } else { amin(&a, dims, keepdim, Dest::New) };
     }
     if ord == 1.0 {
-        return sum(&magnitude(&x)?, dims, keepdim);
+        return sum(&magnitude(x)?, dims, keepdim);
     }
     if ord == 2.0 {
-        return two_norm(&x, dims, keepdim);
+        return two_norm(x, dims, keepdim);
     }
-    e::pow(&sum(&e::pow(&magnitude(&x)?, ord)?, dims, keepdim)?, 1.0 / ord)
+    e::pow(&sum(&e::pow(&magnitude(x)?, ord)?, dims, keepdim)?, 1.0 / ord)
 }
 /// Square root of the sum of squares; its gradient at 0 is 0.
 fn two_norm(x: &Tensor, dims: &[i64], keepdim: bool) -> Result<Tensor> {

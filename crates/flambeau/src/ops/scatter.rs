@@ -1,9 +1,12 @@
 //! Scattered reductions, and copies with one view of them replaced.
 
+use crate::apply::Dest;
+use crate::autograd::node::Vjp;
 use crate::ops::elementwise as e;
 use crate::ops::indexing::{check_along, check_index, same_dtype, write, Places};
 use crate::ops::{factory, view};
-use crate::tensor::Tensor;
+use crate::primitive::*;
+use crate::tensor::{Meta, Tensor};
 use flambeau_core::*;
 
 /// The value that leaves `how` unchanged, in a dtype.
@@ -297,9 +300,76 @@ pub fn as_strided_scatter(
     offset: Option<i64>,
 ) -> Result<Tensor> {
     // The bounds are those of the tensor that was given, not of its copy.
-    view::as_strided(&x.detach(), sizes, strides, offset)?;
-    let base = view::contiguous(x)?;
-    with_part(&base, src, "as_strided_scatter", |t| view::as_strided(t, sizes, strides, Some(offset.unwrap_or(0))))
+    let place = view::as_strided(&x.detach(), sizes, strides, offset)?;
+    ensure!(
+        place.sizes() == src.sizes(),
+        Runtime,
+        "as_strided_scatter: expected src to have a size equal to the slice of self. src size = {}, slice size = {}",
+        Shape(&src.sizes()),
+        Shape(&place.sizes())
+    );
+    let op = AsStridedScatter { sizes: sizes.into(), strides: strides.into(), offset: offset.unwrap_or(0) };
+    crate::apply::apply1(op, &[x, src], Dest::New)
+}
+/// `as_strided_scatter`. Operands: the tensor and the values of the part.
+#[derive(Clone)]
+struct AsStridedScatter {
+    sizes: Dims,
+    strides: Dims,
+    offset: i64,
+}
+impl AsStridedScatter {
+    fn part(&self, t: &Tensor) -> Result<Tensor> {
+        view::as_strided(t, &self.sizes, &self.strides, Some(self.offset))
+    }
+}
+impl Primitive for AsStridedScatter {
+    fn name(&self) -> &'static str {
+        "as_strided_scatter"
+    }
+    fn infer(&self, x: &[&Meta], out: &mut Draft) -> Result<()> {
+        let (end, n) = (self.offset + extent(&self.sizes, &self.strides), numel(&x[0].sizes));
+        ensure!(
+            numel(&self.sizes) == 0 || (self.offset >= 0 && end <= n),
+            Runtime,
+            "as_strided_scatter: sizes {}, strides {} and storage offset {} reach beyond the {n} elements of self",
+            Shape(&self.sizes),
+            Shape(&self.strides),
+            self.offset
+        );
+        out.push(x[0].sizes.clone(), x[0].dtype);
+        Ok(())
+    }
+    fn run(&self, on: &dyn Backend, x: &[Operand], out: &[Operand]) -> Result<()> {
+        let copy = |from: &Operand, to: &Operand| {
+            let inputs = [Input::Operand(from.dtype.class())];
+            on.map(&Program { inputs: &inputs, steps: &[], results: &[0] }, &[*from], std::slice::from_ref(to))
+        };
+        copy(&x[0], &out[0])?;
+        if numel(&self.sizes) == 0 {
+            return Ok(());
+        }
+        let at = self.offset as usize * out[0].dtype.size();
+        copy(&x[1], &Operand { sizes: &self.sizes, strides: &self.strides, ptr: out[0].ptr.wrapping_add(at), ..out[0] })
+    }
+    fn vjp(&self, cx: &Vjp, g: &[Option<Tensor>]) -> Result<Gradients> {
+        let mut grads: Gradients = SmallVec::from_elem(None, 2);
+        let Some(g) = &g[0] else { return Ok(grads) };
+        let part = self.part(&view::contiguous(g)?)?;
+        if cx.needs(0) {
+            // PyTorch's formula: the tensor gets the gradient of the part that was written over, and none for the rest.
+            let zeros = factory::zeros(&cx.info(0).sizes, g.dtype(), g.device())?;
+            grads[0] = Some(with_part(&zeros, &part, self.name(), |t| self.part(t))?);
+        }
+        if cx.needs(1) {
+            grads[1] = Some(part);
+        }
+        Ok(grads)
+    }
+    fn key(&self, key: &mut PlanKey) {
+        key.words(&self.sizes).words(&self.strides).word(self.offset as u64);
+    }
+    crate::shareable!();
 }
 /// Coordinates, in a tensor of `shape`, of positions in the flattened tensor; one tensor a dimension.
 ///
@@ -314,6 +384,7 @@ pub fn unravel_index(indices: &Tensor, shape: &[i64]) -> Result<Vec<Tensor>> {
     );
     ensure!(shape.iter().all(|n| *n >= 0), Value, "'shape' cannot have negative values, but got {}", Shape(shape));
     let strides = contiguous_strides(shape);
+    let indices = &e::to_dtype(indices, DType::I64)?;
     shape.iter().zip(&strides).map(|(&n, &s)| e::remainder(&e::floor_divide(indices, s)?, n.max(1))).collect()
 }
 /// Every choice of `r` elements of a 1-d tensor, in order, a row each.

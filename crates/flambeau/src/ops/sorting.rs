@@ -11,11 +11,12 @@ use flambeau_core::*;
 enum Order {
     Sort { dim: usize, descending: bool },
     TopK { dim: usize, k: i64, largest: bool },
+    One { dim: usize, which: Pick },
 }
 impl Order {
     fn dim(&self) -> usize {
         match self {
-            Order::Sort { dim, .. } | Order::TopK { dim, .. } => *dim,
+            Order::Sort { dim, .. } | Order::TopK { dim, .. } | Order::One { dim, .. } => *dim,
         }
     }
 }
@@ -24,13 +25,18 @@ impl Primitive for Order {
         match self {
             Order::Sort { .. } => "sort",
             Order::TopK { .. } => "topk",
+            Order::One { which: Pick::Kth(_), .. } => "kthvalue",
+            Order::One { which: Pick::Median, .. } => "median",
+            Order::One { which: Pick::NanMedian, .. } => "nanmedian",
         }
     }
     fn infer(&self, x: &[&Meta], out: &mut Draft) -> Result<()> {
         ensure!(!x[0].dtype.is_complex(), Runtime, "{}(): complex numbers have no order", self.name());
         let mut sizes = x[0].sizes.clone();
-        if let (Order::TopK { k, .. }, Some(n)) = (self, sizes.get_mut(self.dim())) {
-            *n = *k;
+        match (self, sizes.get_mut(self.dim())) {
+            (Order::TopK { k, .. }, Some(n)) => *n = *k,
+            (Order::One { .. }, Some(n)) => *n = 1,
+            _ => {}
         }
         out.push(sizes.clone(), x[0].dtype);
         out.push_constant(sizes, DType::I64);
@@ -40,6 +46,7 @@ impl Primitive for Order {
         match *self {
             Order::Sort { dim, descending } => on.sort(&x[0], dim, descending, &out[0], &out[1]),
             Order::TopK { dim, largest, .. } => on.topk(&x[0], dim, largest, &out[0], &out[1]),
+            Order::One { dim, which } => on.pick(&x[0], dim, which, &out[0], &out[1]),
         }
     }
     fn saves(&self, _: Mask) -> Mask {
@@ -54,6 +61,14 @@ impl Primitive for Order {
         match self {
             Order::Sort { dim, descending } => key.word(0).word(*dim as u64).word(*descending as u64),
             Order::TopK { dim, k, largest } => key.word(1).word(*dim as u64).word(*k as u64).word(*largest as u64),
+            Order::One { dim, which } => {
+                let (rule, k) = match which {
+                    Pick::Kth(k) => (0, *k as u64),
+                    Pick::Median => (1, 0),
+                    Pick::NanMedian => (2, 0),
+                };
+                key.word(2).word(*dim as u64).word(rule).word(k)
+            }
         };
     }
     crate::shareable!();
@@ -99,14 +114,14 @@ pub fn kthvalue(t: &Tensor, k: i64, dim: i64, keepdim: bool) -> Result<(Tensor, 
     let d = wrap_dim(dim, t.dim())?;
     let n = t.sizes().get(d).copied().unwrap_or(1);
     ensure!(k >= 1 && k <= n, Runtime, "kthvalue(): selected number k out of range for dimension {d}");
-    let (v, i) = sort(t, dim, false)?;
-    if t.dim() == 0 {
+    one(t, dim, keepdim, Pick::Kth(k as usize - 1))
+}
+fn one(t: &Tensor, dim: i64, keepdim: bool, which: Pick) -> Result<(Tensor, Tensor)> {
+    let (v, i) = two(Order::One { dim: wrap_dim(dim, t.dim())?, which }, t)?;
+    if t.dim() == 0 || keepdim {
         return Ok((v, i));
     }
-    if keepdim {
-        return Ok((view::narrow(&v, dim, k - 1, 1)?, view::narrow(&i, dim, k - 1, 1)?));
-    }
-    Ok((view::select(&v, dim, k - 1)?, view::select(&i, dim, k - 1)?))
+    Ok((view::squeeze(&v, Some(&[dim]))?, view::squeeze(&i, Some(&[dim]))?))
 }
 /// The lower median along a dimension, and where it is; NaN wins.
 ///
@@ -115,20 +130,16 @@ pub fn kthvalue(t: &Tensor, k: i64, dim: i64, keepdim: bool) -> Result<(Tensor, 
 pub fn median_dim(t: &Tensor, dim: i64, keepdim: bool) -> Result<(Tensor, Tensor)> {
     let n = if t.dim() == 0 { 1 } else { t.size(dim)? };
     ensure!(n > 0, Index, "median(): Expected reduction dim {dim} to have non-zero size.");
-    if t.dtype().is_float() {
-        // NaN sorts last, and a NaN anywhere is the median.
-        let nan = crate::ops::elementwise::isnan(&t.detach())?;
-        if t.dim() > 0 && crate::ops::reduction::any(&nan, &[], false, Dest::New)?.item()?.to_bool() {
-            let (top, at) = crate::ops::reduction::max_dim(t, dim, keepdim)?;
-            let (mid, i) = kthvalue(t, (n + 1) / 2, dim, keepdim)?;
-            let has = crate::ops::elementwise::isnan(&top.detach())?;
-            return Ok((
-                crate::ops::elementwise::where_(&has, &top, &mid)?,
-                crate::ops::elementwise::where_(&has, &at, &i)?,
-            ));
-        }
-    }
-    kthvalue(t, (n + 1) / 2, dim, keepdim)
+    one(t, dim, keepdim, Pick::Median)
+}
+/// The lower median along a dimension leaving NaN out, and where it is; NaN where there is nothing else.
+///
+/// # Errors
+/// `Index` for an empty dimension.
+pub fn nanmedian_dim(t: &Tensor, dim: i64, keepdim: bool) -> Result<(Tensor, Tensor)> {
+    let n = if t.dim() == 0 { 1 } else { t.size(dim)? };
+    ensure!(n > 0, Index, "nanmedian(): Expected reduction dim {dim} to have non-zero size.");
+    one(t, dim, keepdim, Pick::NanMedian)
 }
 /// The lower median of all elements.
 ///

@@ -440,32 +440,6 @@ pub fn quantile(t: &Tensor, q: &Tensor, dim: Option<i64>, keepdim: bool, how: &s
     }
 }
 
-/// The lower median along a dimension leaving NaN out, and where it is; NaN where there is nothing else.
-///
-/// # Errors
-/// `Index` for an empty dimension.
-pub fn nanmedian_dim(t: &Tensor, dim: i64, keepdim: bool) -> Result<(Tensor, Tensor)> {
-    if !t.dtype().is_float() {
-        return sorting::median_dim(t, dim, keepdim);
-    }
-    let n = if t.dim() == 0 { 1 } else { t.size(dim)? };
-    ensure!(n > 0, Index, "nanmedian(): Expected reduction dim {dim} to have non-zero size.");
-    if t.dim() == 0 {
-        return sorting::median_dim(t, dim, keepdim);
-    }
-    let (values, positions) = sorting::sort(t, dim, false)?;
-    let count = reduction::sum(&e::logical_not(&e::isnan(&values.detach())?)?, &[dim], true)?;
-    let rank = e::floor_divide(&e::binary(ScalarFn::ClampMin, &e::sub(&count, 1)?, 0, Dest::New)?, 2)?;
-    let pick = |x: &Tensor| -> Result<Tensor> {
-        let x = indexing::gather(x, dim, &rank)?;
-        if keepdim {
-            Ok(x)
-        } else {
-            view::squeeze(&x, Some(&[dim]))
-        }
-    };
-    Ok((pick(&values)?, pick(&positions)?))
-}
 /// The lower median of all elements but NaN.
 ///
 /// # Errors
@@ -474,7 +448,7 @@ pub fn nanmedian(t: &Tensor) -> Result<Tensor> {
     if t.numel() == 0 {
         return sorting::median(t);
     }
-    Ok(nanmedian_dim(&view::reshape(t, &[-1])?, 0, false)?.0)
+    Ok(sorting::nanmedian_dim(&view::reshape(t, &[-1])?, 0, false)?.0)
 }
 
 /// The commonest value along a dimension (the smallest of equals), and the last place where it is.
