@@ -146,20 +146,17 @@ def grad(
     return tuple(result)
 
 
-_SUBMODULES = ("forward_ad", "functional", "gradcheck", "graph", "profiler", "anomaly_mode")
+# Now, since a later import of the module would put it where its namesake, the function, belongs.
+from .gradcheck import GradcheckError, gradcheck, gradgradcheck  # noqa: E402
+
+_SUBMODULES = ("forward_ad", "functional", "graph", "profiler", "anomaly_mode")
 _NAMES = {
-    "gradgradcheck": "gradcheck",
     "detect_anomaly": "anomaly_mode",
     "set_detect_anomaly": "anomaly_mode",
-    "GradcheckError": "gradcheck",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name == "gradcheck":
-        value = import_module(f"{__name__}.gradcheck").gradcheck
-        globals()[name] = value
-        return value
     if name in _SUBMODULES:
         return import_module(f"{__name__}.{name}")
     if name in _NAMES:
@@ -173,6 +170,9 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "Function",
+    "GradcheckError",
+    "gradcheck",
+    "gradgradcheck",
     "FunctionCtx",
     "NestedIOFunction",
     "backward",
