@@ -384,6 +384,41 @@ pub trait Backend: Send + Sync {
     ) -> Result<()> {
         unsupported("batch_norm_grad")
     }
+    /// The steps of an LSTM layer. `gates` (steps, batch, 4 hidden) is the inputs' part, biases included, in the order input,
+    /// forget, cell, output; `h0` and `c0` (batch, hidden) are contiguous, `w` is (4 hidden, hidden). Gives the hidden states
+    /// `out` and the cells (steps, batch, hidden), the gates' activations, and the last cell. Numbers of a sequence's row are
+    /// adjacent. `reverse` begins at the last step. float32 and float64.
+    fn lstm(
+        &self,
+        _gates: &Operand,
+        _h0: &Operand,
+        _c0: &Operand,
+        _w: &Operand,
+        _reverse: bool,
+        _out: &Operand,
+        _last: &Operand,
+        _cells: &Operand,
+        _active: &Operand,
+    ) -> Result<()> {
+        unsupported("lstm")
+    }
+    /// Gradients of [`Backend::lstm`] with respect to gates, `h0` and `c0`, from those of `out` and of the last cell. The weight's
+    /// is a product of the gates' with the hidden states before.
+    fn lstm_grad(
+        &self,
+        _g: &Operand,
+        _g_last: &Operand,
+        _active: &Operand,
+        _cells: &Operand,
+        _c0: &Operand,
+        _w: &Operand,
+        _reverse: bool,
+        _g_gates: &Operand,
+        _g_h0: &Operand,
+        _g_c0: &Operand,
+    ) -> Result<()> {
+        unsupported("lstm_grad")
+    }
     /// Loss of each row of `logits` (rows, classes) for int64 `target` (rows): `lse - logits[target]`, 0 where target is
     /// `ignore`; and the logarithm of the row's sum of exponentials.
     ///

@@ -3,7 +3,8 @@
 //! order that depends on K alone, so tiles may go to any number of threads.
 
 use crate::element::{not_implemented, unravel, with_float, Element, Number, Ptr, Scratch};
-use crate::gemm_kernels::{Micro, Scalar};
+use crate::gemm_bf16::Pairs;
+use crate::gemm_kernels::{bf16_micro, Micro, Scalar};
 use crate::gemv::Vector;
 use crate::isa::{dispatch, Isa, Kernel};
 use crate::pool;
@@ -11,7 +12,7 @@ use flambeau_core::{ensure, Category, DType, Epilogue, Operand, Result, Shape};
 use std::any::TypeId;
 
 /// One side of a product: K steps of lanes (rows of A, columns of B).
-pub(crate) trait Panels<S>: Sync {
+pub(crate) trait Panels<S: 'static>: Sync {
     /// Writes `dst[p · width + l]` for the lanes `lane + l`, `l < lanes ≤ width`, and steps `k + p`, `p < kb`; lanes past
     /// `lanes` may hold anything.
     ///
@@ -20,6 +21,10 @@ pub(crate) trait Panels<S>: Sync {
     unsafe fn pack(&self, dst: *mut S, width: usize, lane: usize, lanes: usize, k: usize, kb: usize);
     /// Address and distance between steps, when lanes lie one after another as S: such a panel need not be packed.
     fn direct(&self) -> Option<(*const S, isize)> {
+        None
+    }
+    /// The tile that multiplies such panels, where it is not the machine's tile of S.
+    fn micro(&self) -> Option<Micro<S>> {
         None
     }
 }
@@ -168,7 +173,7 @@ const PACKED: usize = 6 << 20;
 pub(crate) const SERIAL: usize = 1 << 19;
 
 /// Steps of K summed in registers before they are added to C: by K alone.
-fn depth(k: usize) -> usize {
+pub(crate) fn depth(k: usize) -> usize {
     if k <= 512 {
         k.max(1)
     } else {
@@ -239,7 +244,7 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
             }
             return self.finish(0, m, 0, n);
         }
-        let micro = S::micro();
+        let micro = self.a.micro().unwrap_or_else(S::micro);
         let parallel = parallel && m * n * k >= SERIAL;
         // Even blocks of rows, so that no thread waits for the last one.
         let blocks = m.div_ceil(ROWS);
@@ -588,8 +593,16 @@ unsafe fn matrix<E: Element>(
     } else {
         let mut whole = Scratch::<E::Acc>::new(m * n);
         let c = Ptr(whole.ptr());
-        let bias = bias.map_or(Bias::None, Bias::Columns);
-        Product { m, n, k, a: &rows, b: &columns, c: c.get(), ldc: n as isize, accumulate: false, bias }.run(parallel);
+        if same::<E, half::bf16>() && bf16_micro().is_some() {
+            let pairs = |x: &Strided<E>| Pairs { at: Ptr(x.ptr.get() as *mut u16), lane: x.lane, step: x.step, k };
+            let (a, b) = (pairs(&rows), pairs(&columns));
+            let bias = bias.map_or(Bias::None, |b| Bias::Columns(b as *const f32));
+            let c = c.get() as *mut f32;
+            Product { m, n, k: k.div_ceil(2), a: &a, b: &b, c, ldc: n as isize, accumulate: false, bias }.run(parallel);
+        } else {
+            let (bias, ldc) = (bias.map_or(Bias::None, Bias::Columns), n as isize);
+            Product { m, n, k, a: &rows, b: &columns, c: c.get(), ldc, accumulate: false, bias }.run(parallel);
+        }
         split(parallel && m * n >= 1 << 16, m, ((1 << 14) / n).max(1), |lo, hi| {
             for i in lo..hi {
                 // SAFETY: rows of `out` do not overlap, and the temporary has m rows of n.

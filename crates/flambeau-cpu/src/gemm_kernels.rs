@@ -151,12 +151,41 @@ mod x86 {
         };
     }
     tile!(tile_f32_512, f32_512, f32, "avx512f", 16, 14, [1 2 4 8], _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps, _mm512_setzero_ps, _mm512_add_ps);
+    /// Products of two pairs of bfloat16 added to 16 sums.
+    // SAFETY: the features have been detected by whoever calls.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    unsafe fn dot_pairs(x: __m512, y: __m512, sum: __m512) -> __m512 {
+        _mm512_dpbf16_ps(sum, std::mem::transmute::<__m512, __m512bh>(x), std::mem::transmute::<__m512, __m512bh>(y))
+    }
+    tile!(tile_bf16_512, bf16_512, f32, "avx512f,avx512bf16", 16, 14, [1 2 4 8], _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, dot_pairs, _mm512_setzero_ps, _mm512_add_ps);
     tile!(tile_f64_512, f64_512, f64, "avx512f", 8, 14, [1 2 4 8], _mm512_set1_pd, _mm512_loadu_pd, _mm512_storeu_pd, _mm512_fmadd_pd, _mm512_setzero_pd, _mm512_add_pd);
     tile!(tile_f32_256, f32_256, f32, "avx2,fma", 8, 6, [1 2 4], _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps, _mm256_setzero_ps, _mm256_add_ps);
     tile!(tile_f64_256, f64_256, f64, "avx2,fma", 4, 6, [1 2 4], _mm256_set1_pd, _mm256_loadu_pd, _mm256_storeu_pd, _mm256_fmadd_pd, _mm256_setzero_pd, _mm256_add_pd);
 
+    /// 4 lanes × 4 steps at a time, for fewer than 8 lanes.
+    // SAFETY: of `Scalar::transpose`, with `lanes ≥ 4`.
+    unsafe fn transpose_few(dst: *mut f32, width: usize, src: *const f32, stride: isize, lanes: usize, k: usize) {
+        let mut p = 0;
+        while p + 4 <= k {
+            for l0 in [0, lanes - 4] {
+                let s = |l: usize| _mm_loadu_ps(src.offset((l0 + l) as isize * stride + p as isize));
+                let (mut a, mut b, mut c, mut d) = (s(0), s(1), s(2), s(3));
+                _MM_TRANSPOSE4_PS(&mut a, &mut b, &mut c, &mut d);
+                for (q, row) in [a, b, c, d].into_iter().enumerate() {
+                    _mm_storeu_ps(dst.add((p + q) * width + l0), row);
+                }
+                if lanes == 4 {
+                    break;
+                }
+            }
+            p += 4;
+        }
+        super::transpose_plain(dst, width, src, stride, lanes, p, k);
+    }
+
     /// 8 lanes × 8 steps at a time; the last group of lanes overlaps the one before it.
-    // SAFETY: of `Scalar::transpose`, with `lanes ≥ 8`; AVX has been detected.
+    // SAFETY: of `Scalar::transpose`, with `lanes ≥ 4`; AVX has been detected.
     #[target_feature(enable = "avx2")]
     pub(super) unsafe fn transpose_f32(
         dst: *mut f32,
@@ -166,6 +195,9 @@ mod x86 {
         lanes: usize,
         k: usize,
     ) {
+        if lanes < 8 {
+            return transpose_few(dst, width, src, stride, lanes, k);
+        }
         let mut p = 0;
         while p + 8 <= k {
             let mut l0 = 0;
@@ -261,5 +293,17 @@ macro_rules! scalar {
         }
     };
 }
-scalar!(f32, 16, f32_512, 8, f32_256, 8, 8, transpose_f32);
+scalar!(f32, 16, f32_512, 8, f32_256, 8, 4, transpose_f32);
 scalar!(f64, 8, f64_512, 4, f64_256, 4, 4, transpose_f64);
+
+/// The tile over pairs of bfloat16 along K, each pair in the place of a float32; on machines with such an instruction.
+pub(crate) fn bf16_micro() -> Option<Micro<f32>> {
+    #[cfg(target_arch = "x86_64")]
+    {
+        static FOUND: OnceLock<bool> = OnceLock::new();
+        if *FOUND.get_or_init(|| crate::isa::level() == 3 && is_x86_feature_detected!("avx512bf16")) {
+            return Some(Micro { mr: 14, nr: 32, run: x86::bf16_512 });
+        }
+    }
+    None
+}

@@ -12,6 +12,7 @@ pub mod decomposition;
 mod element;
 pub mod fft;
 pub mod gemm;
+mod gemm_bf16;
 mod gemm_kernels;
 mod gemv;
 pub mod indexed;
@@ -24,6 +25,7 @@ pub mod optimizer;
 mod order;
 pub mod pool;
 pub mod pooling;
+pub mod recurrent;
 pub mod reduce;
 pub mod rows;
 pub mod scan;
@@ -35,6 +37,7 @@ pub mod special;
 #[cfg(test)]
 mod testing;
 pub mod tile;
+mod wide;
 
 pub use pool::{num_threads, set_num_threads};
 
@@ -186,6 +189,10 @@ impl Backend for Cpu {
             gx: Option<&Operand>, gw: Option<&Operand>, gb: Option<&Operand>) -> Result<()>;
         rows::cross_entropy(logits: &Operand, target: &Operand, ignore: i64, loss: &Operand, lse: &Operand) -> Result<()>;
         rows::cross_entropy_grad(g: &Operand, logits: &Operand, target: &Operand, lse: &Operand, ignore: i64, gx: &Operand) -> Result<()>;
+        recurrent::lstm(gates: &Operand, h0: &Operand, c0: &Operand, w: &Operand, reverse: bool, out: &Operand, last: &Operand,
+            cells: &Operand, active: &Operand) -> Result<()>;
+        recurrent::lstm_grad(g: &Operand, g_last: &Operand, active: &Operand, cells: &Operand, c0: &Operand, w: &Operand,
+            reverse: bool, g_gates: &Operand, g_h0: &Operand, g_c0: &Operand) -> Result<()>;
         optimizer::optimizer(step: &OptimizerStep, lists: &[&[Operand]]) -> Result<()>;
     }
 }

@@ -1,6 +1,8 @@
 //! Element by element: one driver for eager operators and fused groups.
 
 use crate::convert;
+use crate::gemm_kernels::Scalar as _;
+use crate::isa::prefetch;
 use crate::kernels::kernel;
 use crate::pool;
 use crate::tile::{Evaluator, Prepared, Space, TILE};
@@ -332,6 +334,27 @@ fn transpose<T: Copy + Send + Sync>(space: &Space, d: usize, src: Ptr<T>, dst: P
             let (plane, i0) = (band / bands, band % bands * B);
             let (ps, pd) = (plane_offset(0, plane), plane_offset(1, plane));
             let h = B.min(n - i0);
+            let size = std::mem::size_of::<T>();
+            if (size == 4 || size == 8) && so >= 0 {
+                // SAFETY: a band of a plane lies inside both operands; vectors move bits as they are.
+                unsafe {
+                    let (s, t) = (src.0.offset(ps + i0 as isize), dst.0.offset(pd + i0 as isize * so));
+                    for j0 in (0..m).step_by(2 * B) {
+                        let w = (2 * B).min(m - j0);
+                        let (s, t) = (s.offset(j0 as isize * sx), t.add(j0));
+                        for j in 0..w as isize {
+                            // Too many streams for the processor to follow: the next band's lines are asked for here.
+                            prefetch(s.wrapping_offset(j * sx + 2 * B as isize) as *const u8);
+                        }
+                        if size == 4 {
+                            f32::transpose(t as *mut f32, so as usize, s as *const f32, sx, w, h);
+                        } else {
+                            f64::transpose(t as *mut f64, so as usize, s as *const f64, sx, w, h);
+                        }
+                    }
+                }
+                continue;
+            }
             for j0 in (0..m).step_by(B) {
                 let w = B.min(m - j0);
                 // SAFETY: block (i0.., j0..) of a plane lies inside both operands.

@@ -2,6 +2,7 @@
 //! in the loop around them; the rest, and f64, use the system's or the formulas cited.
 
 use crate::isa::Isa;
+use crate::wide;
 use flambeau_core::{Complex32, Complex64};
 use std::f64::consts::{FRAC_1_SQRT_2, LN_2, PI};
 use std::marker::PhantomData;
@@ -61,6 +62,24 @@ pub fn exp_f32<I: Isa>(x0: f32) -> f32 {
     let n2 = ni.wrapping_sub(n1);
     p * float(n1.wrapping_add(127) << 23) * float(n2.wrapping_add(127) << 23)
 }
+/// `2^x`: the polynomial of [`exp_f32`] at the distance from the nearest integer, which is exact.
+#[inline(always)]
+pub fn exp2_f32<I: Isa>(x0: f32) -> f32 {
+    let x = if x0 > 129.0 { 129.0 } else { x0 };
+    let x = if x < -151.0 { -151.0 } else { x };
+    let t = x + MAGIC;
+    let ni = bits(t).wrapping_sub(0x4b40_0000);
+    let r = (x - (t - MAGIC)) * std::f32::consts::LN_2;
+    let mut p = fma::<I>(1.987_569_1e-4, r, 1.398_2e-3);
+    p = fma::<I>(p, r, 8.333_452e-3);
+    p = fma::<I>(p, r, 4.166_579_6e-2);
+    p = fma::<I>(p, r, 1.666_666_5e-1);
+    p = fma::<I>(p, r, 5e-1);
+    p = fma::<I>(p, r * r, r) + 1.0;
+    let n1 = ni >> 1;
+    let n2 = ni.wrapping_sub(n1);
+    p * float(n1.wrapping_add(127) << 23) * float(n2.wrapping_add(127) << 23)
+}
 /// `ln x` (Cephes' polynomial on [√½, √2)).
 #[inline(always)]
 pub fn log_f32<I: Isa>(x0: f32) -> f32 {
@@ -88,70 +107,55 @@ pub fn log_f32<I: Isa>(x0: f32) -> f32 {
     let v = if magnitude == 0 { 0xff80_0000_u32 as i32 } else { bits(x0) | ((bits(x0) >> 31) & 0x7fc0_0000) };
     float(if special { v } else { bits(r) })
 }
-/// `ln (1 + x)`: the logarithm of the rounded sum, plus what rounding lost over the sum (Kahan).
-#[inline(always)]
-pub fn log1p_f32<I: Isa>(x: f32) -> f32 {
-    let u = 1.0 + x;
-    let lost = if x > 1.0 { 1.0 - (u - x) } else { x - (u - 1.0) };
-    let y = log_f32::<I>(u);
-    // Outside the positive finite numbers the logarithm has the answer already; -0 keeps its sign.
-    let y = if u > 0.0 && u < f32::INFINITY { y + lost / u } else { y };
-    if x == 0.0 {
-        x
-    } else {
-        y
-    }
-}
-/// `e^x - 1`: x = n ln 2 + r, `2^n (e^r - 1) + (2^n - 1)`, with half of the power so that the largest does not overflow.
-#[inline(always)]
-pub fn expm1_f32<I: Isa>(x0: f32) -> f32 {
-    let x = if x0 > 89.0 { 89.0 } else { x0 };
-    let x = if x < -20.0 { -20.0 } else { x };
-    let t = fma::<I>(x, std::f32::consts::LOG2_E, MAGIC);
-    let n = t - MAGIC;
-    let ni = bits(t).wrapping_sub(0x4b40_0000);
-    let r = fma::<I>(n, -0.693_359_4, x);
-    let r = fma::<I>(n, 2.121_944_4e-4, r);
-    let mut p = fma::<I>(1.987_569_1e-4, r, 1.398_2e-3);
-    p = fma::<I>(p, r, 8.333_452e-3);
-    p = fma::<I>(p, r, 4.166_579_6e-2);
-    p = fma::<I>(p, r, 1.666_666_5e-1);
-    p = fma::<I>(p, r, 5e-1);
-    p = fma::<I>(p, r * r, r);
-    let half = float(ni.wrapping_add(126) << 23);
-    let y = fma::<I>(p, half, half - 0.5) * 2.0;
-    // Tiny numbers (and zeros, with their sign) are their own result; n is 0 for the polynomial alone.
-    if ni == 0 {
-        if x0 == 0.0 {
-            x0
-        } else {
-            p
-        }
-    } else {
-        y
-    }
-}
-/// `tanh x`: an odd polynomial near 0, `(1 - e) / (1 + e)` with `e = exp(-2|x|)` beyond.
+/// `tanh x`: an odd polynomial (a minimax fit) below 1, `1 - 2 / (e^2|x| + 1)` beyond.
 #[inline(always)]
 pub fn tanh_f32<I: Isa>(x: f32) -> f32 {
     let a = x.abs();
     let s = x * x;
-    let mut p = fma::<I>(-5.704_988_7e-3, s, 2.063_908_9e-2);
-    p = fma::<I>(p, s, -5.373_971_6e-2);
-    p = fma::<I>(p, s, 1.333_144_2e-1);
-    p = fma::<I>(p, s, -3.333_328e-1);
+    let mut p = fma::<I>(-3.625_236_4e-4, s, 2.315_469e-3);
+    p = fma::<I>(p, s, -7.965_218_5e-3);
+    p = fma::<I>(p, s, 2.149_940_4e-2);
+    p = fma::<I>(p, s, -5.388_410_5e-2);
+    p = fma::<I>(p, s, 1.333_241_1e-1);
+    p = fma::<I>(p, s, -3.333_33e-1);
     let small = fma::<I>(p * s, x, x).copysign(x);
-    let e = exp_f32::<I>(-2.0 * a);
-    let big = ((1.0 - e) / (1.0 + e)).copysign(x);
-    if a < 0.625 {
+    let big = (1.0 - 2.0 / (exp_f32::<I>(2.0 * a) + 1.0)).copysign(x);
+    if a < 1.0 {
         small
     } else {
         big
     }
 }
-/// `erf x` as an odd rational function on [-4, 4] (the form used by Eigen).
+/// `erf x`: `x + x Q(x²)` below 1, `1 - e^R(|x| - 1)` beyond, with R a fit of the logarithm of `erfc` (both minimax).
 #[inline(always)]
-pub fn erf_f32<I: Isa>(x0: f32) -> f32 {
+pub fn erf_f32<I: Isa>(x: f32) -> f32 {
+    let a = x.abs();
+    let s = x * x;
+    let mut q = fma::<I>(7.889_119_5e-5, s, -8.020_841_3e-4);
+    q = fma::<I>(q, s, 5.189_535_3e-3);
+    q = fma::<I>(q, s, -2.685_444_5e-2);
+    q = fma::<I>(q, s, 1.128_36e-1);
+    q = fma::<I>(q, s, -3.761_262_7e-1);
+    q = fma::<I>(q, s, 1.283_791_7e-1);
+    let small = fma::<I>(x, q, x);
+    let t = if a > 4.0 { 3.0 } else { a - 1.0 };
+    let mut r = fma::<I>(-2.146_717e-5, t, 2.883_775_2e-4);
+    r = fma::<I>(r, t, -2.009_692_2e-3);
+    r = fma::<I>(r, t, 1.004_431_5e-2);
+    r = fma::<I>(r, t, -4.156_249_5e-2);
+    r = fma::<I>(r, t, -8.431_073e-1);
+    r = fma::<I>(r, t, -2.638_967_5);
+    r = fma::<I>(r, t, -1.849_605_5);
+    let big = (1.0 - exp_f32::<I>(r)).copysign(x);
+    if a < 1.0 {
+        small
+    } else {
+        big
+    }
+}
+/// `erf x` as an odd rational function on [-4, 4] (the form used by Eigen), within 6 ulp: for formulas that add 1 to it.
+#[inline(always)]
+fn erf_rational<I: Isa>(x0: f32) -> f32 {
     let x = if x0 > 4.0 { 4.0 } else { x0 };
     let x = if x < -4.0 { -4.0 } else { x };
     let s = x * x;
@@ -165,51 +169,13 @@ pub fn erf_f32<I: Isa>(x0: f32) -> f32 {
     b = fma::<I>(b, s, -1.682_827e-3);
     b = fma::<I>(b, s, -7.373_329e-3);
     b = fma::<I>(b, s, -1.426_473_9e-2);
-    x * a / b
-}
-/// 1/π in pieces of 28 bits: the product of a piece with an f32 is exact in f64.
-const FRAC_1_PI_PIECES: [f64; 7] = [
-    0.31830988451838493,
-    1.665405729989189e-09,
-    8.076898901962902e-18,
-    3.8483524236783526e-26,
-    8.341433828509763e-35,
-    5.794356641444275e-44,
-    3.5269795374180254e-52,
-];
-
-/// `sin x`, or the cosine. x/π is reduced modulo 2 piece by piece, exactly, so that every finite f32 comes out right without a
-/// branch; then an odd polynomial on [-π/2, π/2].
-#[inline(always)]
-fn sin_f32<I: Isa>(x: f32, cosine: bool) -> f32 {
-    let wide = x as f64;
-    let modulo_2 = |t: f64| t - 2.0 * (t * 0.5).round_ties_even();
-    let lead = modulo_2(wide * FRAC_1_PI_PIECES[0]);
-    let mut tail = modulo_2(wide * FRAC_1_PI_PIECES[6]);
-    tail += modulo_2(wide * FRAC_1_PI_PIECES[5]);
-    tail += modulo_2(wide * FRAC_1_PI_PIECES[4]);
-    tail += modulo_2(wide * FRAC_1_PI_PIECES[3]);
-    tail += modulo_2(wide * FRAC_1_PI_PIECES[2]);
-    tail += modulo_2(wide * FRAC_1_PI_PIECES[1]);
-    // cos(πt) = sin(π(t + ½)); the half goes to the integer so that the difference stays exact.
-    let half = if cosine { 0.5 } else { 0.0 };
-    let n = (lead + tail + half).round_ties_even();
-    let r = (((lead - (n - half)) + tail) * PI) as f32;
-    // Odd multiples of π change the sign: the integer's last bit.
-    let sign = bits(n as f32 + MAGIC) << 31;
-    let s = r * r;
-    let mut p = fma::<I>(2.608_316e-6, s, -1.981_069e-4);
-    p = fma::<I>(p, s, 8.333_079e-3);
-    p = fma::<I>(p, s, -1.666_666e-1);
-    let y = float(bits(fma::<I>(p * s, r, r)) ^ sign);
-    // The sine of -0 is -0.
-    if !cosine && x == 0.0 {
-        x
+    let y = x * a / b;
+    if x0.abs() >= 4.0 {
+        1f32.copysign(x0)
     } else {
         y
     }
 }
-
 /// The largest degree of Hermite polynomials for f32 and f64.
 const HERMITE_LIMIT: [i64; 2] = [128, 512];
 
@@ -367,70 +333,8 @@ macro_rules! shared_float {
             }
         }
         #[inline(always)]
-        pub fn pow(self, a: $T, b: $T) -> $T {
-            if b == 2.0 {
-                return a * a;
-            }
-            if b == 0.5 && a >= 0.0 {
-                return a.sqrt();
-            }
-            a.powf(b)
-        }
-        #[inline(always)]
-        pub fn atan2(self, a: $T, b: $T) -> $T {
-            a.atan2(b)
-        }
-        #[inline(always)]
         pub fn hypot(self, a: $T, b: $T) -> $T {
             a.hypot(b)
-        }
-        #[inline(always)]
-        pub fn exp2(self, a: $T) -> $T {
-            a.exp2()
-        }
-        #[inline(always)]
-        pub fn log2(self, a: $T) -> $T {
-            a.log2()
-        }
-        #[inline(always)]
-        pub fn log10(self, a: $T) -> $T {
-            a.log10()
-        }
-        #[inline(always)]
-        pub fn tan(self, a: $T) -> $T {
-            a.tan()
-        }
-        #[inline(always)]
-        pub fn asin(self, a: $T) -> $T {
-            a.asin()
-        }
-        #[inline(always)]
-        pub fn acos(self, a: $T) -> $T {
-            a.acos()
-        }
-        #[inline(always)]
-        pub fn atan(self, a: $T) -> $T {
-            a.atan()
-        }
-        #[inline(always)]
-        pub fn sinh(self, a: $T) -> $T {
-            a.sinh()
-        }
-        #[inline(always)]
-        pub fn cosh(self, a: $T) -> $T {
-            a.cosh()
-        }
-        #[inline(always)]
-        pub fn asinh(self, a: $T) -> $T {
-            a.asinh()
-        }
-        #[inline(always)]
-        pub fn acosh(self, a: $T) -> $T {
-            a.acosh()
-        }
-        #[inline(always)]
-        pub fn atanh(self, a: $T) -> $T {
-            a.atanh()
         }
         #[inline(always)]
         pub fn softplus(self, a: $T) -> $T {
@@ -545,13 +449,13 @@ macro_rules! shared_float {
         /// `Φ(x) + x φ(x)`, times `g`.
         #[inline(always)]
         pub fn gelu_grad(self, g: $T, x: $T) -> $T {
-            let cdf = 0.5 * (1.0 + self.erf(x * FRAC_1_SQRT_2 as $T));
+            let cdf = 0.5 * (1.0 + self.erf_to_add(x * FRAC_1_SQRT_2 as $T));
             let pdf = self.exp(-0.5 * x * x) * 0.398_942_280_401_432_7;
             g * (cdf + x * pdf)
         }
         #[inline(always)]
         pub fn gelu(self, x: $T) -> $T {
-            0.5 * x * (1.0 + self.erf(x * FRAC_1_SQRT_2 as $T))
+            0.5 * x * (1.0 + self.erf_to_add(x * FRAC_1_SQRT_2 as $T))
         }
         #[inline(always)]
         pub fn gelu_tanh(self, x: $T) -> $T {
@@ -564,16 +468,72 @@ macro_rules! shared_float {
 impl<I: Isa> Math<I, f32> {
     shared_float!(f32);
     #[inline(always)]
+    pub fn exp2(self, a: f32) -> f32 {
+        exp2_f32::<I>(a)
+    }
+    #[inline(always)]
+    pub fn log2(self, a: f32) -> f32 {
+        wide::log2::<I>(a)
+    }
+    #[inline(always)]
+    pub fn log10(self, a: f32) -> f32 {
+        wide::log10::<I>(a)
+    }
+    #[inline(always)]
+    pub fn tan(self, a: f32) -> f32 {
+        wide::tan::<I>(a)
+    }
+    #[inline(always)]
+    pub fn asin(self, a: f32) -> f32 {
+        wide::asin::<I>(a)
+    }
+    #[inline(always)]
+    pub fn acos(self, a: f32) -> f32 {
+        wide::acos::<I>(a)
+    }
+    #[inline(always)]
+    pub fn atan(self, a: f32) -> f32 {
+        wide::atan::<I>(a)
+    }
+    #[inline(always)]
+    pub fn sinh(self, a: f32) -> f32 {
+        wide::sinh::<I>(a)
+    }
+    #[inline(always)]
+    pub fn cosh(self, a: f32) -> f32 {
+        wide::cosh::<I>(a)
+    }
+    #[inline(always)]
+    pub fn asinh(self, a: f32) -> f32 {
+        wide::asinh::<I>(a)
+    }
+    #[inline(always)]
+    pub fn acosh(self, a: f32) -> f32 {
+        wide::acosh::<I>(a)
+    }
+    #[inline(always)]
+    pub fn atanh(self, a: f32) -> f32 {
+        wide::atanh::<I>(a)
+    }
+    #[inline(always)]
+    pub fn pow(self, a: f32, b: f32) -> f32 {
+        wide::pow::<I>(a, b)
+    }
+    #[inline(always)]
+    pub fn atan2(self, a: f32, b: f32) -> f32 {
+        wide::atan2::<I>(a, b)
+    }
+    #[inline(always)]
     pub fn exp(self, a: f32) -> f32 {
         exp_f32::<I>(a)
     }
     #[inline(always)]
     pub fn expm1(self, a: f32) -> f32 {
-        expm1_f32::<I>(a)
+        wide::expm1::<I>(a)
     }
     #[inline(always)]
     pub fn log1p(self, a: f32) -> f32 {
-        log1p_f32::<I>(a)
+        wide::log1p::<I>(a)
     }
     #[inline(always)]
     pub fn log(self, a: f32) -> f32 {
@@ -581,11 +541,11 @@ impl<I: Isa> Math<I, f32> {
     }
     #[inline(always)]
     pub fn sin(self, a: f32) -> f32 {
-        sin_f32::<I>(a, false)
+        wide::sin::<I>(a)
     }
     #[inline(always)]
     pub fn cos(self, a: f32) -> f32 {
-        sin_f32::<I>(a, true)
+        wide::cos::<I>(a)
     }
     #[inline(always)]
     pub fn tanh(self, a: f32) -> f32 {
@@ -598,6 +558,11 @@ impl<I: Isa> Math<I, f32> {
     #[inline(always)]
     pub fn erf(self, a: f32) -> f32 {
         erf_f32::<I>(a)
+    }
+    /// `erf`, where adding 1 takes its last bits away anyhow.
+    #[inline(always)]
+    fn erf_to_add(self, a: f32) -> f32 {
+        erf_rational::<I>(a)
     }
     #[inline(always)]
     pub fn nextafter(self, a: f32, b: f32) -> f32 {
@@ -614,6 +579,68 @@ impl<I: Isa> Math<I, f32> {
 }
 impl<I: Isa> Math<I, f64> {
     shared_float!(f64);
+    #[inline(always)]
+    pub fn exp2(self, a: f64) -> f64 {
+        a.exp2()
+    }
+    #[inline(always)]
+    pub fn log2(self, a: f64) -> f64 {
+        a.log2()
+    }
+    #[inline(always)]
+    pub fn log10(self, a: f64) -> f64 {
+        a.log10()
+    }
+    #[inline(always)]
+    pub fn tan(self, a: f64) -> f64 {
+        a.tan()
+    }
+    #[inline(always)]
+    pub fn asin(self, a: f64) -> f64 {
+        a.asin()
+    }
+    #[inline(always)]
+    pub fn acos(self, a: f64) -> f64 {
+        a.acos()
+    }
+    #[inline(always)]
+    pub fn atan(self, a: f64) -> f64 {
+        a.atan()
+    }
+    #[inline(always)]
+    pub fn sinh(self, a: f64) -> f64 {
+        a.sinh()
+    }
+    #[inline(always)]
+    pub fn cosh(self, a: f64) -> f64 {
+        a.cosh()
+    }
+    #[inline(always)]
+    pub fn asinh(self, a: f64) -> f64 {
+        special::asinh(a)
+    }
+    #[inline(always)]
+    pub fn acosh(self, a: f64) -> f64 {
+        special::acosh(a)
+    }
+    #[inline(always)]
+    pub fn atanh(self, a: f64) -> f64 {
+        special::atanh(a)
+    }
+    #[inline(always)]
+    pub fn atan2(self, a: f64, b: f64) -> f64 {
+        a.atan2(b)
+    }
+    #[inline(always)]
+    pub fn pow(self, a: f64, b: f64) -> f64 {
+        if b == 2.0 {
+            return a * a;
+        }
+        if b == 0.5 && a >= 0.0 {
+            return a.sqrt();
+        }
+        a.powf(b)
+    }
     #[inline(always)]
     pub fn exp(self, a: f64) -> f64 {
         a.exp()
@@ -648,6 +675,10 @@ impl<I: Isa> Math<I, f64> {
     }
     #[inline(always)]
     pub fn erf(self, a: f64) -> f64 {
+        special::erf(a)
+    }
+    #[inline(always)]
+    fn erf_to_add(self, a: f64) -> f64 {
         special::erf(a)
     }
     #[inline(always)]
@@ -908,6 +939,25 @@ pub mod special {
         #[link_name = "erfc"]
         fn libm_erfc(x: f64) -> f64;
         fn lgamma_r(x: f64, sign: *mut i32) -> f64;
+        #[link_name = "asinh"]
+        fn libm_asinh(x: f64) -> f64;
+        #[link_name = "acosh"]
+        fn libm_acosh(x: f64) -> f64;
+        #[link_name = "atanh"]
+        fn libm_atanh(x: f64) -> f64;
+    }
+    // The standard library's own formulas overflow early and lose digits near -1.
+    pub fn asinh(x: f64) -> f64 {
+        // SAFETY: a pure function of the C library.
+        unsafe { libm_asinh(x) }
+    }
+    pub fn acosh(x: f64) -> f64 {
+        // SAFETY: as above.
+        unsafe { libm_acosh(x) }
+    }
+    pub fn atanh(x: f64) -> f64 {
+        // SAFETY: as above.
+        unsafe { libm_atanh(x) }
     }
     pub fn erf(x: f64) -> f64 {
         // SAFETY: a pure function of the C library.

@@ -53,6 +53,18 @@ _STEPS: dict[str, Callable[..., tuple[Tensor, ...]]] = {
 }
 
 
+def _fused(mode: str, gates: Tensor, states: tuple[Tensor, ...], w_hh: Tensor, w_hr: Tensor | None) -> bool:
+    """Whether all steps of a layer go through one kernel."""
+    return (
+        mode == "LSTM"
+        and w_hr is None
+        and gates.device.type == "cpu"
+        and gates.dtype in (_flambeau.float32, _flambeau.float64)
+        and all(t.dtype == gates.dtype for t in (*states, w_hh))
+        and gates.shape[0] > 0
+    )
+
+
 def run(
     mode: str,
     input: Tensor,
@@ -99,7 +111,17 @@ def _layer(
     b_ih, b_hh = (weights[2], weights[3]) if bias else (None, None)
     w_hr = weights[-1] if projected else None
     step = _STEPS[mode]
-    gates = F.linear(input, w_ih, b_ih)
+    if batch_sizes is None and mode == "LSTM":
+        # All biases with the inputs' product, made in the order in which the inputs lie in memory.
+        b = b_ih if b_ih is None or b_hh is None else b_ih + b_hh
+        batch_first = input.stride(0) < input.stride(1)
+        gates = F.linear(input.transpose(0, 1), w_ih, b).transpose(0, 1) if batch_first else F.linear(input, w_ih, b)
+        b_hh = None
+        if _fused(mode, gates, states, w_hh, w_hr):
+            output, cell = _flambeau.operators["_lstm"](gates, states[0], states[1], w_hh, reverse)
+            return output, (output[0 if reverse else -1], cell)
+    else:
+        gates = F.linear(input, w_ih, b_ih)
     if batch_sizes is None:
         rows = list(gates.unbind(0))
         results: list[Tensor] = []

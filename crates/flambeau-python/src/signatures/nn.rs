@@ -130,6 +130,7 @@ operators! { NN;
     "nn.functional.max_pool3d(Tensor input, int[] kernel_size, int[]? stride=None, int[] padding=0, int[] dilation=1, bool ceil_mode=False, bool return_indices=False)" [function] => |x: &Tensor, k: &[i64], s: Option<&[i64]>, p: &[i64], d: &[i64], c: bool, i: bool| maybe(pooling::max_pool(x, k, s.unwrap_or(&[]), p, d, c, 3), i);
     "nn.functional.adaptive_max_pool3d(Tensor input, object output_size, bool return_indices=False)" [function] => |x: &Tensor, s: Object, i: bool| maybe(pooling::adaptive_max_pool(x, &output_sizes(x, s)?, 3), i);
     "nn.functional.adaptive_avg_pool3d(Tensor input, object output_size)" [function] => |x: &Tensor, s: Object| pooling::adaptive_avg_pool(x, &output_sizes(x, s)?, 3);
+    "_lstm(Tensor gates, Tensor hidden, Tensor cell, Tensor weight, bool reverse)" [function] => recurrent::lstm;
     "_formally_reads(Tensor input, Tensor other, str name)" [function] => reads;
     "_cross_entropy(Tensor input, Tensor target, int ignore_index=-100)" [function] => loss::cross_entropy;
     "_cross_entropy_rows(Tensor input, Tensor target, int ignore_index=-100)" [function] => loss::cross_entropy_rows;

@@ -21,6 +21,7 @@ pub mod normalization;
 pub mod optimizer;
 pub mod pooling;
 pub mod random;
+pub mod recurrent;
 pub mod reduction;
 pub mod scan;
 pub mod scatter;

@@ -1,0 +1,115 @@
+//! How far float32 functions of one argument are from the exact result, in units of its last place (ulp). The reference is the
+//! same row of the table in double precision. The quick test takes a sample of all bit patterns; all of them:
+//!
+//!     cargo test --release -p flambeau-cpu --test accuracy -- --ignored --nocapture
+
+use flambeau_core::{Class, ScalarFn};
+use flambeau_cpu::kernels::kernel;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The functions, with the largest error that is allowed.
+const FUNCTIONS: [(ScalarFn, f64); 23] = [
+    (ScalarFn::Exp, 1.0),
+    (ScalarFn::Exp2, 1.0),
+    (ScalarFn::Expm1, 1.0),
+    (ScalarFn::Log, 1.0),
+    (ScalarFn::Log2, 1.0),
+    (ScalarFn::Log10, 1.0),
+    (ScalarFn::Log1p, 1.0),
+    (ScalarFn::Sqrt, 0.5),
+    (ScalarFn::Rsqrt, 1.5),
+    (ScalarFn::Sin, 1.0),
+    (ScalarFn::Cos, 1.0),
+    (ScalarFn::Tan, 1.0),
+    (ScalarFn::Asin, 1.0),
+    (ScalarFn::Acos, 1.0),
+    (ScalarFn::Atan, 1.0),
+    (ScalarFn::Sinh, 1.0),
+    (ScalarFn::Cosh, 1.0),
+    (ScalarFn::Tanh, 1.0),
+    (ScalarFn::Asinh, 1.0),
+    (ScalarFn::Acosh, 1.0),
+    (ScalarFn::Atanh, 1.0),
+    (ScalarFn::Erf, 1.0),
+    (ScalarFn::Erfc, 1.0),
+];
+
+/// The distance in ulp of a float32 from an exact value, with infinity where the next number would be.
+fn distance(got: f32, want: f64) -> f64 {
+    if got.is_nan() || want.is_nan() {
+        return if got.is_nan() && want.is_nan() { 0.0 } else { f64::INFINITY };
+    }
+    const BEYOND: f64 = 3.402_823_669_209_384_6e38;
+    let limit = |x: f64| x.clamp(-BEYOND, BEYOND);
+    let (a, b) = (limit(got as f64), limit(want));
+    if a == b {
+        return 0.0;
+    }
+    let exponent = ((b.to_bits() >> 52) & 0x7ff) as i32 - 1023;
+    let ulp = 2f64.powi(exponent.clamp(-126, 127) - 23);
+    (a - b).abs() / ulp
+}
+
+/// The largest error of a function over every `stride`-th bit pattern, and where it is.
+fn worst(f: ScalarFn, stride: u64) -> (f64, f32) {
+    const BLOCK: u64 = 1 << 12;
+    let (single, double) = (kernel(f, Class::F32).unwrap(), kernel(f, Class::F64).unwrap());
+    let total = (1u64 << 32).div_ceil(stride);
+    let next = AtomicU64::new(0);
+    let search = || {
+        let (mut most, mut at) = (0.0, 0.0);
+        loop {
+            let from = next.fetch_add(BLOCK, Ordering::Relaxed);
+            if from >= total {
+                return (most, at);
+            }
+            let x: Vec<f32> = (from..(from + BLOCK).min(total)).map(|i| f32::from_bits((i * stride) as u32)).collect();
+            let wide: Vec<f64> = x.iter().map(|&x| x as f64).collect();
+            let (mut y, mut want) = (vec![0f32; x.len()], vec![0f64; x.len()]);
+            // SAFETY: every pointer has that many numbers of its class; unused arguments are not read.
+            unsafe {
+                let p = x.as_ptr() as *const u8;
+                single(x.len(), p, p, p, p, y.as_mut_ptr() as *mut u8);
+                let p = wide.as_ptr() as *const u8;
+                double(x.len(), p, p, p, p, want.as_mut_ptr() as *mut u8);
+            }
+            for (i, &x) in x.iter().enumerate() {
+                let e = distance(y[i], want[i]);
+                if e > most {
+                    (most, at) = (e, x);
+                }
+            }
+        }
+    };
+    std::thread::scope(|s| {
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let all: Vec<_> = (0..threads).map(|_| s.spawn(search)).collect();
+        all.into_iter().map(|t| t.join().unwrap()).fold((0.0, 0.0), |a, b| if b.0 > a.0 { b } else { a })
+    })
+}
+
+fn check(stride: u64) {
+    println!("level {}", flambeau_cpu::level());
+    let mut wrong = Vec::new();
+    for (f, limit) in FUNCTIONS {
+        let (error, at) = worst(f, stride);
+        println!("{f:?}: {error:.3} ulp at {at:e}");
+        // Without fused multiply-adds the polynomials round twice as often.
+        let limit = if flambeau_cpu::level() == "baseline" { 2.0 * limit } else { limit };
+        if error > limit {
+            wrong.push(format!("{f:?}: {error:.3} ulp at {at:e} ({:08x}), allowed {limit}", at.to_bits()));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn a_sample_of_inputs() {
+    check(65_521);
+}
+
+#[test]
+#[ignore = "minutes: every float32"]
+fn every_input() {
+    check(1);
+}
