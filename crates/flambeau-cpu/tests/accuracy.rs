@@ -113,3 +113,64 @@ fn a_sample_of_inputs() {
 fn every_input() {
     check(1);
 }
+
+/// float64 against the system's library, whose own error counts too.
+#[test]
+fn double_precision() {
+    type Reference = fn(f64) -> f64;
+    let functions: [(ScalarFn, Reference, f64); 10] = [
+        (ScalarFn::Exp, f64::exp, 1.6),
+        (ScalarFn::Exp2, f64::exp2, 1.6),
+        (ScalarFn::Expm1, f64::exp_m1, 2.0),
+        (ScalarFn::Log, f64::ln, 1.6),
+        (ScalarFn::Log2, f64::log2, 1.6),
+        (ScalarFn::Log10, f64::log10, 2.5),
+        (ScalarFn::Log1p, f64::ln_1p, 2.0),
+        (ScalarFn::Sinh, f64::sinh, 4.0),
+        (ScalarFn::Cosh, f64::cosh, 3.0),
+        (ScalarFn::Tanh, f64::tanh, 4.0),
+    ];
+    let ends = [0.0, -0.0, 1.0, -1.0, 709.7, 710.4, -708.5, -745.0, 1e300, -1e300, 5e-324, 1e-310, f64::MAX];
+    let rest = [f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 1023.99, 1024.0, -1074.0, -1075.5, 0.346, 0.347, 22.0];
+    let mut x: Vec<f64> = ends.into_iter().chain(rest).collect();
+    let mut seed = 1u64;
+    let mut random = || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 11) as f64 / (1u64 << 53) as f64
+    };
+    for _ in 0..40_000 {
+        let (u, v) = (random(), random());
+        x.push((u - 0.5) * 2.0);
+        x.push((u - 0.5) * 1500.0);
+        x.push(2f64.powf((u - 0.5) * 2000.0) * if v < 0.5 { -1.0 } else { 1.0 });
+        x.push(1.0 + (u - 0.5) * 2f64.powf(-40.0 * v));
+    }
+    for (f, reference, limit) in functions {
+        let run = kernel(f, Class::F64).unwrap();
+        let mut y = vec![0f64; x.len()];
+        // SAFETY: as above.
+        unsafe {
+            let p = x.as_ptr() as *const u8;
+            run(x.len(), p, p, p, p, y.as_mut_ptr() as *mut u8);
+        }
+        let mut worst = (0.0, 0.0);
+        for (&x, &y) in x.iter().zip(&y) {
+            let want = reference(x);
+            if want.is_nan() || want.is_infinite() || want == 0.0 {
+                assert!(
+                    want.is_nan() && y.is_nan() || want.to_bits() == y.to_bits(),
+                    "{f:?} of {x:e}: {y:e}, not {want:e}"
+                );
+                continue;
+            }
+            let exponent = ((want.to_bits() >> 52) & 0x7ff) as i32 - 1023;
+            let error = ((y - want) / 2f64.powi(exponent.max(-1022) - 52)).abs();
+            if !(error <= worst.0) {
+                worst = (error, x);
+            }
+        }
+        println!("{f:?} in double precision: {:.3} ulp at {:e}", worst.0, worst.1);
+        let limit = if flambeau_cpu::level() == "baseline" { 2.0 * limit } else { limit };
+        assert!(worst.0 <= limit, "{f:?}: {} ulp at {:e}, allowed {limit}", worst.0, worst.1);
+    }
+}
