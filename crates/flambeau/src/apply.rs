@@ -761,7 +761,7 @@ pub fn store(name: &str, result: Tensor, dest: Dest) -> Result<Tensor> {
         }
         Dest::Out(to) => {
             ensure!(
-                !result.requires_grad() && !(to[0].requires_grad() && mode::grad_enabled()),
+                !(result.requires_grad() || to[0].requires_grad() && mode::grad_enabled()),
                 Runtime,
                 "{name}(): functions with out=... arguments don't support automatic differentiation, but one of the arguments \
                  requires grad."

@@ -322,11 +322,9 @@ pub fn run_edges(
             }
         }
         if let Function::Accumulate(leaf) = &node.function {
-            if everything {
-                if g[0].is_some() {
-                    let leaf = leaf.clone();
-                    node.call_leaf(g, |g| accumulate(&leaf, g, options.create_graph))?;
-                }
+            if everything && g[0].is_some() {
+                let leaf = leaf.clone();
+                node.call_leaf(g, |g| accumulate(&leaf, g, options.create_graph))?;
             }
             continue;
         }
