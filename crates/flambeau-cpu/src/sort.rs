@@ -1,6 +1,6 @@
 //! Sorting and selection. Each value becomes an unsigned key whose order is the wanted one (NaN largest, both zeros
 //! equal), with its position in the low bits: distinct words, so any sort of them is stable. Selection, which is not, compares
-//! keys alone (see [`mod@order`]).
+//! keys alone (see `order`).
 
 use crate::element::{extent_of, not_implemented, unravel, without, Element, Ptr, Scratch};
 use crate::isa::{dispatch, Isa, Kernel};
