@@ -56,10 +56,7 @@ class LRScheduler:
         self.base_lrs = [_copy(group["initial_lr"]) for group in optimizer.param_groups]
         self.last_epoch = last_epoch
         self._watch_steps()
-        self._step_count = 0
-        self._is_initial = True
-        self.step()
-        self._is_initial = False
+        self._initial_step()
 
     def _watch_steps(self) -> None:
         """Lets the optimizer tell that it stepped, for the warning about the order of the two."""
@@ -97,6 +94,22 @@ class LRScheduler:
     def _rates(self) -> list[Any]:
         return [group["lr"] for group in self.optimizer.param_groups]
 
+    def _ask_for_last_lr(self) -> None:
+        """Warns a caller from outside of `step`: many `get_lr` go on from the current rates, so theirs is the next one."""
+        if not self._get_lr_called_within_step:
+            warnings.warn(
+                "To get the last learning rate computed by the scheduler, please use `get_last_lr()`.", stacklevel=3
+            )
+
+    def _initial_step(self) -> None:
+        """Sets the rates for the first epoch, which counts as no step that an optimizer should have gone before."""
+        self._step_count = 0
+        self._is_initial = True
+        try:
+            self.step()
+        finally:
+            self._is_initial = False
+
     def step(self, epoch: int | None = None) -> None:
         """Goes one epoch on (or to a given one) and sets the rates."""
         if self._step_count == 1 and not getattr(self.optimizer, "_opt_called", True):
@@ -107,6 +120,16 @@ class LRScheduler:
                 stacklevel=2,
             )
         self._step_count += 1
+        if epoch is not None:
+            warnings.warn(
+                "The epoch parameter in `scheduler.step()` is deprecated: call `scheduler.step()` once an epoch. With an epoch given, "
+                "the closed form of the schedule is used where it has one.",
+                stacklevel=2,
+            )
+        self._update_lr(epoch)
+
+    def _update_lr(self, epoch: int | None = None) -> None:
+        """Sets the rates of the next epoch, or of a given one, without counting a step."""
         self._get_lr_called_within_step = True
         try:
             if epoch is None:
@@ -118,6 +141,9 @@ class LRScheduler:
                 values = closed() if closed is not None else self.get_lr()
         finally:
             self._get_lr_called_within_step = False
+        self._set_rates(values)
+
+    def _set_rates(self, values: Iterable[Any]) -> None:
         for group, lr in zip(self.optimizer.param_groups, values, strict=True):
             _assign(group, "lr", lr)
         self._last_lr = [_copy(group["lr"]) for group in self.optimizer.param_groups]
@@ -152,6 +178,7 @@ class LambdaLR(_Lambdas):
     """The initial rate times a function of the epoch."""
 
     def get_lr(self) -> list[Any]:
+        self._ask_for_last_lr()
         return [base * f(self.last_epoch) for f, base in zip(self.lr_lambdas, self.base_lrs, strict=True)]
 
 
@@ -159,6 +186,7 @@ class MultiplicativeLR(_Lambdas):
     """The last rate times a function of the epoch."""
 
     def get_lr(self) -> list[Any]:
+        self._ask_for_last_lr()
         if self._is_initial:
             return self._rates()
         return [lr * f(self.last_epoch) for f, lr in zip(self.lr_lambdas, self._rates(), strict=True)]
@@ -172,6 +200,7 @@ class StepLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[Any]:
+        self._ask_for_last_lr()
         if self.last_epoch == 0 or self.last_epoch % self.step_size != 0:
             return self._rates()
         return [lr * self.gamma for lr in self._rates()]
@@ -188,6 +217,7 @@ class MultiStepLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[Any]:
+        self._ask_for_last_lr()
         if self.last_epoch not in self.milestones:
             return self._rates()
         return [lr * self.gamma ** self.milestones[self.last_epoch] for lr in self._rates()]
@@ -209,6 +239,7 @@ class ConstantLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[Any]:
+        self._ask_for_last_lr()
         if self.last_epoch == 0:
             return [lr * self.factor for lr in self._rates()]
         if self.last_epoch != self.total_iters:
@@ -239,6 +270,7 @@ class LinearLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[Any]:
+        self._ask_for_last_lr()
         if self.last_epoch == 0:
             return [lr * self.start_factor for lr in self._rates()]
         if self._is_initial or self.last_epoch > self.total_iters:
@@ -260,6 +292,7 @@ class ExponentialLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[Any]:
+        self._ask_for_last_lr()
         if self._is_initial:
             return self._rates()
         return [lr * self.gamma for lr in self._rates()]
@@ -276,6 +309,7 @@ class PolynomialLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[Any]:
+        self._ask_for_last_lr()
         if self._is_initial or self.last_epoch > self.total_iters:
             return self._rates()
         left = 1.0 - self.last_epoch / self.total_iters
@@ -295,6 +329,7 @@ class CosineAnnealingLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[Any]:
+        self._ask_for_last_lr()
         rates = self._rates()
         if self._is_initial:
             return rates
@@ -328,8 +363,9 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[Any]:
-        wave = (1 + math.cos(math.pi * self.T_cur / self.T_i)) / 2
-        return [self.eta_min + (base - self.eta_min) * wave for base in self.base_lrs]
+        self._ask_for_last_lr()
+        wave = 1 + math.cos(math.pi * self.T_cur / self.T_i)
+        return [self.eta_min + (base - self.eta_min) * wave / 2 for base in self.base_lrs]
 
     def step(self, epoch: float | None = None) -> None:
         """Goes on by one, or to a (fractional) epoch."""
@@ -339,7 +375,7 @@ class CosineAnnealingWarmRestarts(LRScheduler):
             epoch = self.last_epoch + 1
             self.T_cur += 1
             if self.T_cur >= self.T_i:
-                self.T_cur -= self.T_i
+                self.T_cur %= self.T_i
                 self.T_i *= self.T_mult
         else:
             if epoch < 0:
@@ -353,10 +389,13 @@ class CosineAnnealingWarmRestarts(LRScheduler):
                 self.T_cur = epoch - self.T_0 * (self.T_mult**n - 1) / (self.T_mult - 1)  # type: ignore[assignment]
                 self.T_i = self.T_0 * self.T_mult**n
         self.last_epoch = math.floor(epoch)
-        self._step_count += 1
-        for group, lr in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
-            _assign(group, "lr", lr)
-        self._last_lr = [_copy(group["lr"]) for group in self.optimizer.param_groups]
+        # The steps are not counted here, so the order of this step and the optimizer's is never warned about.
+        self._get_lr_called_within_step = True
+        try:
+            values = self.get_lr()
+        finally:
+            self._get_lr_called_within_step = False
+        self._set_rates(values)
 
 
 class CyclicLR(LRScheduler):
@@ -419,6 +458,7 @@ class CyclicLR(LRScheduler):
         return 1 / 2.0 ** (x - 1) if self.mode == "triangular2" else self.gamma**x
 
     def get_lr(self) -> list[Any]:
+        self._ask_for_last_lr()
         cycle = math.floor(1 + self.last_epoch / self.total_size)
         x = 1.0 + self.last_epoch / self.total_size - cycle
         height = x / self.step_ratio if x <= self.step_ratio else (x - 1) / (self.step_ratio - 1)
@@ -532,6 +572,7 @@ class OneCycleLR(LRScheduler):
         return end + (start - end) / 2.0 * (math.cos(math.pi * part) + 1)
 
     def get_lr(self) -> list[Any]:
+        self._ask_for_last_lr()
         step = self.last_epoch
         if step > self.total_steps:
             raise ValueError(
@@ -585,12 +626,19 @@ class SequentialLR(LRScheduler):
         # Each schedule set its first rate when it was made; only the first one's counts.
         for group in optimizer.param_groups:
             _assign(group, "lr", group["initial_lr"])
-        for scheduler in schedulers:
+        self._undo(self)
+        first = schedulers[bisect_right(milestones, 0)]
+        first._initial_step()
+        self._last_lr = first.get_last_lr()
+
+    def _undo(self, scheduler: LRScheduler) -> None:
+        """Takes back the epoch that a schedule, or each one inside it, went on when it was made."""
+        inner = getattr(scheduler, "_schedulers", None)
+        if inner is not None:
+            for each in inner:
+                self._undo(each)
+        elif hasattr(scheduler, "last_epoch"):
             scheduler.last_epoch -= 1
-        schedulers[0]._is_initial = True
-        schedulers[0].step()
-        schedulers[0]._is_initial = False
-        self._last_lr = schedulers[0].get_last_lr()
 
     def step(self) -> None:  # type: ignore[override]
         """Goes one epoch on."""
@@ -598,7 +646,7 @@ class SequentialLR(LRScheduler):
         index = bisect_right(self._milestones, self.last_epoch)
         scheduler = self._schedulers[index]
         if index > 0 and self._milestones[index - 1] == self.last_epoch:
-            scheduler.step(0)
+            scheduler._update_lr(0)
         else:
             scheduler.step()
         self._last_lr = scheduler.get_last_lr()

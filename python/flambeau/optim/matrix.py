@@ -86,14 +86,18 @@ def _orthogonalise(g: Tensor, coefficients: tuple[float, float, float], steps: i
     if g.dim() != 2:
         raise ValueError("Input tensor gradient must be a 2D matrix")
     a, b, c = coefficients
-    x = g.to(_flambeau.bfloat16)
+    half = _flambeau.bfloat16
+    x = g.to(half)
     tall = x.size(0) > x.size(1)
     if tall:
         x = x.t()
-    x = x / x.norm().clamp(min=eps)
+    x = x / x.float().norm().to(half).clamp(min=eps)
     for _ in range(steps):
-        gram = x.matmul(x.t())
-        x = ops.addmm(x, ops.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+        # Each line is one product plus a sum in float32, rounded once.
+        x = x.float()
+        gram = x.matmul(x.t()).to(half).float()
+        gram = ops.addmm(gram, gram, gram, beta=b, alpha=c).to(half).float()
+        x = ops.addmm(x, gram, x, beta=a).to(half)
     return x.t() if tall else x
 
 
