@@ -322,3 +322,18 @@ def test_safetensors(tmp_path):
     assert torch.load(io.BytesIO(path.read_bytes()))["b"].tolist() == [1, 1]
     with pytest.raises(TypeError, match="safetensors"):
         torch.save({"a": 1}, path)
+
+
+def test_modules_are_written_as_plain_data():
+    """A module's file names its classes and PyTorch's, so that a reader who knows those classes reads it."""
+    file = io.BytesIO()
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.RNN(2, 2))
+    torch.save(model, file)
+    file.seek(0)
+    names = {name.removeprefix("torch.nn.modules.") for name in torch.serialization.get_unsafe_globals_in_checkpoint(file)}
+    assert names == {"container.Sequential", "linear.Linear", "rnn.RNN"}
+    file.seek(0)
+    with torch.serialization.safe_globals([torch.nn.Sequential, torch.nn.Linear, torch.nn.RNN]):
+        copy = torch.load(file)
+    copy[0].weight = torch.nn.Parameter(torch.zeros(2, 2))
+    assert type(copy[0]._parameters) is type(model[0]._parameters) and dict(copy.named_parameters())["0.weight"].sum() == 0

@@ -27,3 +27,32 @@ def test_arguments_are_checked() -> None:
     with pytest.raises(ValueError, match=r"within the support \(Real\(\)\)"):
         Normal(0.0, 1.0).log_prob(torch.tensor(math.nan))
     assert Normal(0.0, -1.0, validate_args=False).scale.item() == -1.0
+
+
+def test_categorical_beside_its_definition() -> None:
+    torch.manual_seed(0)
+    weights = torch.rand(2, 3, 4)
+    from_weights = torch.distributions.Categorical(weights)
+    from_logits = torch.distributions.Categorical(logits=weights.log())
+    p = weights / weights.sum(-1, keepdim=True)
+    for c in (from_weights, from_logits):
+        assert c.batch_shape == (2, 3) and c.event_shape == ()
+        torch.testing.assert_close(c.probs, p)
+        torch.testing.assert_close(c.logits, p.log())
+        torch.testing.assert_close(c.entropy(), -(p * p.log()).sum(-1))
+        values = c.enumerate_support()
+        assert values.shape == (4, 2, 3)
+        torch.testing.assert_close(c.log_prob(values).exp().sum(0), torch.ones(2, 3))
+        draws = c.sample((20_000,))
+        assert draws.shape == (20_000, 2, 3) and draws.dtype == torch.int64
+        shares = torch.stack([(draws == k).float().mean(0) for k in range(4)], -1)
+        assert (shares - p).abs().max() < 0.02
+        assert c.expand((5, 2, 3)).sample().shape == (5, 2, 3)
+    # Only what was given is checked; the other parameter is computed when it is asked for.
+    assert "logits" not in vars(torch.distributions.Categorical(weights))
+    for bad in ({"probs": torch.tensor([-1.0, 2.0])}, {"logits": torch.tensor([0.0, float("nan")])}):
+        (name,) = bad
+        with pytest.raises(ValueError, match=f"parameter {name}"):
+            torch.distributions.Categorical(**bad)
+    with pytest.raises(ValueError, match="support"):
+        from_weights.log_prob(torch.tensor(4))

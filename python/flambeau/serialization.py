@@ -23,6 +23,7 @@ from typing import Any
 from . import _flambeau, _utils, _weights_unpickler
 from ._flambeau import Tensor
 from ._weights_unpickler import WeightsUnpickler, file_name
+from .nn.modules.module import _Registry
 from .storage import _NAME_OF, TypedStorage, UntypedStorage
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
@@ -163,6 +164,8 @@ class _Pickler(pickle._Pickler):
 
     dispatch[_types.FunctionType] = save_global
     dispatch[_types.BuiltinFunctionType] = save_global
+    # Files know no registries: a module's are written as the dicts that PyTorch's are, and become registries again when read.
+    dispatch[_Registry] = pickle._Pickler.save_dict  # type: ignore[attr-defined]
     del _types
 
 

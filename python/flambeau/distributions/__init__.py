@@ -1,7 +1,8 @@
 """Probability distributions with samples, densities and gradients."""
 
 from . import constraints, utils
+from .categorical import Categorical
 from .distribution import Distribution, ExponentialFamily
 from .normal import Normal
 
-__all__ = ["Distribution", "ExponentialFamily", "Normal", "constraints", "utils"]
+__all__ = ["Categorical", "Distribution", "ExponentialFamily", "Normal", "constraints", "utils"]

@@ -66,11 +66,18 @@ class lazy_property(Generic[R]):
     def __get__(self, instance: object, owner: Any = None) -> R: ...
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         if instance is None:
-            return property(self.wrapped)
+            return _LazyAndProperty(self.wrapped)
         with torch.enable_grad():
             value = self.wrapped(instance)
         setattr(instance, self.__name__, value)
         return value
+
+
+class _LazyAndProperty(lazy_property, property):  # type: ignore[type-arg]
+    """What a class answers for its lazy properties: known as one of these, and as a property to what reads documentation."""
+
+    def __init__(self, wrapped: Callable[[Any], Any]) -> None:
+        property.__init__(self, wrapped)
 
 
 def vec_to_tril_matrix(vec: Tensor, diag: int = 0) -> Tensor:
