@@ -443,7 +443,7 @@ pub fn quantile(t: &Tensor, q: &Tensor, dim: Option<i64>, keepdim: bool, how: &s
 /// The lower median of all elements but NaN.
 ///
 /// # Errors
-/// As [`nanmedian_dim`].
+/// As [`sorting::nanmedian_dim`].
 pub fn nanmedian(t: &Tensor) -> Result<Tensor> {
     if t.numel() == 0 {
         return sorting::median(t);
