@@ -225,7 +225,7 @@ OPERATORS = {
     "cat": Operator(
         lambda a, b: torch.cat([a, b], 1), lambda a, b: np.concatenate([a, b], 1), [(2, 3), (2, 2)], dtypes=ALL,
         forms=[lambda a, b: torch.concat((a, b), dim=-1), lambda a, b: into(torch.cat, [a, b], 1)],
-        errors=[(lambda: torch.cat([torch.ones(2, 2), torch.ones(3, 3)]), RuntimeError), (lambda: torch.cat([]), RuntimeError)], names=["cat"]),
+        errors=[(lambda: torch.cat([torch.ones(2, 2), torch.ones(3, 3)]), RuntimeError), (lambda: torch.cat([]), ValueError)], names=["cat"]),
     "matmul": Operator(
         torch.matmul, matmul_truth, [(2, 3, 4), (4, 2)], dtypes=FLOATS + COMPLEX + INTEGERS,
         forms=[lambda a, b: a.matmul(b), lambda a, b: a @ b, lambda a, b: into(torch.matmul, a, b)],

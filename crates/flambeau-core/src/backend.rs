@@ -60,6 +60,8 @@ pub enum Pick {
     Median,
     /// The lower median of what is not NaN.
     NanMedian,
+    /// The commonest, the smallest of equally common ones.
+    Mode,
 }
 
 /// What a scattered write does with a value that is already there.

@@ -182,8 +182,8 @@ Polygamma "polygamma" (a n) Float [float { m.polygamma(n, a) }] cuda [float "m_p
 /// Modified Bessel functions of the first kind, orders 0 and 1, plain and scaled by `exp(-|a|)`.
 I0 "i0" (a) Float [float { m.i0(a) }] cuda [float "m_i0(a)"] saves [a] grad { a: g * a.i1() };
 I0e "special_i0e" (a) Float [float { m.i0e(a) }] cuda [float "m_i0e(a)"] saves [a out] grad { a: g * (a.special_i1e() - a.sgn() * out) };
-I1 "special_i1" (a) Float [float { m.i1(a) }] cuda [float "m_i1(a)"] saves [a out] grad { a: g * a.eq(0.0).select(0.5, a.i0() - out / a) };
-I1e "special_i1e" (a) Float [float { m.i1e(a) }] cuda [float "m_i1e(a)"] saves [a out] grad { a: g * a.eq(0.0).select(0.5, a.special_i0e() - out * (a.sgn() + 1.0 / a)) };
+I1 "special_i1" (a) Float [float { m.i1(a) }] cuda [float "m_i1(a)"] saves [a out] grad { a: g * a.eq(0.0).select(0.5, a.i0() - out / a.eq(0.0).select(1.0, a)) };
+I1e "special_i1e" (a) Float [float { m.i1e(a) }] cuda [float "m_i1e(a)"] saves [a out] grad { a: g * a.eq(0.0).select(0.5, a.special_i0e() - out * (a.sgn() + 1.0 / a.eq(0.0).select(1.0, a))) };
 /// The quantile of the standard normal distribution.
 Ndtri "special_ndtri" (a) Wide [float { m.ndtri(a) }] cuda [float "m_ndtri(a)"] saves [out] grad { a: g * (out * out * 0.5).exp() * 2.5066282746310002 };
 /// `-a log a`, -∞ below 0.

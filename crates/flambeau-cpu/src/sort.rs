@@ -381,6 +381,20 @@ fn one_of<W: Word>(words: &mut [W], which: Pick, nan: Option<u64>) -> usize {
             Some(first) => return first,
             None => median(words.len()),
         },
+        Pick::Mode => {
+            order::sort(words, &|a: W, b: W| a.key() < b.key());
+            let (mut end, mut longest, mut start) = (0, 0, 0);
+            for i in 0..words.len() {
+                if i + 1 < words.len() && words[i + 1].key() == words[i].key() {
+                    continue;
+                }
+                if i + 1 - start > longest {
+                    (end, longest) = (i, i + 1 - start);
+                }
+                start = i + 1;
+            }
+            return end;
+        }
         Pick::NanMedian => median(words.iter().filter(|w| !is_nan(w)).count()),
     };
     // Of equals by place.

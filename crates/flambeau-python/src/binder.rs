@@ -694,6 +694,10 @@ unsafe fn take_dtype_of(out: &Tensor, overload: &Overload, args: &mut Arguments<
     }
 }
 
+/// In-place forms whose operands may not share memory with what is written.
+const ORDERED_WRITES: [&str; 7] =
+    ["index_add_", "index_copy_", "index_reduce_", "scatter_", "scatter_add_", "scatter_reduce_", "put_"];
+
 /// Forms that the function itself does not know: in place and `out=` of composites, `requires_grad=` of factories.
 #[inline(always)]
 unsafe fn finish(
@@ -745,6 +749,13 @@ unsafe fn finish_slow(
                             t.dtype().title()
                         ),
                     ));
+                }
+                if ORDERED_WRITES.contains(&op.name) {
+                    for i in 1..overload.signature.params.len() {
+                        if let Arg::Tensor(x) = args.get(i) {
+                            flambeau::apply::check_overlap(t, x)?;
+                        }
+                    }
                 }
                 flambeau::ops::elementwise::copy_(t, y)?;
             }

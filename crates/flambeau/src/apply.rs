@@ -575,6 +575,9 @@ fn inplace(
     }
     let writes_grad = needs != 0 || (op.differentiable() && mode::grad_enabled() && target.requires_grad());
     check_recorded_write(target, writes_grad)?;
+    if op.refuses_overlap() {
+        x.iter().try_for_each(|t| check_overlap(target, t))?;
+    }
     let self_index = x.iter().position(|t| t.is_same(target));
 
     // The gradient may read what is about to be overwritten.
@@ -668,6 +671,40 @@ fn copy_into(target: &Tensor, from: &Tensor) -> Result<()> {
     run(&copy, t.device(), &[&f], &[&t])
 }
 
+/// Refuses an operand that shares a part of the written tensor's memory, or all of it in another order. Tensors with gaps are
+/// let pass, as PyTorch does.
+///
+/// # Errors
+/// `Runtime`.
+pub fn check_overlap(written: &Tensor, t: &Tensor) -> Result<()> {
+    if written.is_same(t) || written.as_batched().is_some() || t.as_batched().is_some() {
+        return Ok(());
+    }
+    let (a, b) = (written.meta(), t.meta());
+    if !Arc::ptr_eq(&a.storage, &b.storage) || a.numel() == 0 || b.numel() == 0 {
+        return Ok(());
+    }
+    let dense = |m: &Meta| is_non_overlapping_and_dense(&m.sizes, &m.strides);
+    if !dense(&a) || !dense(&b) {
+        return Ok(());
+    }
+    let span = |m: &Meta| {
+        let size = m.dtype.size() as i64;
+        (m.offset * size, (m.offset + m.numel()) * size)
+    };
+    let ((a0, a1), (b0, b1)) = (span(&a), span(&b));
+    let apart = a1 <= b0 || b1 <= a0;
+    // An assignment may have leading dimensions of size 1.
+    let lead = b.dim().saturating_sub(a.dim());
+    ensure!(
+        apart || ((a0, a1) == (b0, b1) && a.strides[..] == b.strides[lead..]),
+        Runtime,
+        "unsupported operation: some elements of the input tensor and the written-to tensor refer to a single memory location. \
+         Please clone() the tensor before performing the operation."
+    );
+    Ok(())
+}
+
 /// Whether an operand shares memory with the target without being laid out exactly like it.
 fn overlaps_badly(x: &[&Tensor], target: &Tensor) -> bool {
     let t = target.meta();
@@ -726,6 +763,11 @@ fn out_form(
             "Expected out tensor to have device {device}, but got {tdev} instead (operator {})",
             op.name()
         );
+    }
+    if op.refuses_overlap() {
+        for target in targets {
+            x.iter().try_for_each(|t| check_overlap(target, t))?;
+        }
     }
     // Results first, so that an `out` that overlaps an operand is safe; then one copy.
     let results = {
@@ -799,6 +841,12 @@ pub fn write_out(out: &Tensor, result: &Tensor) -> Result<()> {
         crate::ops::view::resize(out, &sizes)?;
     }
     check_inplace(out, false)?;
+    ensure!(
+        !may_overlap_itself(&sizes, &out.strides()),
+        Runtime,
+        "unsupported operation: more than one element of the written-to tensor refers to a single memory location. Please \
+         clone() the tensor before performing the operation."
+    );
     copy_into(out, result)?;
     out.bump_version();
     Ok(())

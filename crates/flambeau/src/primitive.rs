@@ -125,6 +125,15 @@ pub trait Primitive: Send + Sync + 'static {
     fn gradient_reads_operands(&self) -> bool {
         false
     }
+    /// Whether the gradient only compares what was saved: with `create_graph` it then depends on the outputs' cotangents alone,
+    /// and requires grad when they do.
+    fn gradient_compares(&self) -> bool {
+        false
+    }
+    /// Whether an operand may not share some, but not all, of its memory with what is written.
+    fn refuses_overlap(&self) -> bool {
+        self.effect() == Effect::Elementwise
+    }
     /// Whether any output can have a gradient.
     fn differentiable(&self) -> bool {
         true

@@ -203,6 +203,8 @@ def linear_cross_entropy(
             f"K-dimensional loss defined by linear_weight shape {tuple(linear_weight.shape)} requires batched input, "
             f"(N, {input.shape[-1]}), got unbatched input with shape {tuple(input.shape)}"
         )
+    if ignore_index is not None and target.is_floating_point():
+        raise RuntimeError("ignore_index cannot be specified when target contains probabilities")
     bias = None if linear_bias is None else linear_bias.reshape(-1)
     scores = F.linear(input, linear_weight.reshape(-1, linear_weight.shape[-1]), bias)
     return F.cross_entropy(

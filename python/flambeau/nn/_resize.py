@@ -63,9 +63,8 @@ def _cubic_axis(x: Tensor, dim: int, out: int, align_corners: bool, scale: float
     return taps[0] + taps[1] + taps[2] + taps[3]
 
 
-def _antialias_axis(x: Tensor, dim: int, out: int, align_corners: bool, scale: float | None, cubic: bool) -> Tensor:
-    """A filter as wide as the reduction, applied as a product with its matrix."""
-    size = x.size(dim)
+def _antialias_rows(size: int, out: int, align_corners: bool, scale: float | None, cubic: bool) -> list[list[float]]:
+    """Each output point's weights: a filter as wide as the reduction."""
     if align_corners:
         ratio = (size - 1) / (out - 1) if out > 1 else 0.0
     else:
@@ -89,8 +88,58 @@ def _antialias_axis(x: Tensor, dim: int, out: int, align_corners: bool, scale: f
                 row[j] = max(1 - d, 0.0)
         total = sum(row)
         rows.append([w / total for w in row] if total else row)
+    return rows
+
+
+def _antialias_axis(x: Tensor, dim: int, out: int, align_corners: bool, scale: float | None, cubic: bool) -> Tensor:
+    """A filter as wide as the reduction, applied as a product with its matrix."""
+    rows = _antialias_rows(x.size(dim), out, align_corners, scale, cubic)
     matrix = ops.tensor(rows, dtype=x.dtype, device=x.device)
     return x.transpose(dim, -1).matmul(matrix.t()).transpose(dim, -1)
+
+
+def _rows(size: int, out: int, align_corners: bool, scale: float | None, cubic: bool) -> list[list[float]]:
+    """Each output point's weights without antialiasing; taps beyond the border count for the border."""
+    if align_corners:
+        ratio = (size - 1) / (out - 1) if out > 1 else 0.0
+    else:
+        ratio = 1 / scale if scale is not None and scale > 0 else size / out
+    rows = []
+    for i in range(out):
+        position = ratio * i if align_corners else ratio * (i + 0.5) - 0.5
+        if not cubic:
+            position = max(position, 0.0)
+        low = min(math.floor(position), size - 1)
+        t = min(max(position - low, 0.0), 1.0)
+        if cubic:
+            a = -0.75
+            near = [((a + 2) * d - (a + 3)) * d * d + 1 for d in (t, 1 - t)]
+            far = [((a * d - 5 * a) * d + 8 * a) * d - 4 * a for d in (t + 1, 2 - t)]
+            taps, first = [far[0], near[0], near[1], far[1]], low - 1
+        else:
+            taps, first = [1 - t, t], low
+        row = [0.0] * size
+        for j, w in enumerate(taps):
+            row[min(max(first + j, 0), size - 1)] += w
+        rows.append(row)
+    return rows
+
+
+def _byte_axis(x: Tensor, dim: int, rows: list[list[float]]) -> Tensor:
+    """Weights applied to bytes in fixed point, with as many bits as leave the largest weight within 16, rounded to bytes again."""
+    largest, bits = max(map(max, rows)), 0
+    while bits < 22 and int(0.5 + largest * (1 << (bits + 1))) < 1 << 15:
+        bits += 1
+    kept = [[(j, int(math.copysign(0.5, w) + w * (1 << bits))) for j, w in enumerate(row) if w != 0] for row in rows]
+    count = max(map(len, kept))
+    shape = [-1 if i == dim else 1 for i in range(x.dim())]
+    total: Any = 1 << (bits - 1)
+    for k in range(count):
+        taps = [row[k] if k < len(row) else (0, 0) for row in kept]
+        index = ops.tensor([j for j, _ in taps], dtype=_flambeau.int64, device=x.device)
+        weight = ops.tensor([w for _, w in taps], dtype=_flambeau.int64, device=x.device).reshape(shape)
+        total = total + x.index_select(dim, index).to(_flambeau.int64) * weight
+    return (total >> bits).clamp(0, 255).to(_flambeau.uint8)
 
 
 def _nearest_axis(x: Tensor, dim: int, out: int, exact: bool, scale: float | None) -> Tensor:
@@ -151,9 +200,17 @@ def interpolate(
         raise ValueError("Anti-alias option is restricted to bilinear and bicubic modes and requires a 4-D tensor as input")
     if mode == "area":
         return getattr(F, f"adaptive_avg_pool{dims}d")(input, sizes)
-    result = input
-    for axis in range(dims):
+    # Halves are weighted in float32 and rounded once.
+    halves = input.dtype in (_flambeau.float16, _flambeau.bfloat16) and "nearest" not in mode
+    result = input.float() if halves else input
+    bytewise = input.dtype == _flambeau.uint8 and mode in ("bilinear", "bicubic") and dims == 2
+    # Bytes are rounded after each axis, the last axis first.
+    for axis in reversed(range(dims)) if bytewise else range(dims):
         dim, out, factor = axis + 2, sizes[axis], factors[axis]
+        if bytewise:
+            weights = (_antialias_rows if antialias else _rows)(result.size(dim), out, bool(align_corners), factor, mode == "bicubic")
+            result = _byte_axis(result, dim, weights)
+            continue
         if mode in ("nearest", "nearest-exact"):
             result = _nearest_axis(result, dim, out, mode == "nearest-exact", factor)
         elif mode == names.get(dims) or (mode == "bicubic" and dims == 2):
@@ -168,7 +225,7 @@ def interpolate(
                 f"Input Error: Only 3D, 4D and 5D input Tensors supported (got {input.dim()}D) for the modes: nearest | linear | bilinear | bicubic | "
                 f"trilinear | area | nearest-exact (got {mode})"
             )
-    return result
+    return result.to(input.dtype) if halves else result
 
 
 def upsample(

@@ -227,7 +227,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x₁ᵀ A x₂ + b for every output feature."""
-    result = ops.einsum("...i,oij,...j->...o", input1, weight, input2)
+    # Sums of integers would be int64.
+    result = ops.einsum("...i,oij,...j->...o", input1, weight, input2).to(input1.dtype)
     return result if bias is None else result + bias
 
 
@@ -465,7 +466,7 @@ def group_norm(
             f"Expected number of channels in input to be divisible by num_groups, but got input of shape {list(input.shape)} "
             f"and num_groups={num_groups}"
         )
-    flat = input.reshape(n, num_groups, -1)
+    flat = input.reshape(n, num_groups, c // num_groups * math.prod(input.shape[2:]))
     result = layer_norm(flat, flat.shape[-1:], eps=eps).reshape(input.shape)
     shape = [1, c] + [1] * (input.dim() - 2)
     if weight is not None:
@@ -760,6 +761,11 @@ def _pad_one(input: Tensor, dim: int, before: int, after: int, mode: str, value:
     elif mode == "circular":
         if before > size or after > size:
             raise RuntimeError("Padding value causes wrapping around more than once.")
+        if before < 0 or after < 0:
+            # What is cut off on one side is not there to wrap around to the other.
+            input = input.narrow(dim, max(-before, 0), size + min(before, 0) + min(after, 0))
+            size = input.size(dim)
+            positions = ops.arange(-max(before, 0), size + max(after, 0), device=input.device)
         positions = positions.remainder(size)
     elif mode == "reflect":
         if before >= size or after >= size:

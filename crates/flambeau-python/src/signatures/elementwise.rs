@@ -118,6 +118,14 @@ pub fn div_values(a: Value<'_>, b: Value<'_>, rounding: Option<&str>, dest: Dest
             ))
         }
     };
+    let reduced = |v: Value<'_>| matches!(v, Value::Tensor(t) if t.dtype().is_reduced());
+    if f == ScalarFn::TruncDiv && (reduced(a) || reduced(b)) {
+        // A quotient of halves is rounded to a half before its fraction is cut off.
+        let quotient = elementwise::binary(ScalarFn::Div, a, b, Dest::New)?;
+        if quotient.dtype().is_reduced() {
+            return flambeau::apply::store("div", elementwise::trunc(&quotient)?, dest);
+        }
+    }
     elementwise::binary(f, a, b, dest)
 }
 fn div(input: &Tensor, other: Value<'_>, rounding: Option<&str>, dest: Dest<'_>) -> Result<Tensor> {

@@ -174,7 +174,13 @@ operators! { VIEW;
         }
         view::narrow(t, d, s.item()?.to_i64(), n)
     };
-    "narrow_copy(Tensor input, int dim, int start, int length)" [function method out] => |t: &Tensor, d: i64, s: i64, n: i64| copy_of(view::narrow(t, d, s, n));
+    "narrow_copy(Tensor input, int dim, int start, int length)" [function method out] => |t: &Tensor, d: i64, s: i64, n: i64| {
+        let rank = t.dim() as i64;
+        if rank > 0 && d >= rank {
+            return Err(err!(Runtime, "narrow_copy: dim {d} is out of range for a tensor of {rank} dimensions"));
+        }
+        copy_of(view::narrow(t, d, s, n))
+    };
     "squeeze(Tensor input)" [function method] => |t: &Tensor| view::squeeze(t, None);
     "squeeze(Tensor input, int[] dim)" [function method] => |t: &Tensor, d: &[i64]| view::squeeze(t, Some(d));
     "squeeze_copy(Tensor input)" [function out] => |t: &Tensor| copy_of(view::squeeze(t, None));

@@ -435,6 +435,10 @@ fn fit(g: Tensor, want: &InputInfo, node: &Node, i: usize) -> Result<Tensor> {
 }
 
 fn accumulate(leaf: &Tensor, g: Tensor, create_graph: bool) -> Result<()> {
+    if !leaf.requires_grad() {
+        // Taken out of the graph since (`detach_`, `requires_grad_(False)`).
+        return Ok(());
+    }
     let old = leaf.grad();
     let new = match old {
         None if create_graph => g,

@@ -489,10 +489,11 @@ impl Node {
                 }
                 let tied = crate::mode::grad_enabled()
                     && (op.gradient_reads_operands()
-                        || values.iter().any(|(bit, t)| {
-                            t.dtype().is_differentiable()
-                                && self.edges.get(bit.trailing_zeros() as usize).is_none_or(Option::is_some)
-                        }));
+                        || (!op.gradient_compares()
+                            && values.iter().any(|(bit, t)| {
+                                t.dtype().is_differentiable()
+                                    && self.edges.get(bit.trailing_zeros() as usize).is_none_or(Option::is_some)
+                            })));
                 let cx = Vjp { values, inputs: &self.inputs, outputs: &self.outputs, needs: *needs };
                 let mut grads = op.vjp(&cx, &g)?;
                 if tied {

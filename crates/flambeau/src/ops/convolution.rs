@@ -85,13 +85,22 @@ impl Primitive for Convolution {
             }
             Ok(Some(y))
         };
+        // What a gradient is multiplied by: of complex numbers the conjugate.
+        let operand = |i: usize| -> Result<Tensor> {
+            let t = cx.input(i)?;
+            if t.dtype().is_complex() {
+                e::conj_physical(&t)
+            } else {
+                Ok(t)
+            }
+        };
         match self {
             Convolution::Forward(c) => {
                 if cx.needs(0) {
-                    grads[0] = one(Convolution::Input(c.clone(), spatial(0)), h, &cx.input(1)?)?;
+                    grads[0] = one(Convolution::Input(c.clone(), spatial(0)), h, &operand(1)?)?;
                 }
                 if cx.needs(1) {
-                    grads[1] = one(Convolution::Weight(c.clone(), spatial(1)), h, &cx.input(0)?)?;
+                    grads[1] = one(Convolution::Weight(c.clone(), spatial(1)), h, &operand(0)?)?;
                 }
                 if cx.len() > 2 && cx.needs(2) {
                     let dims: Vec<i64> = (0..h.dim() as i64).filter(|d| *d != 1).collect();
@@ -101,18 +110,18 @@ impl Primitive for Convolution {
             // Both are bilinear: gradients with respect to each operand are again convolutions.
             Convolution::Input(c, _) => {
                 if cx.needs(0) {
-                    grads[0] = forward(c, h, &cx.input(1)?, &cx.info(0).sizes)?;
+                    grads[0] = forward(c, h, &operand(1)?, &cx.info(0).sizes)?;
                 }
                 if cx.needs(1) {
-                    grads[1] = one(Convolution::Weight(c.clone(), spatial(1)), &cx.input(0)?, h)?;
+                    grads[1] = one(Convolution::Weight(c.clone(), spatial(1)), &operand(0)?, h)?;
                 }
             }
             Convolution::Weight(c, _) => {
                 if cx.needs(0) {
-                    grads[0] = forward(c, &cx.input(1)?, h, &cx.info(0).sizes)?;
+                    grads[0] = forward(c, &operand(1)?, h, &cx.info(0).sizes)?;
                 }
                 if cx.needs(1) {
-                    grads[1] = one(Convolution::Input(c.clone(), spatial(1)), &cx.input(0)?, h)?;
+                    grads[1] = one(Convolution::Input(c.clone(), spatial(1)), &operand(0)?, h)?;
                 }
             }
         }

@@ -232,6 +232,13 @@ impl Primitive for Map {
     fn effect(&self) -> Effect {
         Effect::Elementwise
     }
+    fn gradient_compares(&self) -> bool {
+        use ScalarFn as F;
+        matches!(
+            self.f,
+            F::Clamp | F::ClampMin | F::ClampMax | F::Maximum | F::Minimum | F::Fmax | F::Fmin | F::NanToNum
+        )
+    }
     fn saves(&self, needs: Mask) -> Mask {
         let uses = uses(self.f);
         let mut mask = 0u8;
@@ -785,6 +792,7 @@ pub fn copy_(dst: &Tensor, src: &Tensor) -> Result<Tensor> {
         && src.as_batched().is_none()
         && std::sync::Arc::ptr_eq(&dst.meta().storage, &src.meta().storage);
     let src = if shares {
+        crate::apply::check_overlap(dst, src)?;
         fresh = crate::ops::view::clone(src)?;
         &fresh
     } else {

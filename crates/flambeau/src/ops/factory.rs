@@ -163,9 +163,10 @@ fn finish(t: Tensor, dtype: DType, device: Device) -> Result<Tensor> {
 pub fn linspace(start: Number, end: Number, steps: i64, dtype: Option<DType>, device: Device) -> Result<Tensor> {
     ensure!(steps >= 0, Runtime, "number of steps must be non-negative");
     let complex = [start, end].iter().any(|n| n.category() == Category::Complex);
-    check_spaced("linspace", dtype, complex)?;
+    check_spaced("linspace", dtype, complex, steps)?;
     let dtype = dtype.unwrap_or(if complex { mode::default_dtype().to_complex() } else { mode::default_dtype() });
-    let (a, b) = (start.to_complex(), end.to_complex());
+    let end_of = |n: Number| if dtype.is_integral(false) { Number::Int(n.to_i64()) } else { n }.to_complex();
+    let (a, b) = (end_of(start), end_of(end));
     // From both ends, so that the last value is exact.
     let step = if steps > 1 { (b - a) / (steps - 1) as f64 } else { Complex64::new(0.0, 0.0) };
     let values = (0..steps).map(|i| {
@@ -183,7 +184,7 @@ pub fn linspace(start: Number, end: Number, steps: i64, dtype: Option<DType>, de
     finish(t, dtype, device)
 }
 /// The dtypes that `linspace` and `logspace` refuse.
-fn check_spaced(name: &str, dtype: Option<DType>, complex: bool) -> Result<()> {
+fn check_spaced(name: &str, dtype: Option<DType>, complex: bool, steps: i64) -> Result<()> {
     let Some(dtype) = dtype else { return Ok(()) };
     ensure!(
         !complex || dtype.is_complex(),
@@ -191,7 +192,7 @@ fn check_spaced(name: &str, dtype: Option<DType>, complex: bool) -> Result<()> {
         "torch.{name}(): inferred dtype c10::complex<float> can't be safely cast to passed dtype {}",
         dtype.title()
     );
-    ensure!(dtype != DType::Bool, NotImplemented, "\"{name}_cpu\" not implemented for 'Bool'");
+    ensure!(dtype != DType::Bool || steps <= 1, NotImplemented, "\"{name}_cpu\" not implemented for 'Bool'");
     Ok(())
 }
 /// Powers of `base` from `base^start` to `base^end`.
@@ -208,9 +209,16 @@ pub fn logspace(
 ) -> Result<Tensor> {
     ensure!(steps >= 0, Runtime, "number of steps must be non-negative");
     let complex = [start, end].iter().any(|n| n.category() == Category::Complex);
-    check_spaced("logspace", dtype, complex)?;
+    check_spaced("logspace", dtype, complex, steps)?;
     let dtype = dtype.unwrap_or(if complex { mode::default_dtype().to_complex() } else { mode::default_dtype() });
-    let t = linspace(start, end, steps, Some(if dtype.is_complex() { DType::C128 } else { DType::F64 }), Device::Cpu)?;
+    let end_of = |n: Number| if dtype.is_integral(false) { Number::Int(n.to_i64()) } else { n };
+    let t = linspace(
+        end_of(start),
+        end_of(end),
+        steps,
+        Some(if dtype.is_complex() { DType::C128 } else { DType::F64 }),
+        Device::Cpu,
+    )?;
     finish(e::pow(base, &t)?, dtype, device)
 }
 /// Ones on the diagonal.

@@ -261,6 +261,12 @@ impl Primitive for WriteAt {
     fn writes_expanded(&self) -> bool {
         matches!(self.places, Places::Advanced { .. })
     }
+    fn gradient_compares(&self) -> bool {
+        matches!(self.how, Write::Max | Write::Min)
+    }
+    fn refuses_overlap(&self) -> bool {
+        true
+    }
     fn saves(&self, _: Mask) -> Mask {
         match self.how {
             Write::Set | Write::Add => 0xfffc,
@@ -582,6 +588,17 @@ pub fn index_fill(x: &Tensor, dim: i64, index: &Tensor, value: Value, dest: Dest
         Value::Number(n) => factory::full(&[], n, x.dtype(), x.device())?,
     };
     let d = wrap_dim(dim, x.dim())?;
+    if v.requires_grad() && crate::mode::grad_enabled() && x.dim() > 0 {
+        // An index that comes twice counts once in the value's gradient.
+        let mut sizes: Dims = SmallVec::from_elem(1, x.dim());
+        sizes[d] = x.size(d as i64)?;
+        let (none, all) = (
+            factory::zeros(&[sizes[d]], DType::Bool, x.device())?,
+            factory::ones(&index.sizes(), DType::Bool, x.device())?,
+        );
+        let chosen = view::reshape(&index_copy(&none, 0, index, &all, Dest::New)?, &sizes)?;
+        return crate::apply::store("index_fill", e::where_(&chosen, &v, x)?, dest);
+    }
     if let Dest::Inplace(t) = dest {
         if let Some((once, shared)) = without_repeats(t)? {
             let first;

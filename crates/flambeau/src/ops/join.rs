@@ -96,7 +96,7 @@ pub fn cat(tensors: &[Tensor], dim: i64) -> Result<Tensor> {
 /// # Errors
 /// As [`cat`].
 pub fn cat_to(tensors: &[Tensor], dim: i64, dest: Dest) -> Result<Tensor> {
-    ensure!(!tensors.is_empty(), Runtime, "torch.cat(): expected a non-empty list of Tensors");
+    ensure!(!tensors.is_empty(), Value, "torch.cat(): expected a non-empty list of Tensors");
     for (i, t) in tensors.iter().enumerate() {
         ensure!(t.dim() > 0, Runtime, "zero-dimensional tensor (at position {i}) cannot be concatenated");
     }

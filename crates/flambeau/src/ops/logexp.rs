@@ -46,6 +46,10 @@ pub fn logsumexp(t: &Tensor, dims: &[i64], keepdim: bool) -> Result<Tensor> {
     view::reshape(&out, &sizes)
 }
 
+/// Up to here complex numbers are added one after the other, in the order in which PyTorch adds them: the imaginary part of a
+/// logarithm is known up to turns only, and how many there are depends on the order.
+const IN_TURN: i64 = 256;
+
 /// Running `ln Σ eˣ` along a dimension. Complex numbers by doubling: after k steps each place holds its last 2ᵏ numbers.
 ///
 /// # Errors
@@ -59,6 +63,14 @@ pub fn logcumsumexp(t: &Tensor, dim: i64) -> Result<Tensor> {
         return view::clone(t);
     }
     let n = t.size(at)?;
+    if n <= IN_TURN {
+        let mut sums = vec![view::narrow(t, at, 0, 1)?];
+        for i in 1..n {
+            let last = &sums[i as usize - 1];
+            sums.push(complex_logaddexp(last, &view::narrow(t, at, i, 1)?)?);
+        }
+        return join::cat(&sums, at);
+    }
     let mut y = t.clone();
     let mut reach = 1;
     while reach < n {

@@ -118,6 +118,9 @@ impl Primitive for Reduce {
         let program = Program { inputs: &inputs, steps: &[], results: &[0] };
         self.run_program(on, &program, x[0].sizes, x, out)
     }
+    fn gradient_compares(&self) -> bool {
+        matches!(self.how, Reduction::Max | Reduction::Min)
+    }
     fn saves(&self, _: Mask) -> Mask {
         match self.how {
             Reduction::Prod | Reduction::Max | Reduction::Min => 1 | output_bit(0),

@@ -55,13 +55,21 @@ impl Primitive for Running {
             Scan::LogSumExp => {
                 // Σ_{j ≥ i} g_j exp(x_i - y_j), with signs kept apart so that logarithms can be summed.
                 let (x, y) = (cx.input(0)?, cx.output(0)?);
-                let side = |g: &Tensor| -> Result<Tensor> {
-                    let terms = e::sub(&e::log(g)?, &y)?;
+                // The logarithm of what is not there stays finite, and so do derivatives of all this.
+                let lowest = match g.dtype() {
+                    DType::F64 => f64::MIN,
+                    DType::F16 => -65504.0,
+                    _ => f32::MIN as f64,
+                };
+                let size = e::log(&e::abs(g)?)?;
+                let side = |there: &Tensor| -> Result<Tensor> {
+                    let terms = e::sub(&e::where_(there, &size, lowest)?, &y)?;
                     let sums = view::flip(&logcumsumexp(&view::flip(&terms, &[d])?, d)?, &[d])?;
                     e::exp(&e::add(&sums, &x)?)
                 };
-                let positive = side(&e::clamp_min(g, 0.0)?)?;
-                let negative = side(&e::clamp_min(&e::neg(g)?, 0.0)?)?;
+                let held = g.detach();
+                let positive = side(&e::gt(&held, 0.0)?)?;
+                let negative = side(&e::lt(&held, 0.0)?)?;
                 e::sub(&positive, &negative)?
             }
             Scan::Prod => cumprod_grad(&cx.input(0)?, &cx.output(0)?, g, d)?,

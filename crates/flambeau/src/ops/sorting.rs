@@ -28,6 +28,7 @@ impl Primitive for Order {
             Order::One { which: Pick::Kth(_), .. } => "kthvalue",
             Order::One { which: Pick::Median, .. } => "median",
             Order::One { which: Pick::NanMedian, .. } => "nanmedian",
+            Order::One { which: Pick::Mode, .. } => "mode",
         }
     }
     fn infer(&self, x: &[&Meta], out: &mut Draft) -> Result<()> {
@@ -66,6 +67,7 @@ impl Primitive for Order {
                     Pick::Kth(k) => (0, *k as u64),
                     Pick::Median => (1, 0),
                     Pick::NanMedian => (2, 0),
+                    Pick::Mode => (3, 0),
                 };
                 key.word(2).word(*dim as u64).word(rule).word(k)
             }
@@ -140,6 +142,15 @@ pub fn nanmedian_dim(t: &Tensor, dim: i64, keepdim: bool) -> Result<(Tensor, Ten
     let n = if t.dim() == 0 { 1 } else { t.size(dim)? };
     ensure!(n > 0, Index, "nanmedian(): Expected reduction dim {dim} to have non-zero size.");
     one(t, dim, keepdim, Pick::NanMedian)
+}
+/// The commonest value along a dimension (the smallest of equals), and a place where it is.
+///
+/// # Errors
+/// `Index` for an empty dimension.
+pub fn mode_dim(t: &Tensor, dim: i64, keepdim: bool) -> Result<(Tensor, Tensor)> {
+    let n = if t.dim() == 0 { 1 } else { t.size(dim)? };
+    ensure!(n > 0, Index, "mode(): Expected reduction dim {dim} to have non-zero size.");
+    one(t, dim, keepdim, Pick::Mode)
 }
 /// The lower median of all elements.
 ///

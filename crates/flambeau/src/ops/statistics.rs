@@ -451,45 +451,6 @@ pub fn nanmedian(t: &Tensor) -> Result<Tensor> {
     Ok(sorting::nanmedian_dim(&view::reshape(t, &[-1])?, 0, false)?.0)
 }
 
-/// The commonest value along a dimension (the smallest of equals), and the last place where it is.
-///
-/// # Errors
-/// `Index` for an empty dimension.
-pub fn mode_dim(t: &Tensor, dim: i64, keepdim: bool) -> Result<(Tensor, Tensor)> {
-    let d = wrap_dim(dim, t.dim())? as i64;
-    if t.dim() == 0 {
-        return Ok((view::clone(t)?, factory::zeros(&[], DType::I64, t.device())?));
-    }
-    let n = t.size(d)?;
-    ensure!(n > 0, Index, "mode(): Expected reduction dim {d} to have non-zero size.");
-    let (values, positions) = sorting::sort(t, d, false)?;
-    // How many equals end at each place: the place minus the latest start of a run.
-    let held = values.detach();
-    let starts = e::ne(&view::narrow(&held, d, 1, n - 1)?, &view::narrow(&held, d, 0, n - 1)?)?;
-    let mut shape: Dims = SmallVec::from_elem(1, t.dim());
-    shape[d as usize] = n;
-    let place = view::reshape(&factory::arange_to(n, t.device())?, &shape)?;
-    let first = e::mul(&e::to_dtype(&starts, DType::I64)?, &view::narrow(&place, d, 1, n - 1)?)?;
-    let zero = factory::zeros_like(&view::narrow(&first, d, 0, 0).and_then(|_| {
-        let mut sizes = t.sizes();
-        sizes[d as usize] = 1;
-        factory::empty(&sizes, DType::I64, t.device())
-    })?)?;
-    let (start, _) = scan::cummax(&join::cat(&[zero, first], d)?, d)?;
-    let run = e::sub(&place, &start)?;
-    // The first of the longest runs' ends.
-    let at = reduction::argmax(&run, Some(d), true)?;
-    let pick = |x: &Tensor| -> Result<Tensor> {
-        let x = indexing::gather(x, d, &at)?;
-        if keepdim {
-            Ok(x)
-        } else {
-            view::squeeze(&x, Some(&[d]))
-        }
-    };
-    Ok((pick(&values)?, pick(&positions)?))
-}
-
 /// Scales the sub-tensors along `dim` whose `p`-norm is above `maxnorm` down to it.
 ///
 /// # Errors

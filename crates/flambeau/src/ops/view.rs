@@ -781,6 +781,7 @@ pub fn unflatten(t: &Tensor, dim: i64, sizes: &[i64]) -> Result<Tensor> {
     ensure!(!sizes.is_empty(), Runtime, "unflatten: sizes must be non-empty");
     let old = t.sizes();
     let d = wrap_dim(dim, old.len())?;
+    ensure!(!old.is_empty(), Index, "unflatten: dim {dim} of a tensor without dimensions cannot be split");
     let part = infer_size(sizes, old[d]).map_err(|_| {
         err!(
             Runtime,

@@ -1,0 +1,145 @@
+"""Rules of operators that a value alone does not show: which of equals is chosen, what may be written where, what a gradient
+leads to. Numbers are PyTorch's."""
+
+from __future__ import annotations
+
+import flambeau as torch
+import pytest
+
+F = torch.nn.functional
+
+
+def double(values: list[float]) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64, requires_grad=True)
+
+
+def test_which_of_equals() -> None:
+    x = torch.tensor([3, 1, 3, 2, 3, 1, 2, 3, 0, 3])
+    assert torch.topk(x, 3).indices.tolist() == [4, 7, 0]
+    assert torch.topk(torch.arange(400) % 7, 3).indices.tolist() == [20, 13, 6]
+    assert torch.kthvalue(x, 6).indices.item() == 4
+    assert torch.mode(x).indices.item() == 9
+
+
+def test_selection_agrees_with_sorting() -> None:
+    torch.manual_seed(0)
+    for n in (1, 2, 3, 17, 200, 3000):
+        for x in (torch.randint(0, 9, (4, n)), torch.randn(4, n)):
+            order = x.sort(-1).values
+            for k in {1, (n + 1) // 2, n}:
+                values, at = x.kthvalue(k, -1)
+                assert torch.equal(values, order[:, k - 1]) and torch.equal(x.gather(1, at[:, None])[:, 0], values)
+                values, at = x.topk(k, -1, largest=False)
+                assert torch.equal(values, order[:, :k]) and torch.equal(x.gather(1, at), values)
+                assert all(len(set(row)) == k for row in at.tolist())
+
+
+def test_second_gradient_after_a_write() -> None:
+    def second(write: bool) -> list[float]:
+        x = double([0.5, 0.25])
+        y = x * x
+        y = y.sin_() if write else y.sin()
+        (g,) = torch.autograd.grad(y.sum(), [x], create_graph=True)
+        (g * g).sum().backward()
+        assert x.grad is not None
+        return x.grad.tolist()
+
+    assert second(True) == second(False)
+
+
+def test_a_view_made_without_recording_collects_nothing() -> None:
+    x = double([1.0, 2.0])
+    with torch.no_grad():
+        v = x.view(-1)
+    assert v.requires_grad and v.is_leaf
+    (v * 2).sum().backward()
+    assert v.grad is None and x.grad is None
+    assert torch.autograd.grad((v * 2).sum(), [v], allow_unused=True) == (None,)
+
+
+def test_a_detached_leaf_collects_nothing() -> None:
+    x, y = double([1.0, 2.0]), double([3.0, 4.0])
+    z = (x * y).sum()
+    x.detach_()
+    z.backward()
+    assert x.grad is None and y.grad is not None
+
+
+@pytest.mark.parametrize("name", ["logsumexp", "norm"])
+def test_saved_results_are_guarded(name: str) -> None:
+    for written in ("operand", "result"):
+        x = double([1.0, 2.0])
+        h = x * 1
+        y = h.logsumexp(0) if name == "logsumexp" else h.norm()
+        (h if written == "operand" else y).add_(1)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            y.sum().backward()
+
+
+def test_partial_overlap_is_refused() -> None:
+    for write in (lambda x: x[1:].add_(x[:-1]), lambda x: x[1:].copy_(x[:-1]), lambda x: torch.exp(x[1:], out=x[:-1]),
+                  lambda x: x.index_add_(0, torch.tensor([0]), x[:1])):  # fmt: skip
+        x = torch.arange(6.0)
+        with pytest.raises(RuntimeError, match="refer to a single memory location"):
+            write(x)
+        assert x.tolist() == [0, 1, 2, 3, 4, 5]
+    x = torch.arange(6.0)
+    x[::2].add_(x[1::2])
+    x.add_(x)
+    assert x.tolist() == [2, 2, 10, 6, 18, 10]
+
+
+def test_writes_to_expanded_tensors() -> None:
+    base = torch.zeros(3)
+    wide = base.expand(2, 3)
+    wide.index_fill_(1, torch.tensor([0]), 2.0)
+    wide.masked_fill_(torch.tensor([[False, True, False], [False, False, False]]), 3.0)
+    assert base.tolist() == [2, 3, 0]
+    wide.fill_(1.0)
+    assert base.tolist() == [1, 1, 1]
+    with pytest.raises(RuntimeError, match="single memory location"):
+        wide.add_(1)
+
+
+def test_complex_convolution_gradients() -> None:
+    w = torch.tensor([[[1 + 2j]]], dtype=torch.complex128, requires_grad=True)
+    z = torch.tensor([[[3 - 1j, 2j]]], dtype=torch.complex128, requires_grad=True)
+    F.conv1d(z, w).abs().sum().backward()
+    assert z.grad is not None and w.grad is not None
+    want = torch.tensor([[[1.5 * 2**0.5 - 0.5 * 2**0.5 * 1j, 5**0.5 * 1j]]], dtype=torch.complex128)
+    assert torch.allclose(z.grad, want)
+    assert torch.allclose(w.grad, w.detach() / 5**0.5 * (10**0.5 + 2))
+
+
+def test_as_strided_scatter_gradient() -> None:
+    x, part = double([1.0, 2.0, 3.0]), double([9.0])
+    out = torch.as_strided_scatter(x, part, (1,), (1,), 0)
+    gx, gp = torch.autograd.grad(out, [x, part], torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))
+    assert out.tolist() == [9, 2, 3] and gx.tolist() == [1, 0, 0] and gp.tolist() == [1]
+
+
+def test_bytes_are_resized_in_fixed_point() -> None:
+    x = torch.tensor([[[[0, 50, 100], [150, 200, 250], [3, 5, 7]]]], dtype=torch.uint8)
+    assert F.interpolate(x, size=(2, 5), mode="bilinear").tolist() == [[[[38, 58, 88, 118, 138], [40, 46, 54, 62, 68]]]]
+    assert F.interpolate(x, size=(4, 2), mode="bicubic").tolist() == [[[[0, 79], [123, 212], [120, 173], [0, 0]]]]
+    assert F.interpolate(x, size=(2, 2), mode="bilinear", antialias=True).tolist() == [[[[75, 137], [66, 90]]]]
+
+
+def test_spaced_whole_numbers() -> None:
+    assert torch.linspace(4.3, 0, 4, dtype=torch.uint8).tolist() == [4, 2, 1, 0]
+    assert torch.linspace(torch.tensor(1), torch.tensor(5.0), 3).tolist() == [1, 3, 5]
+    with pytest.raises(RuntimeError, match="0-dimensional"):
+        torch.linspace(torch.tensor([1.0]), 5, 3)
+    assert torch.arange(0.7, 5.9, 1.2, dtype=torch.int64).tolist() == [0, 1, 2, 3, 4]
+    with pytest.raises(ValueError, match="step must be nonzero"):
+        torch.arange(0, 64, 0.5, out=torch.empty(0, dtype=torch.int64))
+
+
+def test_out_of_the_very_dtype() -> None:
+    one = torch.ones(2)
+    with pytest.raises(RuntimeError, match="scalar type"):
+        torch.complex(one, one, out=torch.empty(2, dtype=torch.complex128))
+    with pytest.raises(RuntimeError, match="scalar type"):
+        torch.multinomial(one, 1, out=torch.empty(1))
+    with pytest.raises(RuntimeError, match="does not match dtype of out"):
+        torch.zeros(2, dtype=torch.float64, out=torch.empty(2))
