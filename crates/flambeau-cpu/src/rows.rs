@@ -516,85 +516,43 @@ struct NormGradRow<'a, S> {
     gw: Option<&'a mut [S]>,
     gb: Option<&'a mut [S]>,
 }
-/// Columns of a row that are taken together: read before any is written, whatever lies where.
-const TOGETHER: usize = 32;
-#[inline(always)]
-fn together<S: Copy>(x: &[S], at: usize, rest: S) -> [S; TOGETHER] {
-    let mut out = [rest; TOGETHER];
-    if x.len() - at >= TOGETHER {
-        out.copy_from_slice(&x[at..at + TOGETHER]);
-    } else {
-        out[..x.len() - at].copy_from_slice(&x[at..]);
-    }
-    out
-}
-#[inline(always)]
-fn give_back<S: Copy>(from: &[S; TOGETHER], to: &mut [S], at: usize) {
-    if to.len() - at >= TOGETHER {
-        to[at..at + TOGETHER].copy_from_slice(from);
-    } else {
-        let n = to.len() - at;
-        to[at..].copy_from_slice(&from[..n]);
-    }
-}
-#[inline(always)]
-fn total<S: Float>(mut lanes: [S; TOGETHER]) -> S {
-    let mut w = TOGETHER / 2;
-    while w > 0 {
-        for l in 0..w {
-            lanes[l] = lanes[l].add(lanes[l + w]);
-        }
-        w /= 2;
-    }
-    lanes[0]
-}
-
 impl<S: Float> Kernel for NormGradRow<'_, S> {
     type Out = ();
-    // gx = rstd (h - mean(h) - x̂ mean(h x̂)) with h = g w: one pass for everything that is summed, one for gx.
     #[inline(always)]
-    fn run<I: Isa>(mut self) {
+    fn run<I: Isa>(self) {
         let n = self.g.len();
-        let (mean, rstd) = (self.mean, self.rstd);
-        let zero = S::default();
-        let (mut a, mut b) = ([zero; TOGETHER], [zero; TOGETHER]);
-        for at in (0..n).step_by(TOGETHER) {
-            let (g, x) = (together(self.g, at, zero), together(self.x, at, mean));
-            let w = self.weight.map_or([S::ONE; TOGETHER], |w| together(w, at, zero));
-            let mut normal = [zero; TOGETHER];
-            for l in 0..TOGETHER {
-                normal[l] = x[l].sub(mean).mul(rstd);
-                let h = g[l].mul(w[l]);
-                a[l] = a[l].add(h);
-                b[l] = b[l].add(h.mul(normal[l]));
+        let (g, x, mean, rstd) = (self.g, &self.x[..n], self.mean, self.rstd);
+        let normal = |x: S| x.sub(mean).mul(rstd);
+        if let Some(gw) = self.gw {
+            for ((gw, g), x) in gw[..n].iter_mut().zip(g).zip(x) {
+                *gw = gw.add(g.mul(normal(*x)));
             }
-            if let Some(gw) = &mut self.gw {
-                let mut sums = together(gw, at, zero);
-                for l in 0..TOGETHER {
-                    sums[l] = sums[l].add(g[l].mul(normal[l]));
-                }
-                give_back(&sums, gw, at);
-            }
-            if let Some(gb) = &mut self.gb {
-                let mut sums = together(gb, at, zero);
-                for l in 0..TOGETHER {
-                    sums[l] = sums[l].add(g[l]);
-                }
-                give_back(&sums, gb, at);
+        }
+        if let Some(gb) = self.gb {
+            for (gb, g) in gb[..n].iter_mut().zip(g) {
+                *gb = gb.add(*g);
             }
         }
         let Some(gx) = self.gx else { return };
+        let gx = &mut gx[..n];
+        // gx = rstd (h - mean(h) - x̂ mean(h x̂)) with h = g w.
         let count = S::of(n as f64);
-        let (a, b) = (total(a).div(count), total(b).div(count));
-        for at in (0..n).step_by(TOGETHER) {
-            let (g, x) = (together(self.g, at, zero), together(self.x, at, mean));
-            let w = self.weight.map_or([S::ONE; TOGETHER], |w| together(w, at, zero));
-            let mut out = [zero; TOGETHER];
-            for l in 0..TOGETHER {
-                let normal = x[l].sub(mean).mul(rstd);
-                out[l] = rstd.mul(g[l].mul(w[l]).sub(a).sub(normal.mul(b)));
+        match self.weight {
+            Some(w) => {
+                let w = &w[..n];
+                let a = sum2(g, w, |g, w| g.mul(w)).div(count);
+                let b = sum3(g, w, x, |g, w, x| g.mul(w).mul(normal(x))).div(count);
+                for (((gx, g), w), x) in gx.iter_mut().zip(g).zip(w).zip(x) {
+                    *gx = rstd.mul(g.mul(*w).sub(a).sub(normal(*x).mul(b)));
+                }
             }
-            give_back(&out, gx, at);
+            None => {
+                let a = sum1(g, |g| g).div(count);
+                let b = sum2(g, x, |g, x| g.mul(normal(x))).div(count);
+                for ((gx, g), x) in gx.iter_mut().zip(g).zip(x) {
+                    *gx = rstd.mul(g.sub(a).sub(normal(*x).mul(b)));
+                }
+            }
         }
     }
 }
