@@ -337,3 +337,50 @@ def test_modules_are_written_as_plain_data():
         copy = torch.load(file)
     copy[0].weight = torch.nn.Parameter(torch.zeros(2, 2))
     assert type(copy[0]._parameters) is type(model[0]._parameters) and dict(copy.named_parameters())["0.weight"].sum() == 0
+
+
+@pytest.mark.parametrize("archive", [True, False])
+def test_values_that_are_still_to_be_conjugated(archive):
+    """PyTorch writes the storage as it is and says what is to be done with its values."""
+    file = io.BytesIO()
+    torch.save(torch.tensor([1 + 2j, 3 - 1j]), file, _use_new_zipfile_serialization=archive)
+
+    def marked(data, name):
+        call = data.rindex(b"tq", 0, data.rindex(b"Rq"))
+        mark = b"}X" + struct.pack("<I", len(name)) + name + b"\x88s"
+        return data[:call] + mark + data[call:]
+
+    for name, values in ((b"conj", [1 - 2j, 3 + 1j]), (b"neg", [-1 - 2j, -3 + 1j])):
+        changed = io.BytesIO()
+        if archive:
+            with zipfile.ZipFile(file) as old, zipfile.ZipFile(changed, "w") as new:
+                for info in old.infolist():
+                    data = old.read(info)
+                    new.writestr(info.filename, marked(data, name) if info.filename.endswith("data.pkl") else data)
+        else:
+            changed.write(marked(file.getvalue(), name))
+        changed.seek(0)
+        assert torch.load(changed).tolist() == values
+
+
+def test_names_are_those_of_pytorch():
+    """Modules that PyTorch keeps elsewhere, layouts and buffers are written under its names."""
+    nn = torch.nn
+    objects = {
+        "torch.nn.modules.activation MultiheadAttention": nn.MultiheadAttention(4, 2),
+        "torch.nn.modules.transformer TransformerEncoderLayer": nn.TransformerEncoderLayer(4, 2, 4),
+        "torch.nn.modules.flatten Flatten": nn.Flatten(),
+        "torch.serialization _get_layout": torch.strided,
+    }
+    for name, value in objects.items():
+        file = io.BytesIO()
+        torch.save(value, file)
+        assert name in global_names(zipfile.ZipFile(file).read("archive/data.pkl"))
+        file.seek(0)
+        assert type(torch.load(file, weights_only=False)) is type(value)
+    file = io.BytesIO()
+    torch.save(nn.Buffer(torch.ones(2), persistent=False), file)
+    assert "torch.nn.parameter Buffer" not in global_names(zipfile.ZipFile(file).read("archive/data.pkl"))
+    file.seek(0)
+    buffer = torch.load(file)
+    assert isinstance(buffer, nn.Buffer) and not buffer.persistent

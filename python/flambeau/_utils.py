@@ -38,7 +38,7 @@ def _rebuild_tensor_v2(
     metadata: Any = None,
 ) -> Tensor:
     """A tensor over a typed storage, with what autograd knows of it."""
-    return _restored(_rebuild_tensor(storage, storage_offset, size, stride), requires_grad, backward_hooks)
+    return _restored(_rebuild_tensor(storage, storage_offset, size, stride), requires_grad, backward_hooks, metadata)
 
 
 def _rebuild_tensor_v3(
@@ -52,10 +52,22 @@ def _rebuild_tensor_v3(
     metadata: Any = None,
 ) -> Tensor:
     """A tensor of a given dtype over bytes."""
-    return _restored(_over(storage, dtype, storage_offset, size, stride), requires_grad, backward_hooks)
+    return _restored(_over(storage, dtype, storage_offset, size, stride), requires_grad, backward_hooks, metadata)
 
 
-def _restored(t: Tensor, requires_grad: bool, backward_hooks: Any) -> Tensor:
+# How many tensors were made by calculating with the values of their storage, which had to be there.
+unresolved = 0
+
+
+def _restored(t: Tensor, requires_grad: bool, backward_hooks: Any, metadata: Any) -> Tensor:
+    # Values that the writer had still to conjugate or to negate.
+    if metadata and (metadata.get("conj") or metadata.get("neg")):
+        global unresolved
+        unresolved += 1
+        if metadata.get("conj"):
+            t = t.conj().resolve_conj()
+        if metadata.get("neg"):
+            t = t.neg()
     if requires_grad:
         t.requires_grad_(True)
     # Programs that set it read it back; nothing else looks at it.
@@ -78,7 +90,12 @@ def _rebuild_parameter_with_state(data: Tensor, requires_grad: bool, backward_ho
 
 def _rebuild_from_type_v2(function: Any, kind: type, args: Any, state: Any) -> Any:
     """A tensor of another class, or with attributes."""
+    from .nn.parameter import Buffer
+
     t = function(*args)
+    if kind is Tensor and isinstance(state, dict) and state.get("_is_buffer"):
+        # PyTorch's buffers are tensors with a mark.
+        kind, state = Buffer, {name: value for name, value in state.items() if name != "_is_buffer"}
     if type(t) is not kind:
         t = t.as_subclass(kind)
     if hasattr(type(t), "__setstate__"):

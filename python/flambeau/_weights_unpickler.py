@@ -18,12 +18,41 @@ user_globals: dict[str, Any] = {}
 _MAX_KEY_DEPTH = 32
 
 
+# Classes that PyTorch keeps in other modules than Flambeau: names under `torch.nn.modules` and `torch.optim`.
+_HOMES = {
+    name: module
+    for module, names in {
+        "nn.modules.activation": "MultiheadAttention",
+        "nn.modules.channelshuffle": "ChannelShuffle",
+        "nn.modules.flatten": "Flatten Unflatten",
+        "nn.modules.fold": "Fold Unfold",
+        "nn.modules.instancenorm": "InstanceNorm1d InstanceNorm2d InstanceNorm3d LazyInstanceNorm1d LazyInstanceNorm2d LazyInstanceNorm3d",
+        "nn.modules.pixelshuffle": "PixelShuffle PixelUnshuffle",
+        "nn.modules.transformer": "Transformer TransformerDecoder TransformerDecoderLayer TransformerEncoder TransformerEncoderLayer",
+        "nn.modules.upsampling": "Upsample UpsamplingBilinear2d UpsamplingNearest2d",
+        "optim.adadelta": "Adadelta",
+        "optim.adagrad": "Adagrad",
+        "optim.adamax": "Adamax",
+        "optim.adamw": "AdamW",
+        "optim.asgd": "ASGD",
+        "optim.nadam": "NAdam",
+        "optim.radam": "RAdam",
+        "optim.rmsprop": "RMSprop",
+        "optim.rprop": "Rprop",
+        "optim.sparse_adam": "SparseAdam",
+    }.items()
+    for name in names.split()
+}
+
+
 def file_name(module: str, name: str) -> str:
     """How files spell a global's name: Flambeau's own under PyTorch's modules, Python 2's builtins under Python 3's."""
     if module == "__builtin__":
         module = "builtins"
     if module == "flambeau" or module.startswith("flambeau."):
         rest = module[len("flambeau") :]
+        if rest.startswith((".nn.modules.", ".optim.")) and name in _HOMES:
+            rest = "." + _HOMES[name]
         module = "torch" + ("" if rest == "._flambeau" else rest)
     return f"{module}.{name}"
 
@@ -51,6 +80,7 @@ def _encode(text: Any, encoding: Any = "latin1") -> bytes:
 
 def _known_globals() -> dict[str, Any]:
     from .nn.parameter import Buffer, Parameter
+    from .serialization import _get_layout
 
     names: dict[str, Any] = {
         "collections.OrderedDict": OrderedDict,
@@ -67,7 +97,7 @@ def _known_globals() -> dict[str, Any]:
         "torch.nn.parameter.Buffer": Buffer,
         "torch.storage.UntypedStorage": storage.UntypedStorage,
         "torch.storage.TypedStorage": storage.TypedStorage,
-        "torch.serialization._get_layout": _layout,
+        "torch.serialization._get_layout": _get_layout,
     }
     for name in ("UntypedStorage", "TypedStorage", *storage._KINDS):
         names[f"torch.{name}"] = getattr(storage, name)
@@ -81,12 +111,6 @@ def _known_globals() -> dict[str, Any]:
         if isinstance(getattr(_flambeau, name), _flambeau.dtype):
             names[f"torch.{name}"] = getattr(_flambeau, name)
     return names
-
-
-def _layout(name: Any) -> Any:
-    if name not in ("torch.strided", "torch.sparse_coo", "torch.sparse_csr"):
-        raise UnpicklingError(f"{name!r} is no layout")
-    return getattr(_flambeau, name[len("torch.") :])
 
 
 _known: dict[str, Any] = {}

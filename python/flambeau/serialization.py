@@ -138,7 +138,11 @@ class _Pickler(pickle._Pickler):
         return (*identity, None) if self._legacy else identity
 
     def reducer_override(self, obj: Any) -> Any:
-        return _reduce_tensor(obj) if isinstance(obj, Tensor) else NotImplemented
+        if isinstance(obj, Tensor):
+            return _reduce_tensor(obj)
+        if isinstance(obj, _flambeau.layout):
+            return _get_layout, (str(obj),)
+        return NotImplemented
 
     def save_global(self, obj: Any, name: str | None = None) -> None:
         module = getattr(obj, "__module__", None)
@@ -179,8 +183,15 @@ def _storage_class(dtype: Any) -> Any:
     return getattr(storage, _NAME_OF[dtype])
 
 
+def _get_layout(name: str) -> Any:
+    """The layout of a name such as "torch.strided"."""
+    if name not in ("torch.strided", "torch.sparse_coo", "torch.sparse_csr") or not hasattr(_flambeau, name[len("torch.") :]):
+        raise pickle.UnpicklingError(f"{name!r} is no layout")
+    return getattr(_flambeau, name[len("torch.") :])
+
+
 def _reduce_tensor(t: Tensor) -> Any:
-    from .nn.parameter import Parameter
+    from .nn.parameter import Buffer, Parameter
 
     if t.device.type == "meta":
         raise NotImplementedError("save(): tensors of the meta device have no data to write")
@@ -201,7 +212,10 @@ def _reduce_tensor(t: Tensor) -> Any:
         rebuilt = _utils._rebuild_tensor_v3, (untyped, *where, t.dtype)
     if type(t) is Tensor and not state:
         return rebuilt
-    return _utils._rebuild_from_type_v2, (rebuilt[0], type(t), rebuilt[1], state)
+    kind: type = type(t)
+    if kind is Buffer:
+        kind, state = Tensor, {**state, "_is_buffer": True}
+    return _utils._rebuild_from_type_v2, (rebuilt[0], kind, rebuilt[1], state)
 
 
 def save(
@@ -525,6 +539,8 @@ def _find(module: str, name: str) -> Any:
     known = _weights_unpickler.known_globals().get(f"{module}.{name}")
     if known is not None:
         return known
+    # Memory formats call themselves so, whichever module they are found in.
+    name = name.removeprefix("torch.")
     parts = module.split(".")[1:]
     while True:
         path = ".".join(["flambeau", *parts])
@@ -723,6 +739,7 @@ def _read_stream(
             )
         return storages.typed(storages.made[key], dtype)
 
+    start, unresolved = source.file.tell(), _utils.unresolved
     result = part(persistent)
     keys = part()
     if not isinstance(keys, list) or not all(isinstance(key, (str, int, bytes)) for key in keys):
@@ -742,6 +759,12 @@ def _read_stream(
             source.into(None, _memory(storage))
             if little != (sys.byteorder == "little"):
                 storage.copy_(_swapped(storage, dtype))
+    if _utils.unresolved != unresolved:
+        # Some tensors are calculated from values that had not been read yet: once more, over storages that are full now.
+        end = source.file.tell()
+        source.file.seek(start)
+        result = part(persistent)
+        source.file.seek(end)
     places = {storages.made[key]._cdata: location for key, (_, _, location) in kinds.items()}
     if map_location in (None, "cpu") and all(
         location == "cpu" or map_location == "cpu" for location in places.values()
