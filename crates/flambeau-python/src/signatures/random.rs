@@ -35,6 +35,8 @@ operators! { RANDOM;
     "bernoulli(Tensor input, *, Generator? generator=None)" [function method out] => random::bernoulli;
     "bernoulli(Tensor input, float p, *, Generator? generator=None)" [function method] => random::bernoulli_p;
     "multinomial(Tensor input, int num_samples, bool replacement=False, *, Generator? generator=None)" [function method out] => |t: &Tensor, n: i64, r: bool, g: Option<&Generator>, dest: Dest<'_>| flambeau::apply::store_exactly("multinomial", random::multinomial(t, n, r, g)?, dest);
+    "_standard_gamma(Tensor input, Generator? generator=None)" [function] => random::standard_gamma;
+    "_sample_dirichlet(Tensor input, Generator? generator=None)" [function] => random::dirichlet;
     "poisson(Tensor input, Generator? generator=None)" [function] => random::poisson;
     "binomial(Tensor count, Tensor prob, Generator? generator=None)" [function] => random::binomial;
     // ---- in place

@@ -127,6 +127,32 @@ impl Engine {
             }
         }
     }
+    /// A gamma-distributed number of the given shape and scale 1 (Marsaglia & Tsang, "A simple method for generating gamma
+    /// variables", 2000); shapes below 1 by the power of a uniform number.
+    pub fn gamma(&mut self, shape: f64) -> f64 {
+        if shape == 0.0 {
+            return 0.0;
+        }
+        let (scale, shape) =
+            if shape < 1.0 { ((1.0 - self.unit_f64()).powf(1.0 / shape), shape + 1.0) } else { (1.0, shape) };
+        let d = shape - 1.0 / 3.0;
+        let c = 1.0 / (9.0 * d).sqrt();
+        loop {
+            let (x, y) = loop {
+                let x = self.normal();
+                let y = 1.0 + c * x;
+                if y > 0.0 || y.is_nan() {
+                    break (x, y);
+                }
+            };
+            let v = y * y * y;
+            let u = 1.0 - self.unit_f64();
+            let square = x * x;
+            if u < 1.0 - 0.0331 * square * square || u.ln() < 0.5 * square + d * (1.0 - v + v.ln()) || v.is_nan() {
+                return scale * d * v;
+            }
+        }
+    }
     /// How many of `n` trials of probability `p` succeed: by the waiting times between successes (L. Devroye, "Non-uniform random
     /// variate generation", 1986, X.4).
     pub fn binomial(&mut self, n: f64, p: f64) -> f64 {
