@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
+from typing import Any
 
 import flambeau as torch
 import pytest
+from flambeau import distributions
 from flambeau.distributions import Normal
 
 
@@ -56,3 +60,78 @@ def test_categorical_beside_its_definition() -> None:
             torch.distributions.Categorical(**bad)
     with pytest.raises(ValueError, match="support"):
         from_weights.log_prob(torch.tensor(4))
+
+
+VALUES = json.loads((Path(__file__).parent / "data" / "distributions.json").read_text())
+
+
+def make(source: str) -> Any:
+    return eval(source, {**vars(distributions), "torch": torch})  # The checked-in constructor calls.
+
+
+def near(result: Any, expected: list[Any], tolerance: float = 2e-4) -> None:
+    assert result.double().flatten().tolist() == pytest.approx([float(x) for x in expected], rel=tolerance, abs=tolerance, nan_ok=True)
+
+
+@pytest.mark.parametrize("case", VALUES["distributions"], ids=lambda case: case["source"].split("(")[0])
+def test_numbers_and_samples_like_pytorch(case: dict[str, Any]) -> None:
+    d = make(case["source"])
+    assert repr(d) == case["repr"]
+    torch.manual_seed(5)
+    drawn = d.sample((3,))
+    near(drawn, case["sample"])
+    values = torch.tensor([float(x) for x in case["sample"]]).reshape(drawn.shape).to(drawn.dtype)
+    near(d.log_prob(drawn if "LKJ" in case["source"] else values), case["log_prob"], 1e-3)
+    for name in ("mean", "mode", "variance"):
+        if name in case:
+            near(getattr(d, name), case[name])
+    if "entropy" in case:
+        near(d.entropy(), case["entropy"])
+    if "cdf" in case:
+        near(d.cdf(values), case["cdf"])
+    if "icdf" in case:
+        near(d.icdf(torch.tensor([0.1, 0.6])), case["icdf"])
+    assert d.expand((2, *d.batch_shape)).sample().shape == (2, *d.batch_shape, *d.event_shape)
+
+
+def test_divergences_like_pytorch() -> None:
+    made = [make(case["source"]) for case in VALUES["distributions"]]
+    for i, j, expected in VALUES["divergences"]:
+        near(distributions.kl_divergence(made[i], made[j]), expected)
+    with pytest.raises(NotImplementedError, match=r"No KL\(p \|\| q\) is implemented for p type Normal and q type Poisson"):
+        distributions.kl_divergence(Normal(0.0, 1.0), distributions.Poisson(1.0))
+
+
+@pytest.mark.parametrize("shape", [0.3, 1.0, 4.5, 60.0, 3e5])
+def test_gamma_moves_with_its_shape(shape: float) -> None:
+    # What is held fixed is the probability: d P(a, x(a)) / da = 0, by differences of the distribution function.
+    torch.manual_seed(1)
+    a = torch.full((50,), shape, dtype=torch.float64, requires_grad=True)
+    x = torch._standard_gamma(a)
+    (slope,) = torch.autograd.grad(x.sum(), a)
+    h, a, x = 1e-5 * shape, a.detach(), x.detach()
+    change = torch.special.gammainc(a + h, x + h * slope) - torch.special.gammainc(a - h, x - h * slope)
+    density = (torch.xlogy(a - 1, x) - x - torch.lgamma(a)).exp()
+    assert (change / (2 * h) / density / slope).abs().max() < 1e-4
+
+
+def test_gradients_of_beta_samples_estimate_those_of_the_mean() -> None:
+    torch.manual_seed(2)
+    a, b = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (2.0, 3.5))
+    beta = distributions.Beta(a, b)
+    estimates = torch.autograd.grad(beta.rsample((20000,)).mean(), (a, b))
+    for estimate, exact in zip(estimates, torch.autograd.grad(beta.mean, (a, b)), strict=True):
+        assert estimate.item() == pytest.approx(exact.item(), rel=0.05)
+
+
+def test_transforms_invert_and_give_their_jacobians() -> None:
+    x = torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64)
+    for name in ("real", "positive", "unit_interval"):
+        t = distributions.biject_to(getattr(distributions.constraints, name))
+        jacobian = torch.autograd.functional.jacobian(t, x)
+        near(t.log_abs_det_jacobian(x, t(x)), jacobian.diagonal().log().tolist(), 1e-9)
+        near(t.inv(t(x)), x.tolist(), 1e-9)
+    t = distributions.biject_to(distributions.constraints.simplex)
+    jacobian = torch.autograd.functional.jacobian(t, x)[:-1]
+    assert t.log_abs_det_jacobian(x, t(x)).item() == pytest.approx(torch.linalg.slogdet(jacobian)[1].item())
+    near(t.inv(t(x)), x.tolist(), 1e-9)

@@ -125,7 +125,7 @@ def grad(
     allow_unused = materialize_grads if allow_unused is None else allow_unused
     outs, wanted = _as_tuple(outputs), _as_tuple(inputs)
     if not wanted:
-        raise ValueError("grad requires non-empty inputs.")
+        raise RuntimeError("`inputs` argument to `grad()` cannot be empty.")
     grads = _as_tuple(grad_outputs, len(outs))
     retain = create_graph if retain_graph is None else retain_graph
     if any(isinstance(t, tuple) for t in (*outs, *wanted)):

@@ -30,7 +30,7 @@ class MixtureSameFamily(Distribution):
                     f"`mixture_distribution.batch_shape` ({chooser}) is not compatible with "
                     f"`component_distribution.batch_shape`({components})"
                 )
-        km, kc = mixture_distribution._param.shape[-1], component_distribution.batch_shape[-1]
+        km, kc = mixture_distribution.logits.shape[-1], component_distribution.batch_shape[-1]
         if km is not None and kc is not None and km != kc:
             raise ValueError(
                 f"`mixture_distribution component` ({km}) does not equal `component_distribution.batch_shape[-1]` ({kc})"
