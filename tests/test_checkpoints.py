@@ -1,6 +1,7 @@
 """Checkpoints: files that PyTorch wrote, files that we write, files that nobody should read."""
 
 import collections
+import copy
 import importlib.util
 import io
 import os
@@ -384,3 +385,15 @@ def test_names_are_those_of_pytorch():
     file.seek(0)
     buffer = torch.load(file)
     assert isinstance(buffer, nn.Buffer) and not buffer.persistent
+
+
+def test_recurrent_modules_are_copied_and_written():
+    model = torch.nn.LSTM(2, 3, 2, bidirectional=True)
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    x = torch.ones(4, 1, 2)
+    for other in (torch.load(file, weights_only=False), copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(other(x)[0], model(x)[0]) and "_flat_weights" not in vars(other)
+        other.weight_ih_l0.data.zero_()
+        assert other._flat_weights[0].sum() == 0 and model.weight_ih_l0.abs().sum() > 0

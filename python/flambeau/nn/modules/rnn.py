@@ -98,6 +98,14 @@ class RNNBase(Module):
         """The parameters of each layer and direction."""
         return [[getattr(self, name) for name in names] for names in self._all_weights]
 
+    def __getstate__(self) -> dict[str, Any]:
+        # PyTorch's recurrent modules keep their parameters in a list too, and look for it in files.
+        names = [name for names in self._all_weights for name in names]
+        return {**self.__dict__, "_flat_weights_names": names, "_flat_weights": self._flat_weights}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({k: v for k, v in state.items() if not k.startswith("_flat_weight")})
+
     @property
     def _flat_weights(self) -> list[Parameter]:
         return [getattr(self, name) for names in self._all_weights for name in names]
