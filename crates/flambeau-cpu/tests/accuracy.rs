@@ -165,7 +165,7 @@ fn double_precision() {
             }
             let exponent = ((want.to_bits() >> 52) & 0x7ff) as i32 - 1023;
             let error = ((y - want) / 2f64.powi(exponent.max(-1022) - 52)).abs();
-            if !(error <= worst.0) {
+            if error.is_nan() || error > worst.0 {
                 worst = (error, x);
             }
         }
