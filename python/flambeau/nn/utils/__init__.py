@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,6 +12,19 @@ from ..._flambeau import Tensor
 from ..._ops import ops
 from ...autograd.grad_mode import no_grad
 from . import rnn
+
+# Looked up when first asked for: the modules these stand on import this package's neighbours.
+_LATER = {
+    "fuse_conv_bn_eval": "fusion",
+    "fuse_conv_bn_weights": "fusion",
+    "fuse_linear_bn_eval": "fusion",
+    "fuse_linear_bn_weights": "fusion",
+    "remove_spectral_norm": "norms",
+    "remove_weight_norm": "norms",
+    "spectral_norm": "norms",
+    "weight_norm": "norms",
+}
+_MODULES = ("fusion", "norms", "parametrizations", "parametrize", "stateless")
 
 
 def _gradients(parameters: Any) -> list[Tensor]:
@@ -84,8 +99,34 @@ def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
         start = stop
 
 
+def clip_grad_norm(
+    parameters: Any,
+    max_norm: float,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:
+    """The older name of `clip_grad_norm_`."""
+    warnings.warn(
+        "`torch.nn.utils.clip_grad_norm` is now deprecated in favor of `torch.nn.utils.clip_grad_norm_`.",
+        FutureWarning,
+        stacklevel=2,
+    )
+    return clip_grad_norm_(parameters, max_norm, norm_type, error_if_nonfinite, foreach)
+
+
+def _module_class() -> type:
+    from ..modules.module import Module
+
+    return Module
+
+
 def skip_init(module_cls: Any, *args: Any, **kwargs: Any) -> Any:
     """A module whose parameters are not initialised."""
+    if not isinstance(module_cls, type) or not issubclass(module_cls, _module_class()):
+        raise RuntimeError(f"Expected a Module; got {module_cls}")
+    if "device" not in inspect.signature(module_cls).parameters:
+        raise RuntimeError("Module must support a 'device' arg to skip initialization")
     device = kwargs.pop("device", "cpu")
     return module_cls(*args, device="meta", **kwargs).to_empty(device=device)
 
@@ -93,22 +134,29 @@ def skip_init(module_cls: Any, *args: Any, **kwargs: Any) -> Any:
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
-    if name in ("parametrize", "parametrizations", "prune", "stateless", "weight_norm_"):
-        try:
-            return import_module(f"{__name__}.{name}")
-        except ModuleNotFoundError as failure:
-            if failure.name != f"{__name__}.{name}":
-                raise
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
+    if name in _LATER:
+        return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
 
 
 __all__ = [
+    "clip_grad_norm",
     "clip_grad_norm_",
     "clip_grad_value_",
     "clip_grads_with_norm_",
+    "fuse_conv_bn_eval",
+    "fuse_conv_bn_weights",
+    "fuse_linear_bn_eval",
+    "fuse_linear_bn_weights",
     "get_total_norm",
     "parameters_to_vector",
+    "remove_spectral_norm",
+    "remove_weight_norm",
     "rnn",
     "skip_init",
+    "spectral_norm",
     "vector_to_parameters",
+    "weight_norm",
 ]
