@@ -132,3 +132,25 @@ def test_averaged_models() -> None:
     expected = flambeau.cat([mean.module[0](b) for b in batches]).mean(0)
     assert mean.module[1].running_mean.allclose(expected, atol=1e-5)
     assert mean.module[1].momentum == 0.1
+
+
+def test_pruning_masks_and_is_made_permanent() -> None:
+    from flambeau.nn.utils import prune
+
+    layer = nn.Linear(4, 3)
+    smallest = layer.weight.detach().abs().flatten().argsort()[:4]
+    prune.l1_unstructured(layer, "weight", amount=4)
+    assert list(layer.state_dict()) == ["bias", "weight_orig", "weight_mask"]
+    assert layer.weight.flatten()[smallest].equal(flambeau.zeros(4))
+    prune.ln_structured(layer, "weight", amount=1, n=2, dim=0)
+    assert int((layer.weight.abs().sum(1) == 0).sum()) == 1
+    layer(flambeau.ones(1, 4)).sum().backward()
+    assert layer.weight_orig.grad[layer.weight_mask == 0].equal(flambeau.zeros(int((layer.weight_mask == 0).sum())))
+    pruned = layer.weight.detach().clone()
+    prune.remove(layer, "weight")
+    assert not prune.is_pruned(layer) and layer.weight.equal(pruned)
+    with pytest.raises(ValueError, match="range"):
+        prune.random_unstructured(layer, "weight", amount=1.5)
+    other = nn.Linear(2, 2)
+    prune.global_unstructured([(layer, "weight"), (other, "weight")], prune.L1Unstructured, amount=12)
+    assert int((layer.weight == 0).sum() + (other.weight == 0).sum()) == 12

@@ -24,7 +24,7 @@ _LATER = {
     "spectral_norm": "norms",
     "weight_norm": "norms",
 }
-_MODULES = ("fusion", "norms", "parametrizations", "parametrize", "stateless")
+_MODULES = ("fusion", "norms", "parametrizations", "parametrize", "prune", "stateless")
 
 
 def _gradients(parameters: Any) -> list[Tensor]:
