@@ -55,7 +55,7 @@ impl Panels<f32> for Pairs {
         if self.lane == 1 {
             dispatch(Interleave { from: src, step: self.step, to: dst as *mut u32, width, lanes, k: whole });
             done = whole;
-        } else if self.step == 1 && self.lane % 2 == 0 && src as usize % 4 == 0 {
+        } else if self.step == 1 && self.lane % 2 == 0 && (src as usize).is_multiple_of(4) {
             f32::transpose(dst, width, src as *const f32, self.lane / 2, lanes, whole);
             done = whole;
         }
