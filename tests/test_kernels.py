@@ -153,3 +153,12 @@ def test_memory_does_not_grow():
     assert after["reserved_bytes.all.current"] <= before["reserved_bytes.all.current"] + (32 << 20)
     big = flambeau.empty(1 << 20)
     assert stats()["allocated_bytes.all.current"] >= after["allocated_bytes.all.current"] + big.nbytes - (1 << 19)
+    assert flambeau.cpu.memory_allocated() >= big.nbytes
+    flambeau.cpu.reset_peak_memory_stats()
+    del big
+    larger = flambeau.empty(1 << 21).nbytes
+    peak = flambeau.cpu.max_memory_allocated()
+    assert larger <= peak - flambeau.cpu.memory_allocated() < larger + (1 << 20)
+    assert flambeau.cpu.memory_stats()["reserved_bytes.all.peak"] >= peak
+    flambeau.cpu.empty_cache()
+    assert stats()["reserved_bytes.all.current"] < stats()["allocated_bytes.all.current"] + (1 << 20)

@@ -8,7 +8,8 @@ from . import _flambeau, cuda
 
 __all__ = [
     "current_accelerator", "current_device_index", "device_count", "device_index", "empty_cache", "get_device_capability",
-    "is_available", "memory_allocated", "set_device_index", "synchronize",
+    "get_memory_info", "is_available", "max_memory_allocated", "max_memory_reserved", "memory_allocated", "memory_reserved",
+    "memory_stats", "reset_peak_memory_stats", "set_device_index", "synchronize",
 ]  # fmt: skip
 
 
@@ -81,9 +82,40 @@ def get_device_capability(device: Any = None, /) -> dict[str, Any]:
     return {"supported_dtypes": {value for value in known if isinstance(value, _flambeau.dtype)}}
 
 
+def memory_stats(device: Any = None, /) -> dict[str, int]:
+    """Bytes that tensors use and bytes held, now and at most; empty without an accelerator."""
+    return cuda.memory_stats(_index(device)) if is_available() else {}
+
+
 def memory_allocated(device: Any = None, /) -> int:
     """Bytes of the device that tensors use; 0 without an accelerator."""
     return cuda.memory_allocated(_index(device)) if is_available() else 0
+
+
+def max_memory_allocated(device: Any = None, /) -> int:
+    """The most bytes that tensors used since the start or the last reset; 0 without an accelerator."""
+    return cuda.max_memory_allocated(_index(device)) if is_available() else 0
+
+
+def memory_reserved(device: Any = None, /) -> int:
+    """Bytes of the device that are held, in use or cached; 0 without an accelerator."""
+    return cuda.memory_reserved(_index(device)) if is_available() else 0
+
+
+def max_memory_reserved(device: Any = None, /) -> int:
+    """The most bytes held since the start or the last reset; 0 without an accelerator."""
+    return cuda.max_memory_reserved(_index(device)) if is_available() else 0
+
+
+def reset_peak_memory_stats(device: Any = None, /) -> None:
+    """Lets peaks count from here on."""
+    if is_available():
+        cuda.reset_peak_memory_stats(_index(device))
+
+
+def get_memory_info(device: Any = None, /) -> tuple[int, int]:
+    """Bytes free on the device, and bytes that it has."""
+    return cuda.mem_get_info(_index(device))
 
 
 def empty_cache() -> None:

@@ -460,14 +460,31 @@ pub trait Backend: Send + Sync {
     fn direct(&self, _f: crate::ScalarFn, _dtype: DType, _n: usize) -> Option<DirectKernel> {
         None
     }
-    /// Bytes in use and bytes held by the allocator.
-    fn memory_stats(&self) -> (usize, usize) {
-        (0, 0)
+    /// What the allocator has given out and what it holds.
+    fn memory_stats(&self) -> MemoryStats {
+        MemoryStats::default()
     }
+    /// Peaks count from here on.
+    fn reset_peak_memory_stats(&self) {}
     /// Gives unused cached memory back.
     fn trim(&self) {}
     /// Fills a contiguous operand with a number (converted to its dtype).
     fn fill(&self, out: &Operand, value: Number) -> Result<()>;
+}
+
+/// Bytes now, and the most there were since the start or the last reset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Level {
+    pub current: usize,
+    pub peak: usize,
+}
+/// An allocator's books, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryStats {
+    /// Blocks that somebody has.
+    pub allocated: Level,
+    /// Blocks that somebody has and blocks kept for reuse.
+    pub reserved: Level,
 }
 
 /// A kernel over contiguous memory: `(n, x0, x1, x2, x3, out)`, unused pointers null, out not partially overlapping.

@@ -1,6 +1,7 @@
 //! Caching allocator: freed blocks are kept by size class, small ones per thread, so that a temporary costs neither a
 //! system call nor fresh pages.
 
+use flambeau_core::backend::{Level, MemoryStats};
 use flambeau_core::storage::{Memory, Release};
 use flambeau_core::{err, Result};
 use parking_lot::Mutex;
@@ -21,6 +22,8 @@ const CAP: usize = 1 << 30;
 
 static IN_USE: AtomicUsize = AtomicUsize::new(0);
 static CACHED: AtomicUsize = AtomicUsize::new(0);
+static MOST_IN_USE: AtomicUsize = AtomicUsize::new(0);
+static MOST_HELD: AtomicUsize = AtomicUsize::new(0);
 
 struct Small {
     /// Change of `IN_USE` that is not yet counted there: an atomic addition a block is dear beside a cached block.
@@ -61,7 +64,16 @@ impl Small {
 #[cold]
 #[inline(never)]
 fn count(change: isize) {
-    IN_USE.fetch_add(change as usize, Ordering::Relaxed);
+    let used = IN_USE.fetch_add(change as usize, Ordering::Relaxed).wrapping_add(change as usize);
+    note_peaks(used);
+}
+/// The books' peaks after `used` bytes came into use. A freed block that is not counted yet may make the sum wrap around:
+/// that is not a peak.
+fn note_peaks(used: usize) {
+    if used <= isize::MAX as usize {
+        MOST_IN_USE.fetch_max(used, Ordering::Relaxed);
+        MOST_HELD.fetch_max(used + CACHED.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
 }
 
 /// Large free blocks: (class size, address).
@@ -112,8 +124,10 @@ pub fn alloc(n: usize) -> Result<Memory> {
             cached
         }
     } else {
-        IN_USE.fetch_add(size, Ordering::Relaxed);
-        large(size)
+        let used = IN_USE.fetch_add(size, Ordering::Relaxed).wrapping_add(size);
+        let ptr = large(size);
+        note_peaks(used);
+        ptr
     };
     if ptr.is_null() {
         IN_USE.fetch_sub(size, Ordering::Relaxed);
@@ -220,12 +234,21 @@ pub fn trim() {
         unsafe { release(ptr as *mut u8, size) };
     }
 }
-/// Bytes in use, and bytes held (in use or cached); small blocks of other threads to within 256 KiB each.
-pub fn stats() -> (usize, usize) {
+/// Bytes in use and bytes held (in use or cached); small blocks of other threads to within 256 KiB each.
+pub fn stats() -> MemoryStats {
     // SAFETY: as in `alloc`.
     let _ = SMALL_CACHE.try_with(|c| count(std::mem::take(unsafe { &mut (*c.0.get()).uncounted })));
     let used = IN_USE.load(Ordering::Relaxed);
-    (used, used + CACHED.load(Ordering::Relaxed))
+    MemoryStats {
+        allocated: Level { current: used, peak: MOST_IN_USE.load(Ordering::Relaxed) },
+        reserved: Level { current: used + CACHED.load(Ordering::Relaxed), peak: MOST_HELD.load(Ordering::Relaxed) },
+    }
+}
+/// Peaks count from here on.
+pub fn reset_peaks() {
+    let now = stats();
+    MOST_IN_USE.store(now.allocated.current, Ordering::Relaxed);
+    MOST_HELD.store(now.reserved.current, Ordering::Relaxed);
 }
 
 #[cfg(test)]

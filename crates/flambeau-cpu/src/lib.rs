@@ -108,8 +108,11 @@ impl Backend for Cpu {
     fn search(&self, sorted: &Operand, values: &Operand, right: bool, out: &Operand) -> Result<()> {
         search::search(sorted, values, right, out)
     }
-    fn memory_stats(&self) -> (usize, usize) {
+    fn memory_stats(&self) -> MemoryStats {
         alloc::stats()
+    }
+    fn reset_peak_memory_stats(&self) {
+        alloc::reset_peaks()
     }
     fn trim(&self) {
         alloc::trim()

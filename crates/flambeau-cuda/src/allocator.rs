@@ -2,6 +2,7 @@
 //! order, so a block may be handed out again while work on its former contents is still queued.
 
 use crate::driver::{Address, Driver};
+use flambeau_core::backend::MemoryStats;
 use flambeau_core::{bail, Result};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -17,8 +18,14 @@ struct State {
     free: BTreeMap<usize, Vec<Address>>,
     /// The size that each block in use really has.
     sizes: std::collections::HashMap<Address, usize>,
-    in_use: usize,
-    held: usize,
+    stats: MemoryStats,
+}
+impl State {
+    fn take(&mut self, size: usize) {
+        let level = &mut self.stats.allocated;
+        level.current += size;
+        level.peak = level.peak.max(level.current);
+    }
 }
 
 /// A device's allocator.
@@ -52,7 +59,7 @@ impl Allocator {
         let cached = state.free.range(want..=most).find(|(_, list)| !list.is_empty()).map(|(size, _)| *size);
         if let Some(size) = cached {
             if let Some(address) = state.free.get_mut(&size).and_then(|list| list.pop()) {
-                state.in_use += size;
+                state.take(size);
                 state.sizes.insert(address, size);
                 return Ok(address);
             }
@@ -70,11 +77,13 @@ impl Allocator {
                 readable(nbytes),
                 readable(total),
                 readable(free),
-                readable(state.in_use)
+                readable(state.stats.allocated.current)
             );
         };
-        state.in_use += want;
-        state.held += want;
+        state.take(want);
+        let level = &mut state.stats.reserved;
+        level.current += want;
+        level.peak = level.peak.max(level.current);
         state.sizes.insert(address, want);
         Ok(address)
     }
@@ -82,14 +91,20 @@ impl Allocator {
     pub fn free(&self, address: Address) {
         let mut state = self.0.lock();
         if let Some(size) = state.sizes.remove(&address) {
-            state.in_use -= size;
+            state.stats.allocated.current -= size;
             state.free.entry(size).or_default().push(address);
         }
     }
     /// Bytes in use and bytes held.
-    pub fn stats(&self) -> (usize, usize) {
-        let state = self.0.lock();
-        (state.in_use, state.held)
+    pub fn stats(&self) -> MemoryStats {
+        self.0.lock().stats
+    }
+    /// Peaks count from here on.
+    pub fn reset_peaks(&self) {
+        let stats = &mut self.0.lock().stats;
+        for level in [&mut stats.allocated, &mut stats.reserved] {
+            level.peak = level.current;
+        }
     }
     /// Gives every unused block back to the driver.
     pub fn trim(&self, driver: &dyn Driver) {
@@ -104,7 +119,7 @@ fn give_back(state: &mut State, driver: &dyn Driver) {
     }
     for (size, list) in std::mem::take(&mut state.free) {
         for address in list {
-            state.held -= size;
+            state.stats.reserved.current -= size;
             // SAFETY: a block of `alloc` with this size, and nobody has it.
             unsafe { driver.free(address, size) };
         }

@@ -321,8 +321,11 @@ impl Backend for CudaBackend {
     fn optimizer(&self, step: &OptimizerStep, lists: &[&[Operand]]) -> Result<()> {
         optimizer::step(self, step, lists)
     }
-    fn memory_stats(&self) -> (usize, usize) {
+    fn memory_stats(&self) -> MemoryStats {
         self.allocator.stats()
+    }
+    fn reset_peak_memory_stats(&self) {
+        self.allocator.reset_peaks()
     }
     fn trim(&self) {
         self.allocator.trim(&*self.driver);

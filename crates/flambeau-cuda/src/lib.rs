@@ -94,15 +94,12 @@ pub fn device_capability(index: u16) -> Result<(i32, i32)> {
     Ok(device(index)?.driver.capability())
 }
 
-/// Bytes in use by tensors, bytes held by the allocator, bytes free on the device and bytes that the device has.
+/// Bytes free on the device and bytes that it has.
 ///
 /// # Errors
 /// As [`backend`].
-pub fn memory_stats(index: u16) -> Result<(usize, usize, usize, usize)> {
-    let device = device(index)?;
-    let (in_use, held) = device.memory_stats();
-    let (free, total) = device.driver.memory();
-    Ok((in_use, held, free, total))
+pub fn memory_info(index: u16) -> Result<(usize, usize)> {
+    Ok(device(index)?.driver.memory())
 }
 
 /// The device's driver, for launches and timing outside the families.

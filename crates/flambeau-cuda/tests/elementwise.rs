@@ -372,9 +372,9 @@ fn memory_that_cannot_be_had() {
     let error = b.alloc(1 << 45).err().expect("no device has so much memory");
     assert_eq!(error.kind(), ErrorKind::OutOfMemory);
     assert!(error.message().contains("32768.00 GiB"), "{error}");
-    let before = b.memory_stats().0;
+    let before = b.memory_stats().allocated.current;
     let memory = b.alloc(10_000).unwrap();
-    assert!(b.memory_stats().0 >= before + 10_000 || before > 0);
+    assert!(b.memory_stats().allocated.current >= before + 10_000 || before > 0);
     drop(memory);
     b.trim();
 }

@@ -126,20 +126,30 @@ fn _cuda_device_count() -> usize {
 fn _cuda_synchronize(py: Python<'_>, index: u16) -> PyResult<()> {
     py.detach(|| flambeau::apply::backend(Device::Cuda(index)).and_then(|b| b.synchronize())).py()
 }
+/// Where memory is asked about: the CPU, or a CUDA device by its index.
+fn place(index: Option<u16>) -> Device {
+    index.map_or(Device::Cpu, Device::Cuda)
+}
+/// Bytes allocated now and at most, bytes reserved now and at most. `None` is the CPU.
 #[pyfunction]
-#[pyo3(signature = (index=0))]
-fn _cuda_memory_stats(index: u16) -> PyResult<(usize, usize)> {
-    Ok(flambeau::apply::backend(Device::Cuda(index)).py()?.memory_stats())
+fn _memory_stats(index: Option<u16>) -> PyResult<(usize, usize, usize, usize)> {
+    let stats = flambeau::apply::backend(place(index)).py()?.memory_stats();
+    Ok((stats.allocated.current, stats.allocated.peak, stats.reserved.current, stats.reserved.peak))
 }
 #[pyfunction]
-#[pyo3(signature = (index=0))]
-fn _cuda_empty_cache(index: u16) -> PyResult<()> {
-    flambeau::apply::backend(Device::Cuda(index)).py()?.trim();
+fn _reset_peak_memory_stats(index: Option<u16>) -> PyResult<()> {
+    flambeau::apply::backend(place(index)).py()?.reset_peak_memory_stats();
     Ok(())
 }
 #[pyfunction]
-fn _cpu_memory_stats() -> PyResult<(usize, usize)> {
-    Ok(flambeau::apply::backend(Device::Cpu).py()?.memory_stats())
+fn _empty_cache(index: Option<u16>) -> PyResult<()> {
+    flambeau::apply::backend(place(index)).py()?.trim();
+    Ok(())
+}
+/// Bytes free on a CUDA device, and bytes that it has.
+#[pyfunction]
+fn _cuda_memory_info(index: u16) -> PyResult<(usize, usize)> {
+    flambeau::cuda::memory_info(index).py()
 }
 
 #[pyfunction]
@@ -150,12 +160,6 @@ fn _cuda_device_name(index: u16) -> PyResult<String> {
 fn _cuda_device_capability(index: u16) -> PyResult<(i32, i32)> {
     flambeau::cuda::device_capability(index).py()
 }
-#[pyfunction]
-#[pyo3(signature = (index=0))]
-fn _cuda_memory_allocated(index: u16) -> PyResult<usize> {
-    Ok(flambeau::apply::backend(Device::Cuda(index)).py()?.memory_stats().0)
-}
-
 // ---- optimizer steps ----------------------------------------------------------------------------------------------------
 
 /// One optimizer step over lists of tensors. `kind` is "sgd" or "adam"; `numbers` are the step's fields by name.
@@ -242,8 +246,8 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     functions!(_set_grad_enabled is_grad_enabled _set_inference_mode is_inference_mode_enabled _vmap_enter _vmap_exit
         _add_batch_dim _remove_batch_dim _vmap_lift _is_batched _record_enter _record_exit _record_flush _plan_stats
         set_num_threads get_num_threads get_num_interop_threads set_num_interop_threads
-        _cuda_is_available _cuda_device_count _cuda_synchronize _cuda_memory_stats _cuda_empty_cache _cpu_memory_stats
-        _cuda_device_name _cuda_device_capability _cuda_memory_allocated _optimizer_step _safetensors_save _safetensors_load);
+        _cuda_is_available _cuda_device_count _cuda_synchronize _memory_stats _reset_peak_memory_stats _empty_cache _cuda_memory_info
+        _cuda_device_name _cuda_device_capability _optimizer_step _safetensors_save _safetensors_load);
     let make = wrap_pyfunction!(crate::signatures::tensor::make_subclass, m)?;
     let descriptor = m.py().import("builtins")?.getattr("staticmethod")?.call1((make,))?;
     m.getattr("Tensor")?.setattr("_make_subclass", descriptor)?;

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import _flambeau
+from .. import _memory
 
-__all__ = ["current_device", "device_count", "is_available", "memory_stats", "set_device", "synchronize"]
+__all__ = [
+    "current_device", "device_count", "empty_cache", "is_available", "max_memory_allocated", "memory_allocated",
+    "memory_stats", "reset_peak_memory_stats", "set_device", "synchronize",
+]  # fmt: skip
 
 
 def is_available() -> bool:
@@ -33,9 +36,29 @@ def synchronize(device: Any = None) -> None:
 
 
 def memory_stats(device: Any = None) -> dict[str, int]:
-    """Bytes that tensors use and bytes that the allocator holds, in use or cached for reuse, under PyTorch's names.
+    """Bytes that tensors use and bytes that the allocator holds, in use or cached for reuse, now and at most, under
+    PyTorch's names.
 
     Small blocks of other threads are counted to within 256 KiB a thread.
     """
-    used, held = _flambeau._cpu_memory_stats()
-    return {"allocated_bytes.all.current": int(used), "reserved_bytes.all.current": int(held)}
+    return _memory.stats(None)
+
+
+def memory_allocated(device: Any = None) -> int:
+    """Bytes that tensors use."""
+    return _memory.allocated(None)
+
+
+def max_memory_allocated(device: Any = None) -> int:
+    """The most bytes that tensors used since the start or since `reset_peak_memory_stats`."""
+    return _memory.max_allocated(None)
+
+
+def reset_peak_memory_stats(device: Any = None) -> None:
+    """Lets peaks count from here on."""
+    _memory.reset_peaks(None)
+
+
+def empty_cache() -> None:
+    """Gives blocks that no tensor uses back to the system."""
+    _memory.empty_cache(None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import _flambeau
+from .. import _flambeau, _memory
 
 _current = 0
 
@@ -75,15 +75,57 @@ def get_device_capability(device: Any = None) -> tuple[int, int]:
     return tuple(_optional("_cuda_device_capability", _index(device)))
 
 
+def memory_stats(device: Any = None) -> dict[str, int]:
+    """Bytes that tensors use ("allocated") and bytes held, in use or cached ("reserved"), now and at most; empty without
+    a device."""
+    return _memory.stats(_index(device)) if is_available() else {}
+
+
 def memory_allocated(device: Any = None) -> int:
-    """Bytes held by tensors."""
-    return int(_optional("_cuda_memory_allocated", _index(device))) if is_available() else 0
+    """Bytes that tensors use; 0 without a device."""
+    return _memory.allocated(_index(device)) if is_available() else 0
+
+
+def max_memory_allocated(device: Any = None) -> int:
+    """The most bytes that tensors used since the start or since `reset_peak_memory_stats`; 0 without a device."""
+    return _memory.max_allocated(_index(device)) if is_available() else 0
+
+
+def memory_reserved(device: Any = None) -> int:
+    """Bytes held, in use or cached; 0 without a device."""
+    return _memory.reserved(_index(device)) if is_available() else 0
+
+
+def max_memory_reserved(device: Any = None) -> int:
+    """The most bytes held since the start or since `reset_peak_memory_stats`; 0 without a device."""
+    return _memory.max_reserved(_index(device)) if is_available() else 0
+
+
+def reset_peak_memory_stats(device: Any = None) -> None:
+    """Lets peaks count from here on."""
+    if is_available():
+        _memory.reset_peaks(_index(device))
+
+
+reset_max_memory_allocated = reset_peak_memory_stats
+reset_max_memory_cached = reset_peak_memory_stats
+
+
+def memory_summary(device: Any = None, abbreviated: bool = False) -> str:
+    """The statistics as a table for people."""
+    return _memory.summary(_index(device), f"cuda:{_index(device)}")
+
+
+def mem_get_info(device: Any = None) -> tuple[int, int]:
+    """Bytes free on the device, and bytes that it has."""
+    free, total = _flambeau._cuda_memory_info(_index(device))
+    return free, total
 
 
 def empty_cache() -> None:
     """Gives cached memory back to the device."""
     if is_available():
-        _optional("_cuda_empty_cache")
+        _memory.empty_cache(_current)
 
 
 def manual_seed(seed: int) -> None:
@@ -116,6 +158,7 @@ class device:
 
 __all__ = [
     "current_device", "device", "device_count", "empty_cache", "get_device_capability", "get_device_name", "init",
-    "is_available", "is_bf16_supported", "is_initialized", "manual_seed", "manual_seed_all", "memory_allocated", "set_device",
-    "synchronize",
+    "is_available", "is_bf16_supported", "is_initialized", "manual_seed", "manual_seed_all", "max_memory_allocated",
+    "max_memory_reserved", "mem_get_info", "memory_allocated", "memory_reserved", "memory_stats", "memory_summary",
+    "reset_max_memory_allocated", "reset_max_memory_cached", "reset_peak_memory_stats", "set_device", "synchronize",
 ]  # fmt: skip
