@@ -169,6 +169,9 @@ fn insert<T: Copy>(x: &mut [T], i: usize, less: &impl Fn(T, T) -> bool) {
 
 /// The first `k` in order to the front, as a heap with the last of them on top.
 fn heap_select<T: Copy>(x: &mut [T], k: usize, less: &impl Fn(T, T) -> bool) {
+    if k == 0 {
+        return;
+    }
     for parent in (0..k / 2).rev() {
         let value = x[parent];
         sift(&mut x[..k], parent, value, less);

@@ -163,8 +163,8 @@ fn double_precision() {
                 );
                 continue;
             }
-            let exponent = ((want.to_bits() >> 52) & 0x7ff) as i32 - 1023;
-            let error = ((y - want) / 2f64.powi(exponent.max(-1022) - 52)).abs();
+            let ulp = want.abs() - want.abs().next_down();
+            let error = ((y - want) / ulp).abs();
             if error.is_nan() || error > worst.0 {
                 worst = (error, x);
             }
