@@ -108,8 +108,10 @@ for _overriding, _function in _flambeau.operators.items():
 
 from . import _members, nn  # noqa: E402
 from ._array_api import __array_api_version__, __array_namespace_info__  # noqa: E402, F401
+from ._array_api import install as _install_array_api  # noqa: E402
 
 _members.install()
+_install_array_api(globals())
 
 
 def is_tensor(obj: Any) -> bool:

@@ -49,8 +49,11 @@ def einsum(equation: str, *operands: Any) -> Tensor:
     return _flambeau.operators["_einsum"](equation, list(operands))  # type: ignore[no-any-return]
 
 
-def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: Tensor | None = None) -> Tensor:
-    """Sum of products over pairs of dimensions: the last `dims` of `a` with the first of `b`, or two lists of dimensions."""
+def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: Tensor | None = None, *, axes: Any = None) -> Tensor:
+    """Sum of products over pairs of dimensions: the last `dims` of `a` with the first of `b`, or two lists of dimensions. `axes` is
+    the array API's name for `dims`."""
+    if axes is not None:
+        dims = axes
     if isinstance(dims, Tensor):
         dims = dims.tolist() if dims.dim() else int(dims.item())
     if isinstance(dims, (tuple, list)):

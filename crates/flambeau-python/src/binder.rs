@@ -416,16 +416,25 @@ unsafe fn default_arg<'a>(p: &'a Param, args: &mut Arguments<'a>) -> Arg<'a> {
     }
 }
 
-/// NumPy's names for two parameters that every operator with a `dim` or `keepdim` also takes.
-unsafe fn alias(name: &str) -> Option<&'static str> {
-    Some(match name {
-        "axis" => "dim",
-        "axes" => "dims",
-        "keepdims" => "keepdim",
-        "x" | "a" | "x1" | "self" => "input",
-        "x2" => "other",
-        _ => return None,
-    })
+/// Other names of parameters that every operator takes: NumPy's, and those of the array API's standard.
+pub fn aliases(name: &str) -> &'static [&'static str] {
+    match name {
+        "axis" => &["dim", "dims"],
+        "axes" => &["dims", "dim"],
+        "keepdims" => &["keepdim"],
+        "x" | "a" | "x1" | "self" => &["input"],
+        "x2" => &["other"],
+        "shape" => &["size"],
+        "stop" => &["end"],
+        "num" => &["steps"],
+        "shift" => &["shifts"],
+        "k" => &["diagonal"],
+        _ => &[],
+    }
+}
+/// Whether a parameter goes by another name too that programs give as a keyword.
+pub fn has_alias(name: &str) -> bool {
+    matches!(name, "dim" | "dims" | "keepdim" | "size" | "end" | "steps" | "shifts" | "diagonal")
 }
 
 /// Binds one overload. `this` is the first argument of a method, null for a function.
@@ -505,7 +514,8 @@ unsafe fn bind<'a>(
                 None => {
                     let text = str_of(name);
                     let found = params.iter().position(|p| p.name == text);
-                    match found.or_else(|| alias(text).and_then(|a| params.iter().position(|p| p.name == a))) {
+                    let other = || aliases(text).iter().find_map(|a| params.iter().position(|p| p.name == *a));
+                    match found.or_else(other) {
                         Some(j) => j,
                         None => return Err(Fail::Unknown(name)),
                     }

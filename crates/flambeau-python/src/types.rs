@@ -579,6 +579,11 @@ impl DefaultGenerator {
 
 // ---- finfo, iinfo -------------------------------------------------------------------------------------------------------
 
+/// A dtype, or that of a tensor, as the array API has it.
+unsafe fn dtype_or_tensors(o: Obj) -> Option<DType> {
+    dtype_of(o).or_else(|| crate::tensor::is_tensor(o).then(|| crate::tensor::tensor_of(o).dtype()))
+}
+
 /// Limits of a floating-point dtype.
 #[pyclass(frozen, name = "finfo", module = "flambeau")]
 pub struct FInfo(DType);
@@ -603,7 +608,7 @@ impl FInfo {
         let d = match r#type {
             None => flambeau::mode::default_dtype(),
             // SAFETY: attached.
-            Some(o) => unsafe { dtype_of(o.as_ptr()) }
+            Some(o) => unsafe { dtype_or_tensors(o.as_ptr()) }
                 .ok_or_else(|| PyTypeError::new_err("finfo(): argument 'type' must be torch.dtype"))?,
         };
         if !d.is_differentiable() {
@@ -679,7 +684,7 @@ impl IInfo {
     #[new]
     fn new(r#type: &Bound<'_, PyAny>) -> PyResult<IInfo> {
         // SAFETY: attached.
-        let d = unsafe { dtype_of(r#type.as_ptr()) }
+        let d = unsafe { dtype_or_tensors(r#type.as_ptr()) }
             .ok_or_else(|| PyTypeError::new_err("iinfo(): argument 'type' must be torch.dtype"))?;
         if !d.is_integral(false) {
             return Err(PyTypeError::new_err(

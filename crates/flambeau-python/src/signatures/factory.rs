@@ -53,6 +53,22 @@ fn ends(name: &str, start: Value<'_>, end: Value<'_>) -> Result<(Number, Number)
     };
     Ok((number(start)?, number(end)?))
 }
+/// `linspace` with or without its end, as the array API has it.
+fn linspace_open(a: Number, b: Number, n: i64, endpoint: bool, d: Option<DType>, v: Option<Device>) -> Result<Tensor> {
+    if endpoint || n < 1 {
+        return factory::linspace(a, b, n, d, place(v));
+    }
+    flambeau::ops::view::narrow(&factory::linspace(a, b, n + 1, d, place(v))?, 0, 0, n)
+}
+/// `eye` with its ones on diagonal `k`, as the array API has it.
+fn eye_at(n: i64, m: Option<i64>, k: i64, d: Option<DType>, v: Option<Device>) -> Result<Tensor> {
+    let m = m.unwrap_or(n);
+    let t = factory::zeros(&[n, m], kind(d), place(v))?;
+    if -n < k && k < m {
+        filled(flambeau::ops::view::diagonal(&t, k, 0, 1)?, Number::Int(1))?;
+    }
+    Ok(t)
+}
 
 operators! { FACTORY;
     "empty(int[*] size, *, dtype? dtype=None, device? device=None, memory_format? memory_format=None)" [function factory out] => |s: &[i64], d: Option<DType>, v: Option<Device>, _f: Option<MemoryFormat>| factory::empty(s, kind(d), place(v));
@@ -74,6 +90,8 @@ operators! { FACTORY;
         let (a, b) = ends("logspace", a, b)?;
         factory::logspace(a, b, n, base, d, place(v))
     };
+    "linspace(Number start, Number end, int steps, *, bool endpoint, dtype? dtype=None, device? device=None)" [function factory] => linspace_open;
+    "eye(int n, int? m=None, *, int k, dtype? dtype=None, device? device=None)" [function factory] => eye_at;
     "eye(int n, int? m=None, *, dtype? dtype=None, device? device=None)" [function factory out] => |n: i64, m: Option<i64>, d: Option<DType>, v: Option<Device>| factory::eye(n, m.unwrap_or(n), kind(d), place(v));
     "tril_indices(int row, int col, int offset=0, *, dtype? dtype=None, device? device=None)" [function factory] => |r: i64, c: i64, o: i64, d: Option<DType>, v: Option<Device>| scatter::triangle_indices(r, c, o, true, d.unwrap_or(DType::I64), place(v));
     "triu_indices(int row, int col, int offset=0, *, dtype? dtype=None, device? device=None)" [function factory] => |r: i64, c: i64, o: i64, d: Option<DType>, v: Option<Device>| scatter::triangle_indices(r, c, o, false, d.unwrap_or(DType::I64), place(v));

@@ -286,9 +286,14 @@ unsafe fn overload(row: &'static Row, inplace: bool) -> Overload {
     Overload { row, named, out, requires_grad, signature: s }
 }
 
-/// `__doc__` with `__text_signature__` at its head, from the signatures.
+/// `__doc__` from the signatures, with `__text_signature__` at its head where one signature says everything: an operator with
+/// overloads, or with a parameter that has two names, has none.
 fn doc(op: &Operator, is_method: bool) -> String {
     let s = &op.overloads[0].signature;
+    if op.overloads.len() > 1 || s.params.iter().any(|p| binder::has_alias(p.name)) {
+        let texts: Vec<&str> = op.overloads.iter().map(|o| o.signature.text).collect();
+        return texts.join("\n");
+    }
     let mut parts: Vec<String> = Vec::new();
     for (i, p) in s.params.iter().enumerate() {
         if i == s.positional && i > 0 {

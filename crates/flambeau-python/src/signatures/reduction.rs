@@ -1,8 +1,32 @@
 //! Signatures of reductions and scans.
 
 use flambeau::core::err;
-use flambeau::{DType, Dest, Number, Result, Tensor};
+use flambeau::{DType, Dest, Device, Number, Result, Tensor};
 
+/// The product over several dimensions, one after the other from the last; over all of them for an empty list.
+fn prod_over(t: &Tensor, dims: Option<&[i64]>, keepdim: bool, dtype: Option<DType>) -> Result<Tensor> {
+    let mut wrapped: Vec<usize> = match dims {
+        Some(dims) => dims.iter().map(|&d| flambeau::core::wrap_dim(d, t.dim())).collect::<Result<_>>()?,
+        None => (0..t.dim()).collect(),
+    };
+    wrapped.sort_unstable();
+    let before = wrapped.len();
+    wrapped.dedup();
+    if wrapped.len() < before {
+        return Err(err!(Runtime, "prod: a dimension appears multiple times in the list of dims"));
+    }
+    let Some((&last, rest)) = wrapped.split_last() else {
+        return match dtype {
+            Some(d) => elementwise::to_dtype(t, d),
+            None => Ok(t.clone()),
+        };
+    };
+    let mut out = reduction::prod(t, Some(last as i64), keepdim, dtype, Dest::New)?;
+    for &d in rest.iter().rev() {
+        out = reduction::prod(&out, Some(d as i64), keepdim, dtype, Dest::New)?;
+    }
+    Ok(out)
+}
 fn list(dims: Option<&[i64]>) -> &[i64] {
     dims.unwrap_or(&[])
 }
@@ -67,6 +91,7 @@ operators! { REDUCTION;
     "mean(Tensor input, int[]? dim, bool keepdim=False, *, dtype? dtype=None)" [function method out] => |t: &Tensor, dims: Option<&[i64]>, k: bool, d: Option<DType>| reduction::mean_to(t, list(dims), k, d, Dest::New);
     "prod(Tensor input, *, dtype? dtype=None)" [function method out] => |t: &Tensor, d: Option<DType>| reduction::prod(t, None, false, d, Dest::New);
     "prod(Tensor input, int dim, bool keepdim=False, *, dtype? dtype=None)" [function method out] => |t: &Tensor, dim: i64, k: bool, d: Option<DType>| reduction::prod(t, Some(dim), k, d, Dest::New);
+    "prod(Tensor input, int[]? dim, bool keepdim=False, *, dtype? dtype=None)" [function method] => prod_over;
     "sum_to_size(Tensor input, int[*] size)" [method] => |t: &Tensor, s: &[i64]| -> Result<Tensor> {
         // A sum of integers is int64, as everywhere; sizes that are there already are no sum.
         if t.dtype().is_integral(true) && (s.is_empty() || t.sizes()[..] != *s) {
@@ -87,8 +112,11 @@ operators! { REDUCTION;
     "argmin(Tensor input, int? dim=None, bool keepdim=False)" [function method out] => reduction::argmin;
     "any(Tensor input)" [function method out] => |t: &Tensor| reduction::any(t, &[], false, Dest::New);
     "any(Tensor input, int[]? dim, bool keepdim=False)" [function method out] => |t: &Tensor, d: Option<&[i64]>, k: bool| reduction::any(t, list(d), k, Dest::New);
+    "any(bool input)" [function] => |b: bool| flambeau::ops::factory::full(&[], Number::Bool(b), DType::Bool, Device::Cpu);
     "all(Tensor input)" [function method out] => |t: &Tensor| reduction::all(t, &[], false, Dest::New);
     "all(Tensor input, int[]? dim, bool keepdim=False)" [function method out] => |t: &Tensor, d: Option<&[i64]>, k: bool| reduction::all(t, list(d), k, Dest::New);
+    // A Python bool is what `equal` answers; the array API asks whether all of it holds.
+    "all(bool input)" [function] => |b: bool| flambeau::ops::factory::full(&[], Number::Bool(b), DType::Bool, Device::Cpu);
     "var(Tensor input, bool unbiased)" [function method] => |t: &Tensor, u: bool| reduction::var(t, &[], correction(u), false);
     "var(Tensor input, int[]? dim, bool unbiased, bool keepdim=False)" [function method out] => |t: &Tensor, d: Option<&[i64]>, u: bool, k: bool| reduction::var(t, list(d), correction(u), k);
     "var(Tensor input, int[]? dim=None, *, Number? correction=None, bool keepdim=False)" [function method out] => |t: &Tensor, d: Option<&[i64]>, c: Option<Number>, k: bool| reduction::var(t, list(d), or_one(c), k);

@@ -226,10 +226,14 @@ operators! { VIEW;
     "contiguous(Tensor input, memory_format? memory_format=None)" [method] => |t: &Tensor, f: Option<MemoryFormat>| view::contiguous_as(t, f.map_or(view::MemoryFormat::Contiguous, to_core));
     "resize_(Tensor input, int[*] size, *, memory_format? memory_format=None)" [method] => |t: &Tensor, s: &[i64], _f: Option<MemoryFormat>| view::resize_(t, s);
     "resize_as_(Tensor input, Tensor the_template, *, memory_format? memory_format=None)" [function method] => |t: &Tensor, o: &Tensor, _f: Option<MemoryFormat>| view::resize_as_(t, o);
+    "flip(Tensor input, *, int[]? dims)" [function] => |t: &Tensor, d: Option<&[i64]>| match d {
+        Some(d) => view::flip(t, d),
+        None => view::flip(t, &(0..t.dim() as i64).collect::<Vec<_>>()),
+    };
     "flip(Tensor input, int[*] dims)" [function method] => |t: &Tensor, d: &[i64]| view::flip(t, d);
     "fliplr(Tensor input)" [function method] => |t: &Tensor| if t.dim() < 2 { Err(err!(Runtime, "Input must be >= 2-d.")) } else { view::flip(t, &[1]) };
     "flipud(Tensor input)" [function method] => |t: &Tensor| if t.dim() < 1 { Err(err!(Runtime, "Input must be >= 1-d.")) } else { view::flip(t, &[0]) };
-    "roll(Tensor input, int[] shifts, int[] dims=[])" [function method] => view::roll;
+    "roll(Tensor input, int[] shifts, int[]? dims=None)" [function method] => |t: &Tensor, s: &[i64], d: Option<&[i64]>| view::roll(t, s, d.unwrap_or(&[]));
     "rot90(Tensor input, int k=1, int[] dims=[0, 1])" [function method] => rot90;
     "repeat(Tensor input, int[*] repeats)" [method] => |t: &Tensor, r: &[i64]| view::repeat(t, r);
     "tile(Tensor input, int[*] dims)" [function method] => |t: &Tensor, r: &[i64]| view::tile(t, r);
