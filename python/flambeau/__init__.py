@@ -30,7 +30,7 @@ _LAZY_MODULES = frozenset(
     {
         "amp", "autograd", "backends", "compiler", "cpu", "cuda", "distributions", "func", "futures", "hub", "jit", "linalg",
         "multiprocessing", "nn", "optim", "overrides", "profiler", "random", "serialization", "special", "fft", "testing",
-        "masked", "signal", "utils", "vision", "audio", "text", "distributed", "sparse", "accelerator", "version", "types", "mps", "export",
+        "masked", "signal", "utils", "vision", "audio", "text", "distributed", "sparse", "accelerator", "version", "types", "mps", "xpu", "mtia", "export",
     }
 )  # fmt: skip
 
@@ -45,6 +45,7 @@ _LAZY_NAMES = {
     "seed": "random",
     "initial_seed": "random",
     "fork_rng": "random",
+    "Future": "futures",
     "from_dlpack": "utils.dlpack",
     "to_dlpack": "utils.dlpack",
     "autocast": "amp",
@@ -106,11 +107,16 @@ for _overriding, _function in _flambeau.operators.items():
     if "." not in _overriding:
         globals()[_overriding] = _function
 
-from . import _members, nn  # noqa: E402
+from . import _checks, _foreach, _members, _typed, nn  # noqa: E402  # noqa: E402
 from ._array_api import __array_api_version__, __array_namespace_info__  # noqa: E402, F401
 from ._array_api import install as _install_array_api  # noqa: E402
+from .nn.functional import cosine_similarity, pairwise_distance  # noqa: E402, F401
 
 _members.install()
+globals().update({name: getattr(_checks, name) for name in _checks.NAMES})
+for _name, _function in {**_foreach.functions(), **_typed.types(__name__, cuda=False)}.items():
+    globals().setdefault(_name, _function)
+del _name, _function
 _install_array_api(globals())
 
 
@@ -144,6 +150,24 @@ def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None
 def are_deterministic_algorithms_enabled() -> bool:
     """True: results are the same at any thread count and from run to run."""
     return True
+
+
+def is_deterministic_algorithms_warn_only_enabled() -> bool:
+    """False: nothing is left to warn about."""
+    return False
+
+
+def get_device_module(device: Any = None) -> _ModuleType:
+    """The module of a kind of device: `flambeau.cuda`, `flambeau.cpu`."""
+    if device is None:
+        kind = "cuda" if _flambeau._cuda_is_available() else "cpu"
+    elif isinstance(device, (str, _flambeau.device)):
+        kind = _flambeau.device(device).type
+    else:
+        raise RuntimeError(f"Invalid value of device '{device}', expect device, str, or None")
+    if kind not in _LAZY_MODULES:
+        raise RuntimeError(f"Device '{kind}' does not have a corresponding module registered as 'torch.{kind}'.")
+    return _import_module(f"{__name__}.{kind}")
 
 
 _float32_matmul_precision = "highest"

@@ -116,7 +116,7 @@ def _cumulative(run: Any, start: int, x: Tensor, axis: int | None, dtype: Any, i
         axis = 0
         x = x.reshape(-1)
     dtype = _default_sum(x, dtype)
-    result = run(x if dtype is None else x.to(dtype), axis)
+    result = run(x, axis, dtype=dtype)
     if include_initial:
         shape = list(result.shape)
         shape[axis] = 1
@@ -202,7 +202,7 @@ def unique_values(x: Tensor, /) -> Tensor:
     return _distinct(x)[0]
 
 
-def expand_dims(x: Tensor, /, *, axis: int = 0) -> Tensor:
+def expand_dims(x: Tensor, /, axis: int = 0) -> Tensor:
     """A dimension of one element more, at `axis`."""
     return x.unsqueeze(axis)
 
@@ -260,6 +260,29 @@ def trace(x: Tensor, /, *, offset: int = 0, dtype: Any = None) -> Tensor:
     return ops.sum(x.diagonal(offset, -2, -1), -1, dtype=_default_sum(x, dtype))
 
 
+def result_type(*arrays_and_dtypes: Any, **named: Any) -> Any:
+    """The dtype of a computation with these tensors, numbers and dtypes. PyTorch's two arguments are `tensor1` and `tensor2`."""
+    values = [*arrays_and_dtypes, *named.values()]
+    if set(named) - {"tensor1", "tensor2"} or not values:
+        raise TypeError("result_type() takes tensors, numbers and dtypes")
+    if len(values) == 2 and not any(isinstance(v, _flambeau.dtype) for v in values):
+        return ops.result_type(*values)
+    # A dtype counts as a tensor with dimensions does.
+    tensors = [ops.empty((1,), dtype=v) if isinstance(v, _flambeau.dtype) else v for v in values if not isinstance(v, (bool, int, float, complex))]
+    numbers = [v for v in values if isinstance(v, (bool, int, float, complex))]
+    if not tensors:
+        raise ValueError("result_type: at least one tensor or dtype is needed beside numbers")
+    dtype = tensors[0].dtype
+    for rank in (True, False):
+        chosen = [t for t in tensors if (t.dim() > 0) is rank]
+        for t in chosen:
+            one = ops.empty((1,) if rank else (), dtype=t.dtype)
+            dtype = ops.result_type(ops.empty((1,), dtype=dtype), one) if rank or any(t.dim() for t in tensors) else ops.promote_types(dtype, t.dtype)
+    for v in numbers:
+        dtype = ops.result_type(ops.empty((1,), dtype=dtype), v)
+    return dtype
+
+
 FUNCTIONS = (
     astype, bitwise_invert, broadcast_arrays, cumulative_prod, cumulative_sum, expand_dims, isdtype, matrix_transpose, permute_dims,
     repeat, take_along_axis, unique_all, unique_counts, unique_inverse, unique_values, unstack, vecdot,
@@ -273,6 +296,7 @@ def install(package: dict[str, Any]) -> None:
         package.setdefault(function.__name__, function)
     for function in LINALG:
         package["linalg"].__dict__.setdefault(function.__name__, function)
+    package["result_type"] = result_type
 
 
 __all__ = ["ArrayNamespaceInfo", "__array_api_version__", "__array_namespace_info__", "install"]

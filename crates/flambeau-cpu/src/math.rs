@@ -916,16 +916,43 @@ macro_rules! complex_math {
                 let x = a * PI as $T;
                 self.div(x.sin(), x)
             }
-            complex_math!(@forward $C exp log:ln sqrt sin cos tan sinh cosh tanh asin acos atan asinh acosh atanh);
+            complex_math!(@library $C $T csqrt:sqrt csin:sin ccos:cos ctan:tan csinh:sinh ccosh:cosh ctanh:tanh casin:asin cacos:acos catan:atan casinh:asinh cacosh:acosh catanh:atanh);
         }
     };
-    (@forward $C:ident exp log:ln $($f:ident)*) => {
+    (@library $C:ident $T:ident $($c:ident:$f:ident)*) => {
         #[inline(always)]
         pub fn exp(self, a: $C) -> $C { a.exp() }
         #[inline(always)]
         pub fn log(self, a: $C) -> $C { a.ln() }
-        $( #[inline(always)] pub fn $f(self, a: $C) -> $C { a.$f() } )*
+        $(
+            #[inline(always)]
+            pub fn $f(self, a: $C) -> $C {
+                // SAFETY: a pure function of the C library.
+                let z = unsafe { library::$c(Complex64::new(a.re as f64, a.im as f64)) };
+                $C::new(z.re as $T, z.im as $T)
+            }
+        )*
     };
+}
+/// The C library's complex functions, which keep C's rules at infinities, NaN and on both sides of branch cuts.
+mod library {
+    use super::Complex64;
+    extern "C" {
+        // A structure of two doubles is passed as a `double _Complex` is, on x86-64 and AArch64 alike.
+        pub fn csqrt(z: Complex64) -> Complex64;
+        pub fn csin(z: Complex64) -> Complex64;
+        pub fn ccos(z: Complex64) -> Complex64;
+        pub fn ctan(z: Complex64) -> Complex64;
+        pub fn csinh(z: Complex64) -> Complex64;
+        pub fn ccosh(z: Complex64) -> Complex64;
+        pub fn ctanh(z: Complex64) -> Complex64;
+        pub fn casin(z: Complex64) -> Complex64;
+        pub fn cacos(z: Complex64) -> Complex64;
+        pub fn catan(z: Complex64) -> Complex64;
+        pub fn casinh(z: Complex64) -> Complex64;
+        pub fn cacosh(z: Complex64) -> Complex64;
+        pub fn catanh(z: Complex64) -> Complex64;
+    }
 }
 complex_math!(Complex32 f32);
 complex_math!(Complex64 f64);

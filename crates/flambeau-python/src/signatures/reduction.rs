@@ -144,6 +144,7 @@ operators! { REDUCTION;
     "linalg.matrix_norm(Tensor A, Number ord, int[] dim=[-2, -1], bool keepdim=False, *, dtype? dtype=None)" [function out] => |t: &Tensor, p: Number, d: &[i64], k: bool, dt: Option<DType>| matrix_norm(t, p.to_f64(), d, k, dt);
     "linalg.matrix_norm(Tensor A, str ord='fro', int[] dim=[-2, -1], bool keepdim=False, *, dtype? dtype=None)" [function out] => |t: &Tensor, p: &str, d: &[i64], k: bool, dt: Option<DType>| norm_named(t, p, Some(d), k, dt);
     "count_nonzero(Tensor input, int[]? dim=None)" [function method] => |t: &Tensor, d: Option<&[i64]>| reduction::count_nonzero(t, list(d));
+    "count_nonzero(Tensor input, int[]? dim=None, *, bool keepdim)" [function] => |t: &Tensor, d: Option<&[i64]>, k: bool| reduction::sum(&elementwise::to_dtype(t, DType::Bool)?, list(d), k);
     "nansum(Tensor input, int[]? dim=None, bool keepdim=False, *, dtype? dtype=None)" [function method out] => |t: &Tensor, d: Option<&[i64]>, k: bool, dt: Option<DType>| reduction::nansum(t, list(d), k, dt);
     "nanmean(Tensor input, int[]? dim=None, bool keepdim=False, *, dtype? dtype=None)" [function method out] => |t: &Tensor, d: Option<&[i64]>, k: bool, dt: Option<DType>| reduction::nanmean(t, list(d), k, dt);
     "equal(Tensor input, Tensor other)" [function method] => reduction::equal;

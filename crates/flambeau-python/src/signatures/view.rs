@@ -226,7 +226,7 @@ operators! { VIEW;
     "contiguous(Tensor input, memory_format? memory_format=None)" [method] => |t: &Tensor, f: Option<MemoryFormat>| view::contiguous_as(t, f.map_or(view::MemoryFormat::Contiguous, to_core));
     "resize_(Tensor input, int[*] size, *, memory_format? memory_format=None)" [method] => |t: &Tensor, s: &[i64], _f: Option<MemoryFormat>| view::resize_(t, s);
     "resize_as_(Tensor input, Tensor the_template, *, memory_format? memory_format=None)" [function method] => |t: &Tensor, o: &Tensor, _f: Option<MemoryFormat>| view::resize_as_(t, o);
-    "flip(Tensor input, *, int[]? dims)" [function] => |t: &Tensor, d: Option<&[i64]>| match d {
+    "flip(Tensor input, *, int[]? dims=None)" [function] => |t: &Tensor, d: Option<&[i64]>| match d {
         Some(d) => view::flip(t, d),
         None => view::flip(t, &(0..t.dim() as i64).collect::<Vec<_>>()),
     };
