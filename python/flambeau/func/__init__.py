@@ -6,6 +6,7 @@ with respect to its cotangent: with g(u) = Jᵀu linear in u, the derivative of 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -399,6 +400,9 @@ def jacrev(
 ) -> Callable[..., Any]:
     """A function that gives the Jacobian, by reverse mode: one row for each element of the outputs."""
 
+    if not (chunk_size is None or chunk_size > 0):
+        raise ValueError("jacrev: `chunk_size` should be greater than 0.")
+
     def transformed(*args: Any) -> Any:
         picked, chosen = _pick(args, argnums)
         keep = _outer_tracks(args)
@@ -573,7 +577,47 @@ def stack_module_state(models: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     return params, buffers
 
 
+def functionalize(func: Callable[..., Any], *, remove: str = "mutations") -> Callable[..., Any]:
+    """A function that computes with copies of its arguments, and writes what `func` wrote in place into the arguments at its end."""
+    if remove not in ("mutations", "mutations_and_views"):
+        raise RuntimeError(
+            "functionalize(f, remove='mutations'): received an invalid argument for remove. Valid options are: "
+            '"mutations", "mutations_and_views"'
+        )
+
+    @functools.wraps(func)
+    def transformed(*args: Any, **kwargs: Any) -> Any:
+        leaves = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        before = [None if t.is_inference() else t._version for t in leaves]
+        aliases = {id(t): t.clone() for t in leaves}
+        inner_args, inner_kwargs = pytree.tree_map_only(Tensor, lambda t: aliases[id(t)], (args, kwargs))
+        fresh = [None if t.is_inference() else aliases[id(t)]._version for t in leaves]
+        result = func(*inner_args, **inner_kwargs)
+        # The arguments themselves see what was written, as the last thing that happens.
+        for t, version, start in zip(leaves, before, fresh, strict=True):
+            alias = aliases[id(t)]
+            if version is not None and alias._version != start:
+                t.copy_(alias) if t.shape == alias.shape else t.set_(alias)
+        return result
+
+    return transformed
+
+
+def replace_all_batch_norm_modules_(root: Any) -> Any:
+    """Makes every batch norm of a module forget its running statistics, in place: it then normalises by the batch alone, which
+    works inside `vmap`."""
+    from ..nn.modules.batchnorm import _BatchNorm
+
+    for module in root.modules():
+        if isinstance(module, _BatchNorm):
+            module.running_mean = None
+            module.running_var = None
+            module.num_batches_tracked = None
+            module.track_running_stats = False
+    return root
+
+
 __all__ = [
-    "functional_call", "grad", "grad_and_value", "hessian", "jacfwd", "jacrev", "jvp", "linearize", "stack_module_state",
-    "vjp", "vmap",
+    "functional_call", "functionalize", "grad", "grad_and_value", "hessian", "jacfwd", "jacrev", "jvp", "linearize",
+    "replace_all_batch_norm_modules_", "stack_module_state", "vjp", "vmap",
 ]  # fmt: skip
