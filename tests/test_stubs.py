@@ -18,9 +18,16 @@ def test_stub_is_what_the_table_says():
 
 
 def test_operators_have_signatures_and_help():
+    stated = 0
     for name, function in _flambeau.operators.items():
         assert function.__doc__, name
-        inspect.signature(function)
+        # One with overloads has no one signature: its help lists them.
+        if function.__text_signature__ is None:
+            assert all("(" in line for line in function.__doc__.splitlines()), name
+        else:
+            inspect.signature(function)
+            stated += 1
+    assert stated > 400
 
 
 def test_rows_parse_and_names_are_known():
