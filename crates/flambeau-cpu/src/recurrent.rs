@@ -151,20 +151,28 @@ impl<S> Sequence<S> {
 const WIDTH: usize = 16;
 #[inline(always)]
 fn some<S: Scalar>(from: &[S], at: usize, n: usize) -> [S; WIDTH] {
-    let mut out = [S::default(); WIDTH];
-    if n == WIDTH {
-        out.copy_from_slice(&from[at..at + WIDTH]);
-    } else {
-        out[..n].copy_from_slice(&from[at..at + n]);
+    // Apart, because an array that is written by a variable length is kept in memory and not in registers.
+    #[inline(never)]
+    fn part<S: Scalar>(from: &[S]) -> [S; WIDTH] {
+        let mut out = [S::default(); WIDTH];
+        out[..from.len()].copy_from_slice(from);
+        out
     }
-    out
+    match from[at..at + n].first_chunk() {
+        Some(whole) => *whole,
+        None => part(&from[at..at + n]),
+    }
 }
 #[inline(always)]
-fn put<S: Scalar>(from: &[S; WIDTH], to: &mut [S], at: usize, n: usize) {
-    if n == WIDTH {
-        to[at..at + WIDTH].copy_from_slice(from);
-    } else {
-        to[at..at + n].copy_from_slice(&from[..n]);
+fn put<S: Scalar>(from: [S; WIDTH], to: &mut [S], at: usize, n: usize) {
+    #[inline(never)]
+    fn part<S: Scalar>(from: [S; WIDTH], to: &mut [S]) {
+        let n = to.len();
+        to.copy_from_slice(&from[..n]);
+    }
+    match to[at..at + n].first_chunk_mut() {
+        Some(whole) => *whole = from,
+        None => part(from, &mut to[at..at + n]),
     }
 }
 
@@ -198,11 +206,11 @@ impl<S: Gate> Kernel for Forward<'_, S> {
             for j in 0..WIDTH {
                 y[j] = o[j].mul(Gate::tanh::<I>(c[j]));
             }
-            for (k, x) in [i, f, g, o].iter().enumerate() {
+            for (k, x) in [i, f, g, o].into_iter().enumerate() {
                 put(x, self.gates, k * h + at, n);
             }
-            put(&c, self.cell, at, n);
-            put(&y, self.hidden, at, n);
+            put(c, self.cell, at, n);
+            put(y, self.hidden, at, n);
         }
     }
 }
@@ -244,10 +252,10 @@ impl<S: Gate> Kernel for Backward<'_, S> {
                 out[3][j] = gh.mul(c[j]).mul(o[j].mul(one.sub(o[j])));
                 gc[j] = cell.mul(f[j]);
             }
-            for (k, x) in out.iter().enumerate() {
+            for (k, x) in out.into_iter().enumerate() {
                 put(x, self.g_gates, k * h + at, n);
             }
-            put(&gc, self.g_cell, at, n);
+            put(gc, self.g_cell, at, n);
         }
     }
 }

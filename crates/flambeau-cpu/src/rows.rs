@@ -45,30 +45,51 @@ pub(crate) fn sum<S: Float>(n: usize, f: impl Fn(usize) -> S) -> S {
     total
 }
 
-/// [`sum`] of `f(a, b, c)` over slices of one length, which spares the checks of indices.
+/// The pairwise sum of lanes. Sizes are constants throughout, so that lanes stay in registers: an array that is anywhere
+/// indexed by a variable is kept in memory, and its sums wait for it at every turn.
+#[inline(always)]
+fn join<S: Float>(lanes: [S; LANES]) -> S {
+    let a: [S; 32] = std::array::from_fn(|l| lanes[l].add(lanes[l + 32]));
+    join_half(a)
+}
+#[inline(always)]
+fn join_half<S: Float>(a: [S; 32]) -> S {
+    let b: [S; 16] = std::array::from_fn(|l| a[l].add(a[l + 16]));
+    let c: [S; 8] = std::array::from_fn(|l| b[l].add(b[l + 8]));
+    let d: [S; 4] = std::array::from_fn(|l| c[l].add(c[l + 4]));
+    d[0].add(d[2]).add(d[1].add(d[3]))
+}
+/// What is left of a slice as a whole number of lanes (apart, for the same reason).
+#[inline(never)]
+fn padded<S: Copy, const N: usize>(x: &[S], rest: S) -> [S; N] {
+    let mut out = [rest; N];
+    out[..x.len()].copy_from_slice(x);
+    out
+}
+
+/// Sum of `f(a, b, c)` over slices of one length, in the tree of [`sum`].
 #[inline(always)]
 pub(crate) fn sum3<S: Float>(a: &[S], b: &[S], c: &[S], f: impl Fn(S, S, S) -> S) -> S {
     let mut total = S::default();
     for ((a, b), c) in a.chunks(BLOCK).zip(b.chunks(BLOCK)).zip(c.chunks(BLOCK)) {
         let mut acc = [S::default(); LANES];
-        let (mut a, mut b, mut c) = (a.chunks_exact(LANES), b.chunks_exact(LANES), c.chunks_exact(LANES));
-        for ((a, b), c) in (&mut a).zip(&mut b).zip(&mut c) {
+        let ((rows_a, a), (rows_b, b), (rows_c, c)) =
+            (a.as_chunks::<LANES>(), b.as_chunks::<LANES>(), c.as_chunks::<LANES>());
+        for ((a, b), c) in rows_a.iter().zip(rows_b).zip(rows_c) {
             for l in 0..LANES {
                 acc[l] = acc[l].add(f(a[l], b[l], c[l]));
             }
         }
-        let (a, b, c) = (a.remainder(), b.remainder(), c.remainder());
-        for l in 0..a.len() {
-            acc[l] = acc[l].add(f(a[l], b[l], c[l]));
-        }
-        let mut w = LANES / 2;
-        while w > 0 {
-            for l in 0..w {
-                acc[l] = acc[l].add(acc[l + w]);
+        let n = a.len();
+        if n > 0 {
+            let zero = S::default();
+            let (a, b, c): ([S; LANES], [S; LANES], [S; LANES]) = (padded(a, zero), padded(b, zero), padded(c, zero));
+            for l in 0..LANES {
+                let next = acc[l].add(f(a[l], b[l], c[l]));
+                acc[l] = if l < n { next } else { acc[l] };
             }
-            w /= 2;
         }
-        total = total.add(acc[0]);
+        total = total.add(join(acc));
     }
     total
 }
@@ -86,24 +107,32 @@ pub(crate) fn sum2<S: Float>(a: &[S], b: &[S], f: impl Fn(S, S) -> S) -> S {
 /// The largest value, -∞ for nothing. NaN may be passed over: callers' results become NaN through the sums.
 #[inline(always)]
 pub(crate) fn largest<S: Float>(x: &[S]) -> S {
+    #[inline(always)]
+    fn larger<S: Float>(a: S, b: S) -> S {
+        if b > a {
+            b
+        } else {
+            a
+        }
+    }
     let mut acc = [S::NEG_INFINITY; LANES];
-    let mut chunks = x.chunks_exact(LANES);
-    for c in &mut chunks {
+    let (rows, rest) = x.as_chunks::<LANES>();
+    for row in rows {
         for l in 0..LANES {
-            acc[l] = if c[l] > acc[l] { c[l] } else { acc[l] };
+            acc[l] = larger(acc[l], row[l]);
         }
     }
-    for (l, &v) in chunks.remainder().iter().enumerate() {
-        acc[l] = if v > acc[l] { v } else { acc[l] };
-    }
-    let mut w = LANES / 2;
-    while w > 0 {
-        for l in 0..w {
-            acc[l] = if acc[l + w] > acc[l] { acc[l + w] } else { acc[l] };
+    if !rest.is_empty() {
+        let row: [S; LANES] = padded(rest, S::NEG_INFINITY);
+        for l in 0..LANES {
+            acc[l] = larger(acc[l], row[l]);
         }
-        w /= 2;
     }
-    acc[0]
+    let a: [S; 32] = std::array::from_fn(|l| larger(acc[l], acc[l + 32]));
+    let b: [S; 16] = std::array::from_fn(|l| larger(a[l], a[l + 16]));
+    let c: [S; 8] = std::array::from_fn(|l| larger(b[l], b[l + 8]));
+    let d: [S; 4] = std::array::from_fn(|l| larger(c[l], c[l + 4]));
+    larger(larger(d[0], d[2]), larger(d[1], d[3]))
 }
 
 // ---- rows of an operand ------------------------------------------------------------------------------------------------
@@ -676,7 +705,7 @@ impl<S: Float> Kernel for LogSumExp<'_, S> {
     fn run<I: Isa>(self) -> S {
         let x = self.0;
         let m = largest(x);
-        sum(x.len(), |i| x[i].sub(m).exp::<I>()).ln().add(m)
+        sum1(x, |x| x.sub(m).exp::<I>()).ln().add(m)
     }
 }
 
