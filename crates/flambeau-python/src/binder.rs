@@ -591,12 +591,27 @@ pub unsafe fn dispatch(op: &'static Operator, this: Obj, given: *const Obj, n: u
 /// Calls an overload's function, after the casts that autocast asks for.
 #[inline(always)]
 unsafe fn run(op: &Operator, overload: &Overload, args: &mut Arguments<'_>) -> Obj {
-    if flambeau::mode::current() & flambeau::mode::AUTOCAST != 0 {
-        return run_cast(op, overload, args);
+    let mode = flambeau::mode::current();
+    if mode & (flambeau::mode::AUTOCAST | flambeau::mode::PROFILE) != 0 {
+        return run_watched(op, overload, args, mode);
     }
     run_bound(op, overload, args)
 }
 #[cold]
+unsafe fn run_watched(op: &Operator, overload: &Overload, args: &mut Arguments<'_>, mode: u8) -> Obj {
+    // The engine tells of its nodes itself.
+    let _span = if op.name == "backward" {
+        None
+    } else {
+        flambeau::profile::enter(op.name, flambeau::profile::Kind::Operator, || {
+            crate::profile::inputs(overload.signature.params.len(), args)
+        })
+    };
+    if mode & flambeau::mode::AUTOCAST != 0 {
+        return run_cast(op, overload, args);
+    }
+    run_bound(op, overload, args)
+}
 unsafe fn run_cast(op: &Operator, overload: &Overload, args: &mut Arguments<'_>) -> Obj {
     let written = overload.out.is_some_and(|i| !matches!(args.get(i), Arg::None));
     if op.inplace || written {

@@ -17,6 +17,7 @@ mod error;
 mod indexing;
 mod overrides;
 mod print;
+mod profile;
 mod raw;
 mod runtime;
 mod signature;
@@ -44,6 +45,7 @@ fn _flambeau(m: &Bound<'_, PyModule>) -> PyResult<()> {
     runtime::register(m)?;
     storage::register(m)?;
     print::register(m)?;
+    profile::register(m)?;
     signatures::register(m)?;
     stub::register(m)
 }

@@ -70,7 +70,7 @@ fn apply_small(op: &Map, x: &[&Tensor]) -> Option<Result<Tensor>> {
     };
     let mode = mode::current();
     let flags = a.flags() | b.map_or(0, Tensor::flags);
-    if mode & (mode::RECORD | mode::INFERENCE) != 0 || flags & (BATCHED | LARGE) != 0 {
+    if mode & (mode::RECORD | mode::INFERENCE | mode::PROFILE) != 0 || flags & (BATCHED | LARGE) != 0 {
         return None;
     }
     let guard = a.meta();
@@ -162,6 +162,11 @@ fn execute(
     dest: Dest,
 ) -> Result<Outputs> {
     let mode = mode::current();
+    if mode & mode::PROFILE != 0 {
+        if let Some(result) = crate::profile::primitive(op, x, dest, &mut || execute(op, share, x, dest)) {
+            return result;
+        }
+    }
     let mut flags = 0;
     for t in x {
         flags |= t.flags();

@@ -24,6 +24,7 @@ pub mod ops;
 pub mod optim;
 pub mod primitive;
 pub mod print;
+pub mod profile;
 pub mod random;
 mod surface;
 pub mod tensor;

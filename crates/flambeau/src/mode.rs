@@ -14,6 +14,8 @@ pub const RECORD: u8 = 4;
 pub const AUTOCAST: u8 = 8;
 /// Nodes of the backward graph are watched while they are made: hooks on saved tensors, anomaly mode.
 pub const WATCHED: u8 = 16;
+/// What runs is noted with its time; see [`mod@crate::profile`].
+pub const PROFILE: u8 = 32;
 
 thread_local! {
     static MODE: Cell<u8> = const { Cell::new(0) };

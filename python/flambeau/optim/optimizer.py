@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any
 
 from .. import _flambeau
-from .._flambeau import Tensor, _set_grad_enabled, is_grad_enabled
+from .._flambeau import Tensor, _profile_enter, _profile_exit, _profile_on, _set_grad_enabled, is_grad_enabled
 from ..autograd.grad_mode import enable_grad
 from ..utils.hooks import RemovableHandle
 
@@ -101,9 +101,14 @@ class Optimizer:
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Updates the parameters by their gradients; a closure computes these (and the loss) anew."""
-        if self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks:
-            return self._hooked_step(closure)
-        return self._step(closure)
+        run = self._hooked_step if self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks else self._step
+        if _profile_on():
+            number = _profile_enter(f"Optimizer.step#{type(self).__name__}.step")
+            try:
+                return run(closure)
+            finally:
+                _profile_exit(number)
+        return run(closure)
 
     def _step(self, closure: Callable[[], Any] | None) -> Any:
         loss = None

@@ -265,6 +265,7 @@ pub fn run_edges(
     options: GradOptions,
 ) -> Result<Vec<Option<Tensor>>> {
     let _mode = mode::Guard::new(mode::NO_GRAD, !options.create_graph);
+    let profiled = crate::profile::on();
     let retain = options.retain_graph || options.create_graph;
 
     // Which gradients are wanted: (node, output) → positions in the result.
@@ -315,6 +316,7 @@ pub fn run_edges(
         if needed && g.iter().any(Option::is_some) {
             node.run_hooks(&mut g)?;
         }
+        let span = if profiled { crate::profile::node(&node) } else { None };
         let captures = if everything { None } else { wanted.get(&key(&node)) };
         if let Some(captures) = captures {
             for &(nr, i) in captures {
@@ -344,6 +346,7 @@ pub fn run_edges(
                 }
             }
         }
+        drop(span);
     }
 
     if inputs.is_some() && !options.allow_unused && results.iter().any(Option::is_none) {

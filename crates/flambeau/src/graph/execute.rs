@@ -4,6 +4,7 @@ use super::plan::{self, Group, PlanStep, Source, Storages};
 use super::Recorded;
 use crate::apply::{backend, run_operands};
 use crate::ops::elementwise::expand_strides;
+use crate::profile::Kind;
 use crate::tensor::Meta;
 use flambeau_core::*;
 use std::sync::Arc;
@@ -78,6 +79,11 @@ fn get(ops: &[Option<Recorded>], i: usize) -> Result<&Recorded> {
     ops[i].as_ref().ok_or_else(|| err!(Runtime, "a plan runs a recorded operator twice"))
 }
 
+/// An operand as a profile shows it.
+fn described(m: &Meta) -> crate::profile::Input {
+    crate::profile::Input::Tensor(m.sizes.clone(), m.dtype)
+}
+
 fn single(ops: &[Option<Recorded>], i: usize) -> Result<()> {
     let r = get(ops, i)?;
     for m in &r.outputs {
@@ -86,11 +92,23 @@ fn single(ops: &[Option<Recorded>], i: usize) -> Result<()> {
     let inputs: SmallVec<[Operand; 4]> = r.inputs.iter().map(operand).collect();
     let outputs: SmallVec<[Operand; 2]> = r.outputs.iter().map(operand).collect();
     let device = r.outputs.first().map_or(Device::Cpu, |m| m.device());
+    let _span = crate::profile::enter(r.op.name(), Kind::Graph, || r.inputs.iter().map(described).collect());
     run_operands(&*r.op, device, &inputs, &outputs)
         .map_err(|e| e.context(format_args!("recorded operator {}", r.op.name())))
 }
 
 fn fused(ops: &[Option<Recorded>], group: &Group) -> Result<()> {
+    let _span = if crate::profile::on() {
+        let reduced = group.reduce.map(|(r, _)| r);
+        let members = group.ops.iter().copied().chain(reduced).map(|i| get(ops, i));
+        let members: Vec<&Recorded> = members.collect::<Result<_>>()?;
+        let names: Vec<&str> = members.iter().map(|r| r.op.name()).collect();
+        crate::profile::enter(format!("fused({})", names.join(", ")), Kind::Graph, || {
+            members.iter().flat_map(|r| r.inputs.iter().map(described)).collect()
+        })
+    } else {
+        None
+    };
     let sizes = &get(ops, group.ops[0])?.outputs[0].sizes;
     let device = get(ops, group.ops[0])?.outputs[0].device();
     let mut inputs: SmallVec<[Input; 16]> = SmallVec::new();

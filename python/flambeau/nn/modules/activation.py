@@ -8,6 +8,7 @@ from ... import _flambeau
 from ..._flambeau import Tensor
 from .. import functional as F
 from ..parameter import Parameter
+from .attention import MultiheadAttention
 from .module import Module
 
 
@@ -327,6 +328,9 @@ class Softmax2d(Module):
             raise ValueError(f"Softmax2d: expected input to be 3D or 4D, got {input.dim()}D instead")
         return F.softmax(input, -3)
 
+
+# Where files that hold whole modules look for it.
+MultiheadAttention.__module__ = __name__
 
 __all__ = [
     "CELU", "ELU", "GELU", "GLU", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh", "LeakyReLU", "LogSigmoid",

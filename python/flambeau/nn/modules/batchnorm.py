@@ -1,4 +1,4 @@
-"""Normalisation over a batch, and over each instance of it."""
+"""Normalisation over a batch."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ class _NormBase(Module):
 
     _version = 2
     _accepts: tuple[int, ...] = ()
+    # Whether each instance is normalised by itself.
+    _instance = False
 
     def __init__(
         self,
@@ -154,61 +156,6 @@ class SyncBatchNorm(_BatchNorm):
         return result
 
 
-class _InstanceNorm(_NormBase):
-    def __init__(
-        self,
-        num_features: int,
-        eps: float = 1e-5,
-        momentum: float = 0.1,
-        affine: bool = False,
-        track_running_stats: bool = False,
-        device: Any = None,
-        dtype: Any = None,
-        *,
-        bias: bool = True,
-    ) -> None:
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
-
-    def forward(self, input: Tensor) -> Tensor:
-        self._check_input_dim(input)
-        single, dims = self._accepts
-        feature_dim = input.dim() - single
-        if input.size(feature_dim) != self.num_features:
-            if self.affine:
-                raise ValueError(f"expected input's size at dim={feature_dim} to match num_features ({self.num_features}), but got: {input.size(feature_dim)}.")
-            import warnings
-
-            warnings.warn(
-                f"input's size at dim={feature_dim} does not match num_features. You can silence this warning by not passing in "
-                "num_features, which is not used because affine=False",
-                stacklevel=2,
-            )
-        batched = input.unsqueeze(0) if input.dim() == single else input
-        result = F.instance_norm(
-            batched, self.running_mean, self.running_var, self.weight, self.bias,
-            self.training or not self.track_running_stats, 0.0 if self.momentum is None else self.momentum, self.eps,
-        )  # fmt: skip
-        return result.squeeze(0) if input.dim() == single else result
-
-
-class InstanceNorm1d(_InstanceNorm):
-    """Instance normalisation of [C, L] or [N, C, L]."""
-
-    _accepts = (2, 3)
-
-
-class InstanceNorm2d(_InstanceNorm):
-    """Instance normalisation of [C, H, W] or [N, C, H, W]."""
-
-    _accepts = (3, 4)
-
-
-class InstanceNorm3d(_InstanceNorm):
-    """Instance normalisation of [C, D, H, W] or [N, C, D, H, W]."""
-
-    _accepts = (4, 5)
-
-
 class _LazyNorm(LazyModuleMixin):
     """Learns `num_features` from the first input."""
 
@@ -223,7 +170,7 @@ class _LazyNorm(LazyModuleMixin):
         *,
         bias: bool = True,
     ) -> None:
-        instance = issubclass(self.cls_to_become, _InstanceNorm)
+        instance = self._instance
         affine = not instance if affine is None else affine
         track_running_stats = not instance if track_running_stats is None else track_running_stats
         super().__init__(0, eps, momentum, False, False, device, dtype)
@@ -245,7 +192,7 @@ class _LazyNorm(LazyModuleMixin):
         """Takes the input's channels for `num_features`."""
         if not self.has_uninitialized_params():
             return
-        self.num_features = input.shape[-self._accepts[0] + 1 if issubclass(self.cls_to_become, _InstanceNorm) else 1]  # type: ignore[attr-defined]
+        self.num_features = input.shape[-self._accepts[0] + 1 if self._instance else 1]  # type: ignore[attr-defined]
         for tensor in (self.weight, self.bias, self.running_mean, self.running_var):
             if tensor is not None:
                 tensor.materialize((self.num_features,))
@@ -270,25 +217,12 @@ class LazyBatchNorm3d(_LazyNorm, BatchNorm3d):
     cls_to_become = BatchNorm3d
 
 
-class LazyInstanceNorm1d(_LazyNorm, InstanceNorm1d):
-    """An `InstanceNorm1d` that learns `num_features` from its first input."""
-
-    cls_to_become = InstanceNorm1d
-
-
-class LazyInstanceNorm2d(_LazyNorm, InstanceNorm2d):
-    """An `InstanceNorm2d` that learns `num_features` from its first input."""
-
-    cls_to_become = InstanceNorm2d
-
-
-class LazyInstanceNorm3d(_LazyNorm, InstanceNorm3d):
-    """An `InstanceNorm3d` that learns `num_features` from its first input."""
-
-    cls_to_become = InstanceNorm3d
-
-
 __all__ = [
-    "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d", "LazyBatchNorm1d",
-    "LazyBatchNorm2d", "LazyBatchNorm3d", "LazyInstanceNorm1d", "LazyInstanceNorm2d", "LazyInstanceNorm3d", "SyncBatchNorm",
-]  # fmt: skip
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "LazyBatchNorm1d",
+    "LazyBatchNorm2d",
+    "LazyBatchNorm3d",
+    "SyncBatchNorm",
+]
