@@ -2,9 +2,8 @@
 
 import json
 
-import pytest
-
 import flambeau as torch
+import pytest
 from flambeau import _flambeau
 from flambeau.autograd import profiler as autograd_profiler
 from flambeau.profiler import ProfilerAction, ProfilerActivity, profile, record_function, schedule
