@@ -7,6 +7,7 @@ use crate::element::{not_implemented, with_element, Element, Number, Ptr, Scratc
 use crate::gemm::{split, Bias, Panels, Product, Strided, SERIAL};
 use crate::gemm_kernels::Scalar;
 use crate::pool;
+use crate::winograd;
 use flambeau_core::{ensure, Conv, DType, Operand, Result, Shape};
 
 /// Geometry in three spatial dimensions, the missing ones of size 1 in front.
@@ -85,6 +86,10 @@ impl Geometry {
     fn shift(&self, tap: [usize; 3]) -> [isize; 3] {
         std::array::from_fn(|d| (tap[d] * self.dilation[d]) as isize - self.padding[d])
     }
+    /// What Winograd's filters are for.
+    fn is_three_by_three(&self) -> bool {
+        self.kernel == [1, 3, 3] && self.stride == [1; 3] && self.dilation == [1; 3] && self.padding[0] == 0
+    }
     /// A product of one tap that reads every position once.
     fn is_pointwise(&self) -> bool {
         self.taps() == 1 && self.stride == [1; 3] && self.padding == [0; 3]
@@ -109,6 +114,10 @@ impl<E: Element> Weight<E> {
     }
     fn at(&self, tap: [usize; 3]) -> isize {
         (0..3).map(|d| tap[d] as isize * self.taps[d]).sum()
+    }
+    /// The 3 × 3 windows from `first` on, for Winograd's filters.
+    fn window(&self, first: *mut E, row: isize, channel: isize) -> winograd::Weight {
+        winograd::Weight { ptr: Ptr(first as *mut f32), row, channel, taps: [self.taps[1], self.taps[2]] }
     }
     /// Row-major without gaps, with `columns` numbers a row.
     fn is_dense(&self, columns: usize, g: &Geometry) -> bool {
@@ -345,6 +354,22 @@ where
             bias,
         );
     }
+    if crate::gemm::same::<E, f32>() && g.is_three_by_three() && winograd::pays(&x, &y, channels, rows) {
+        for group in 0..g.groups {
+            let ptr = unsafe_at(weight.ptr, (group * rows) as isize * weight.so);
+            winograd::Winograd {
+                x: &winograd::group(&x, group * channels),
+                y: &winograd::group(&y, group * rows),
+                channels,
+                rows,
+                weight: weight.window(ptr, weight.so, weight.sc),
+                padding: [g.padding[1], g.padding[2]],
+                bias: bias.map(|b| Ptr(unsafe_at(b, (group * rows) as isize) as *mut f32)),
+            }
+            .run();
+        }
+        return;
+    }
     // Steps of K in the order in which the image's memory lies.
     let last = x.channel == 1 && channels > 1 && g.taps() > 1;
     let (mut taps, mut steps) = (Vec::new(), Vec::new());
@@ -411,6 +436,23 @@ where
 {
     let (y, weight, x) = (Images::<E>::new(g), Weight::<E>::new(w), Images::<E>::new(gx));
     let (outputs, channels) = (y.channels / shape.groups, x.channels / shape.groups);
+    if crate::gemm::same::<E, f32>() && shape.is_three_by_three() && winograd::pays(&y, &x, outputs, channels) {
+        // A convolution of the result's gradient with every window turned around.
+        for group in 0..shape.groups {
+            let first = unsafe_at(weight.ptr, (group * outputs) as isize * weight.so);
+            winograd::Winograd {
+                x: &winograd::group(&y, group * outputs),
+                y: &winograd::group(&x, group * channels),
+                channels: outputs,
+                rows: channels,
+                weight: weight.window(first, weight.sc, weight.so).turned(),
+                padding: [2 - shape.padding[1], 2 - shape.padding[2]],
+                bias: None,
+            }
+            .run();
+        }
+        return;
+    }
     let phases: usize = shape.stride.iter().product();
     for phase in 0..phases {
         let r = [
@@ -736,6 +778,10 @@ mod tests {
             problem(&[2, 3, 5, 6, 7], &[4, 3, 2, 3, 2], &[1, 2, 1], &[1, 0, 1], &[1, 1, 2], 1),
             problem(&[1, 3, 40, 40], &[8, 3, 7, 7], &[2, 2], &[3, 3], &[1, 1], 1),
             problem(&[2, 4, 3, 3], &[6, 4, 2, 2], &[5, 5], &[0, 0], &[1, 1], 1),
+            // Winograd's filters, in the first layout and type: odd sizes, groups, wide padding and none.
+            problem(&[2, 40, 10, 9], &[40, 40, 3, 3], &[1, 1], &[1, 1], &[1, 1], 1),
+            problem(&[1, 80, 13, 12], &[80, 40, 3, 3], &[1, 1], &[2, 3], &[1, 1], 2),
+            problem(&[3, 40, 12, 11], &[40, 40, 3, 3], &[1, 1], &[0, 0], &[1, 1], 1),
         ];
         for dtype in [DType::F32, DType::F64, DType::BF16, DType::I32, DType::C64] {
             for p in &problems {

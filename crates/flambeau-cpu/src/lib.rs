@@ -39,6 +39,7 @@ pub mod special;
 mod testing;
 pub mod tile;
 mod wide;
+mod winograd;
 
 pub use pool::{num_threads, set_num_threads};
 
