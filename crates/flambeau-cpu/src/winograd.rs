@@ -5,6 +5,8 @@
 //! Winograd, "Arithmetic complexity of computations" (1980); Lavin and Gray, "Fast algorithms for convolutional neural
 //! networks" (2016), whose notation F(m × m, r × r) and names of the matrices (Bᵀ, G, Aᵀ) are used here.
 
+#![allow(clippy::needless_range_loop)] // Lanes are indices: several arrays move together.
+
 use crate::conv_windows::Images;
 use crate::element::{Ptr, Scratch};
 use crate::gemm_kernels::{Micro, Scalar};
