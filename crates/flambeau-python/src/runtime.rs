@@ -5,8 +5,9 @@ use crate::tensor::*;
 use flambeau::core::OptimizerStep;
 use flambeau::{batch, graph, mode, Device, Tensor};
 use pyo3::exceptions::*;
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyList};
 use std::collections::HashMap;
 use std::path::PathBuf;
 
@@ -167,45 +168,49 @@ fn _cuda_device_capability(index: u16) -> PyResult<(i32, i32)> {
 fn _optimizer_step(
     py: Python<'_>,
     kind: &str,
-    lists: Vec<Vec<Bound<'_, PyAny>>>,
+    lists: Vec<Bound<'_, PyList>>,
     numbers: &Bound<'_, PyDict>,
 ) -> PyResult<()> {
     let lists: Vec<Vec<Tensor>> = lists
         .iter()
-        .map(|l| l.iter().map(|t| tensor_arg(t).cloned()).collect::<PyResult<_>>())
+        .map(|l| l.iter().map(|t| tensor_arg(&t).cloned()).collect::<PyResult<_>>())
         .collect::<PyResult<_>>()?;
-    let get = |name: &str| -> PyResult<f64> {
-        match numbers.get_item(name)? {
-            Some(x) => x.extract(),
-            None => Err(PyTypeError::new_err(format!("optimizer step: '{name}' is missing"))),
-        }
-    };
-    let flag = |name: &str| -> PyResult<bool> {
-        match numbers.get_item(name)? {
-            Some(x) => x.is_truthy(),
-            None => Ok(false),
-        }
-    };
+    macro_rules! get {
+        ($name:literal) => {
+            match numbers.get_item(intern!(py, $name))? {
+                Some(x) => x.extract::<f64>()?,
+                None => return Err(PyTypeError::new_err(concat!("optimizer step: '", $name, "' is missing"))),
+            }
+        };
+    }
+    macro_rules! flag {
+        ($name:literal) => {
+            match numbers.get_item(intern!(py, $name))? {
+                Some(x) => x.is_truthy()?,
+                None => false,
+            }
+        };
+    }
     let step = match kind {
         "sgd" => OptimizerStep::Sgd {
-            lr: get("lr")?,
-            momentum: get("momentum")?,
-            dampening: get("dampening")?,
-            weight_decay: get("weight_decay")?,
-            nesterov: flag("nesterov")?,
-            maximize: flag("maximize")?,
-            first: flag("first")?,
+            lr: get!("lr"),
+            momentum: get!("momentum"),
+            dampening: get!("dampening"),
+            weight_decay: get!("weight_decay"),
+            nesterov: flag!("nesterov"),
+            maximize: flag!("maximize"),
+            first: flag!("first"),
         },
         "adam" => OptimizerStep::Adam {
-            lr: get("lr")?,
-            beta1: get("beta1")?,
-            beta2: get("beta2")?,
-            eps: get("eps")?,
-            weight_decay: get("weight_decay")?,
-            decoupled: flag("decoupled")?,
-            amsgrad: flag("amsgrad")?,
-            maximize: flag("maximize")?,
-            step: get("step")?,
+            lr: get!("lr"),
+            beta1: get!("beta1"),
+            beta2: get!("beta2"),
+            eps: get!("eps"),
+            weight_decay: get!("weight_decay"),
+            decoupled: flag!("decoupled"),
+            amsgrad: flag!("amsgrad"),
+            maximize: flag!("maximize"),
+            step: get!("step"),
         },
         _ => return Err(PyValueError::new_err(format!("no optimizer step named '{kind}'"))),
     };

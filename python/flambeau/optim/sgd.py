@@ -47,18 +47,10 @@ class SGD(Optimizer):
         )
 
     def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
-        numbers = {
-            "lr": _number(group["lr"]),
-            "momentum": group["momentum"],
-            "dampening": group["dampening"],
-            "weight_decay": _number(group["weight_decay"]),
-            "nesterov": group["nesterov"],
-            "maximize": group["maximize"],
-            "first": False,
-        }
-        grads = [g.to_dense() if g.is_sparse else g for g in grads]
+        if any(g.is_sparse for g in grads):
+            grads = [g.to_dense() if g.is_sparse else g for g in grads]
         if not group["momentum"]:
-            _optimizer_step("sgd", [params, grads, []], numbers)
+            _optimizer_step("sgd", [params, grads, []], group)
             return
         # Buffers start as the first gradient, so that parameters on their first step go by themselves.
         fresh, seen = ([], [], []), ([], [], [])  # type: ignore[var-annotated]
@@ -74,9 +66,9 @@ class SGD(Optimizer):
             into[1].append(g)
             into[2].append(buffer)
         if seen[0]:
-            _optimizer_step("sgd", list(seen), numbers)
+            _optimizer_step("sgd", list(seen), group)
         if fresh[0]:
-            _optimizer_step("sgd", list(fresh), {**numbers, "first": True})
+            _optimizer_step("sgd", list(fresh), {**group, "first": True})
 
 
 __all__ = ["SGD"]

@@ -3,7 +3,7 @@
 use crate::apply::{apply, apply1, Dest};
 use crate::autograd::node::Vjp;
 use crate::ops::elementwise as e;
-use crate::ops::{activation, indexing, reduction, view};
+use crate::ops::{activation, indexing, view};
 use crate::primitive::*;
 use crate::tensor::{Meta, Tensor};
 use flambeau_core::*;
@@ -29,18 +29,73 @@ impl Primitive for CrossEntropy {
     fn vjp(&self, cx: &Vjp, g: &[Option<Tensor>]) -> Result<Gradients> {
         let mut grads: Gradients = SmallVec::from_elem(None, 2);
         let Some(g) = &g[0] else { return Ok(grads) };
-        let (x, t) = (cx.input(0)?, cx.input(1)?);
-        if crate::mode::grad_enabled() {
-            // To be differentiated again: softmax minus one at the target.
-            let p = activation::softmax(&x, 1, None)?;
-            let kept = e::to_dtype(&e::ne(&t, self.0)?, x.dtype())?;
-            let safe = e::where_(&e::ne(&t, self.0)?, &t, 0)?;
-            let hot = e::to_dtype(&indexing::one_hot(&safe, x.sizes()[1])?, x.dtype())?;
-            let scale = view::unsqueeze(&e::mul(g, &kept)?, 1)?;
-            grads[0] = Some(e::mul(&e::sub(&p, &hot)?, &scale)?);
-            return Ok(grads);
-        }
-        grads[0] = Some(apply1(CrossEntropyGrad(self.0), &[g, &x, &t, &cx.output(1)?], Dest::New)?);
+        grads[0] = Some(logits_gradient(cx, g, 1, self.0)?);
+        Ok(grads)
+    }
+    fn key(&self, key: &mut PlanKey) {
+        key.word(self.0 as u64);
+    }
+    crate::shareable!();
+}
+/// The gradient of the logits (input 0) from that of the rows' losses; output `lse` of the node holds log Σ exp.
+fn logits_gradient(cx: &Vjp, g: &Tensor, lse: usize, ignore: i64) -> Result<Tensor> {
+    let (x, t) = (cx.input(0)?, cx.input(1)?);
+    if !crate::mode::grad_enabled() {
+        return apply1(CrossEntropyGrad(ignore), &[g, &x, &t, &cx.output(lse)?], Dest::New);
+    }
+    // To be differentiated again: softmax minus one at the target.
+    let p = activation::softmax(&x, 1, None)?;
+    let kept = e::to_dtype(&e::ne(&t, ignore)?, x.dtype())?;
+    let safe = e::where_(&e::ne(&t, ignore)?, &t, 0)?;
+    let hot = e::to_dtype(&indexing::one_hot(&safe, x.sizes()[1])?, x.dtype())?;
+    let scale = view::unsqueeze(&e::mul(g, &kept)?, 1)?;
+    e::mul(&e::sub(&p, &hot)?, &scale)
+}
+
+/// logits (rows, classes), target (rows) → the mean loss of the rows that are not ignored, how many these are, log Σ exp and
+/// the loss of each row.
+#[derive(Clone)]
+struct MeanCrossEntropy(i64);
+impl Primitive for MeanCrossEntropy {
+    fn name(&self) -> &'static str {
+        "cross_entropy_loss"
+    }
+    fn infer(&self, x: &[&Meta], out: &mut Draft) -> Result<()> {
+        let rows = [x[0].sizes[0]];
+        out.push([].as_slice(), x[0].dtype);
+        out.push_constant([].as_slice(), x[0].dtype);
+        out.push_constant(rows.as_slice(), if x[0].dtype == DType::F64 { DType::F64 } else { DType::F32 });
+        out.push_constant(rows.as_slice(), x[0].dtype);
+        Ok(())
+    }
+    fn run(&self, on: &dyn Backend, x: &[Operand], out: &[Operand]) -> Result<()> {
+        let [mean, count, lse, losses] = out else { unreachable!("four outputs") };
+        on.cross_entropy(&x[0], &x[1], self.0, losses, lse)?;
+        let total = |program: &Program, of: &Operand, to: &Operand| {
+            let to = Operand { sizes: &[1], strides: &[0], ..*to };
+            on.reduce(Reduction::Sum, program, &[*of], 1, &[to])
+        };
+        let class = mean.dtype.class();
+        total(&Program { inputs: &[Input::Operand(class)], steps: &[], results: &[0] }, losses, mean)?;
+        // Whether the target counts, as a double: exact however many there are.
+        let steps = [
+            Step { op: StepOp::Apply(ScalarFn::Ne), class: Class::I64, args: [0, 1, 0, 0] },
+            Step { op: StepOp::Convert(DType::Bool, Class::F64), class: Class::I64, args: [2, 0, 0, 0] },
+        ];
+        let inputs = [Input::Operand(Class::I64), Input::Number(Number::Int(self.0), Class::I64)];
+        total(&Program { inputs: &inputs, steps: &steps, results: &[3] }, &x[1], count)?;
+        let step = [Step { op: StepOp::Apply(ScalarFn::Div), class, args: [0, 1, 0, 0] }];
+        let inputs = [Input::Operand(class), Input::Operand(class)];
+        on.map(&Program { inputs: &inputs, steps: &step, results: &[2] }, &[*mean, *count], &[*mean])
+    }
+    fn saves(&self, _: Mask) -> Mask {
+        3 | output_bit(1) | output_bit(2)
+    }
+    fn vjp(&self, cx: &Vjp, g: &[Option<Tensor>]) -> Result<Gradients> {
+        let mut grads: Gradients = SmallVec::from_elem(None, 2);
+        let Some(g) = &g[0] else { return Ok(grads) };
+        let each = view::expand(&e::div(g, &cx.output(1)?)?, &cx.input(1)?.sizes())?;
+        grads[0] = Some(logits_gradient(cx, &each, 2, self.0)?);
         Ok(grads)
     }
     fn key(&self, key: &mut PlanKey) {
@@ -73,11 +128,7 @@ impl Primitive for CrossEntropyGrad {
     crate::shareable!();
 }
 
-/// Loss of each row of logits (rows, classes) for class indices (rows), 0 where the target is `ignore`.
-///
-/// # Errors
-/// `Index` for a target outside the classes, `Runtime` for shapes that do not fit.
-pub fn cross_entropy_rows(logits: &Tensor, target: &Tensor, ignore: i64) -> Result<Tensor> {
+fn check(logits: &Tensor, target: &Tensor) -> Result<()> {
     let (xs, ts) = (logits.sizes(), target.sizes());
     ensure!(
         xs.len() == 2 && ts.len() == 1 && xs[0] == ts[0],
@@ -93,6 +144,14 @@ pub fn cross_entropy_rows(logits: &Tensor, target: &Tensor, ignore: i64) -> Resu
         "\"cross_entropy_loss\" not implemented for '{}'",
         logits.dtype().title()
     );
+    Ok(())
+}
+/// Loss of each row of logits (rows, classes) for class indices (rows), 0 where the target is `ignore`.
+///
+/// # Errors
+/// `Index` for a target outside the classes, `Runtime` for shapes that do not fit.
+pub fn cross_entropy_rows(logits: &Tensor, target: &Tensor, ignore: i64) -> Result<Tensor> {
+    check(logits, target)?;
     Ok(apply(CrossEntropy(ignore), &[logits, target], Dest::New)?.swap_remove(0))
 }
 /// The mean of [`cross_entropy_rows`] over targets that are not ignored.
@@ -100,7 +159,6 @@ pub fn cross_entropy_rows(logits: &Tensor, target: &Tensor, ignore: i64) -> Resu
 /// # Errors
 /// As [`cross_entropy_rows`].
 pub fn cross_entropy(logits: &Tensor, target: &Tensor, ignore: i64) -> Result<Tensor> {
-    let rows = cross_entropy_rows(logits, target, ignore)?;
-    let count = reduction::sum(&e::ne(target, ignore)?, &[], false)?;
-    e::div(&reduction::sum(&rows, &[], false)?, &e::to_dtype(&count, rows.dtype())?)
+    check(logits, target)?;
+    Ok(apply(MeanCrossEntropy(ignore), &[logits, target], Dest::New)?.swap_remove(0))
 }

@@ -30,7 +30,70 @@ pub fn step(step: &OptimizerStep, lists: &[Vec<Tensor>]) -> Result<()> {
         // The step reads and writes memory at once: what is recorded must be there.
         crate::graph::flush()?;
     }
-    // Kernels walk memory linearly, so every tensor of a parameter must be dense in the parameter's own order.
+    if !step_in_place(step, lists)? {
+        step_in_copies(step, lists)?;
+    }
+    for (l, list) in lists.iter().enumerate() {
+        if l != 1 {
+            list.iter().for_each(Tensor::bump_version);
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a state or gradient `t` that does not belong to the parameter `p`.
+fn matches(p: &Meta, t: &Meta) -> Result<()> {
+    ensure!(
+        p.sizes == t.sizes,
+        Runtime,
+        "optimizer: sizes {} of a state or gradient do not match its parameter's {}",
+        Shape(&t.sizes),
+        Shape(&p.sizes)
+    );
+    ensure!(
+        p.device() == t.device(),
+        Runtime,
+        "optimizer: a state or gradient on {} for a parameter on {}",
+        t.device(),
+        p.device()
+    );
+    Ok(())
+}
+
+/// The usual step: all on one device, every tensor dense in its parameter's own order and of its dtype (kernels walk memory
+/// linearly). Returns false, with nothing done, where that is not so.
+fn step_in_place(step: &OptimizerStep, lists: &[Vec<Tensor>]) -> Result<bool> {
+    let guards: SmallVec<[RwLockReadGuard<'_, Meta>; 16]> = lists.iter().flatten().map(Tensor::meta).collect();
+    let n = lists[0].len();
+    let (params, states) = guards.split_at(n);
+    let device = params[0].device();
+    for (i, t) in states.iter().enumerate() {
+        let p = &params[i % n];
+        matches(p, t)?;
+        if t.strides != p.strides || t.dtype != p.dtype {
+            return Ok(false);
+        }
+    }
+    if params.iter().any(|p| p.device() != device || !is_non_overlapping_and_dense(&p.sizes, &p.strides)) {
+        return Ok(false);
+    }
+    let operands: SmallVec<[Operand<'_>; 16]> = guards.iter().map(|m| m.operand()).collect::<Result<_>>()?;
+    let mut rest = &operands[..];
+    let views: SmallVec<[&[Operand<'_>]; 6]> = lists
+        .iter()
+        .map(|list| {
+            let (own, others) = rest.split_at(list.len());
+            rest = others;
+            own
+        })
+        .collect();
+    backend(device)?.optimizer(step, &views)?;
+    Ok(true)
+}
+
+/// The same where some tensors must be copied into their parameter's order or dtype and back, or lie on several devices.
+fn step_in_copies(step: &OptimizerStep, lists: &[Vec<Tensor>]) -> Result<()> {
+    let params = &lists[0];
     let mut own: Vec<Vec<Tensor>> = Vec::with_capacity(lists.len());
     let mut copies: Vec<(Tensor, Tensor)> = Vec::new();
     for (l, list) in lists.iter().enumerate() {
@@ -38,20 +101,7 @@ pub fn step(step: &OptimizerStep, lists: &[Vec<Tensor>]) -> Result<()> {
         for (p, t) in params.iter().zip(list) {
             let fits = {
                 let (pm, tm) = (p.meta(), t.meta());
-                ensure!(
-                    pm.sizes == tm.sizes,
-                    Runtime,
-                    "optimizer: sizes {} of a state or gradient do not match its parameter's {}",
-                    Shape(&tm.sizes),
-                    Shape(&pm.sizes)
-                );
-                ensure!(
-                    pm.device() == tm.device(),
-                    Runtime,
-                    "optimizer: a state or gradient on {} for a parameter on {}",
-                    tm.device(),
-                    pm.device()
-                );
+                matches(&pm, &tm)?;
                 tm.strides == pm.strides && is_non_overlapping_and_dense(&pm.sizes, &pm.strides) && tm.dtype == pm.dtype
             };
             if fits {
@@ -76,11 +126,6 @@ pub fn step(step: &OptimizerStep, lists: &[Vec<Tensor>]) -> Result<()> {
             guards.iter().map(|l| l.iter().map(|m| m.operand()).collect::<Result<_>>()).collect::<Result<_>>()?;
         let views: Vec<&[Operand<'_>]> = operands.iter().map(Vec::as_slice).collect();
         backend(device)?.optimizer(step, &views)?;
-    }
-    for (l, list) in lists.iter().enumerate() {
-        if l != 1 {
-            list.iter().for_each(Tensor::bump_version);
-        }
     }
     for (original, copy) in copies {
         crate::ops::elementwise::copy_(&original, &copy)?;
