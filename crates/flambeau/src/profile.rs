@@ -352,6 +352,22 @@ fn flops(name: &str, x: &[&Tensor], outs: &[Tensor]) -> u64 {
             let channels = x.get(1).and_then(|w| w.sizes().first().copied()).unwrap_or(1).max(1) as u64;
             2 * count(out) * (x.get(1).map_or(0, |w| count(w)) / channels)
         }
+        "convolution_input_grad" => {
+            // The other way round: each place of the first operand meets the weights of its channel.
+            let (Some(g), Some(w)) = (x.first(), x.get(1)) else { return 0 };
+            2 * count(g) * (count(w) / w.sizes().first().copied().unwrap_or(1).max(1) as u64)
+        }
+        "convolution_weight_grad" => {
+            let Some(g) = x.first() else { return 0 };
+            2 * count(g) * (count(out) / out.sizes().first().copied().unwrap_or(1).max(1) as u64)
+        }
+        "scaled_dot_product_attention" => {
+            // Scores from queries and keys, and their sums over values.
+            let (Some(q), Some(k), Some(v)) = (x.first(), x.get(1), x.get(2)) else { return 0 };
+            let last = |t: &Tensor| t.sizes().last().copied().unwrap_or(0).max(0) as u64;
+            let keys = k.sizes().iter().rev().nth(1).copied().unwrap_or(0) as u64;
+            2 * count(q) / last(q).max(1) * keys * (last(q) + last(v))
+        }
         _ => 0,
     }
 }

@@ -832,6 +832,36 @@ for _name in (
     globals()[_name], globals()[f"{_name}_with_indices"] = _with_indices(_name)
 del _name
 
+
+
+def grouped_mm(mat_a: Tensor, mat_b: Tensor, *, offs: Tensor | None = None, bias: Tensor | None = None, out_dtype: Any = None) -> Tensor:
+    """Products of groups: `offs` says where each group ends in the dimension that a matrix [·, ·] shares among the groups of the other
+    operand [G, ·, ·]. Two matrices share the summed dimension, and give [G, ·, ·]; two batches are multiplied pair by pair.
+    """
+    if bias is not None:
+        raise RuntimeError("grouped_mm: bias is not supported yet")
+    if mat_a.dim() not in (2, 3) or mat_b.dim() not in (2, 3):
+        raise RuntimeError(f"grouped_mm: operands have 2 or 3 dimensions, but got {mat_a.dim()} and {mat_b.dim()}")
+    if (offs is not None) != (mat_a.dim() == 2 or mat_b.dim() == 2):
+        raise RuntimeError("grouped_mm: offs is given exactly when an operand has 2 dimensions")
+    if offs is None:
+        result = mat_a @ mat_b
+    else:
+        ends = [int(n) for n in offs.tolist()]
+        spans = list(zip([0, *ends[:-1]], ends, strict=True))
+        if mat_a.dim() == 2 and mat_b.dim() == 3:
+            parts = [mat_a[i:j] @ mat_b[g] for g, (i, j) in enumerate(spans)]
+            rest = mat_a.shape[0] - ends[-1]
+            result = _flambeau.cat([*parts, mat_a.new_zeros(rest, mat_b.shape[-1])] if rest else parts)
+        elif mat_a.dim() == 3:
+            parts = [mat_a[g] @ mat_b[:, i:j] for g, (i, j) in enumerate(spans)]
+            rest = mat_b.shape[1] - ends[-1]
+            result = _flambeau.cat([*parts, mat_b.new_zeros(mat_a.shape[1], rest)] if rest else parts, 1)
+        else:
+            result = _flambeau.stack([mat_a[:, i:j] @ mat_b[i:j] for i, j in spans])
+    return result if out_dtype is None else result.to(out_dtype)
+
+
 avg_pool1d: Any
 avg_pool2d: Any
 avg_pool3d: Any

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from itertools import chain
-from typing import Any
+from typing import Any, TypeAlias
 
 from .. import _flambeau
 from .._flambeau import Tensor, _profile_enter, _profile_exit, _profile_on, _set_grad_enabled, is_grad_enabled
 from ..autograd.grad_mode import enable_grad
+from ..nn.parameter import Parameter
 from ..utils.hooks import RemovableHandle
+
+ParamsT: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
+DeviceDict: TypeAlias = dict[Any, Tensor]
+StateDict: TypeAlias = dict[str, Any]
 
 
 class _Required:
@@ -30,6 +36,24 @@ def _number(value: Any) -> float:
 def _check(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
+
+
+_global_pre_hooks: OrderedDict[int, Any] = OrderedDict()
+_global_post_hooks: OrderedDict[int, Any] = OrderedDict()
+
+
+def register_optimizer_step_pre_hook(hook: Any) -> RemovableHandle:
+    """Calls `hook(optimizer, args, kwargs)` before each step of every optimizer."""
+    handle = RemovableHandle(_global_pre_hooks)
+    _global_pre_hooks[handle.id] = hook
+    return handle
+
+
+def register_optimizer_step_post_hook(hook: Any) -> RemovableHandle:
+    """Calls `hook(optimizer, args, kwargs)` after each step of every optimizer."""
+    handle = RemovableHandle(_global_post_hooks)
+    _global_post_hooks[handle.id] = hook
+    return handle
 
 
 class Optimizer:
@@ -101,7 +125,8 @@ class Optimizer:
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Updates the parameters by their gradients; a closure computes these (and the loss) anew."""
-        run = self._hooked_step if self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks else self._step
+        hooked = self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks or _global_pre_hooks or _global_post_hooks
+        run = self._hooked_step if hooked else self._step
         if _profile_on():
             number = _profile_enter(f"Optimizer.step#{type(self).__name__}.step")
             try:
@@ -143,7 +168,7 @@ class Optimizer:
     def _hooked_step(self, closure: Any) -> Any:
         args: Any = (self, closure)
         kwargs: dict[str, Any] = {}
-        for hook in self._optimizer_step_pre_hooks.values():
+        for hook in [*_global_pre_hooks.values(), *self._optimizer_step_pre_hooks.values()]:
             result = hook(self, args, kwargs)
             if result is not None:
                 if not (isinstance(result, tuple) and len(result) == 2):
@@ -151,7 +176,7 @@ class Optimizer:
                 args, kwargs = result
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
         loss = self._step(closure)
-        for hook in self._optimizer_step_post_hooks.values():
+        for hook in [*self._optimizer_step_post_hooks.values(), *_global_post_hooks.values()]:
             hook(self, args, kwargs)
         return loss
 
@@ -232,6 +257,23 @@ class Optimizer:
         for hook in self._optimizer_load_state_dict_post_hooks.values():
             hook(self)
 
+    @staticmethod
+    def _group_tensors_by_device_and_dtype(
+        tensorlistlist: list[list[Tensor | None]], with_indices: bool = False
+    ) -> dict[tuple[Any, Any], tuple[list[list[Tensor | None]], list[int]]]:
+        """Parallel lists of tensors parted by the first list's devices and dtypes."""
+        groups: dict[tuple[Any, Any], tuple[list[list[Tensor | None]], list[int]]] = {}
+        for i, row in enumerate(zip(*tensorlistlist, strict=True)):
+            first = row[0]
+            if first is None:
+                raise RuntimeError("the first list has to hold a tensor at every place")
+            lists, indices = groups.setdefault((first.device, first.dtype), ([[] for _ in row], []))
+            for column, tensor in zip(lists, row, strict=True):
+                column.append(tensor)
+            if with_indices:
+                indices.append(i)
+        return groups
+
     def __getstate__(self) -> dict[str, Any]:
         return {"defaults": self.defaults, "state": self.state, "param_groups": self.param_groups}
 
@@ -290,5 +332,63 @@ def _state(optimizer: Optimizer, params: Iterable[Tensor], create: Callable[[Ten
     return states
 
 
+# What optimizers that other libraries derive from PyTorch's own ask for. Updates here are one call for a whole list, or operators.
+
+
+def _default_to_fused_or_foreach(params: list[Tensor], differentiable: bool, use_fused: bool = False) -> tuple[bool, bool]:
+    """Whether (fused, foreach) forms are to be taken where nobody has said so."""
+    if differentiable:
+        return False, False
+    plain = all(p is None or (type(p) in (Tensor, Parameter) and p.device.type == "cuda") for p in params)
+    fused = use_fused and plain and all(p is None or p.is_floating_point() for p in params)
+    return fused, plain and not fused
+
+
+def _get_capturable_supported_devices(supports_xla: bool = True) -> list[str]:
+    return ["cuda", "xpu", "hpu", "privateuseone", *(["xla"] if supports_xla else [])]
+
+
+def _get_value(x: Any) -> Any:
+    return x.item() if isinstance(x, Tensor) else x
+
+
+def _stack_if_compiling(x: Any) -> Any:
+    return x
+
+
+def _view_as_real(params: list[Tensor], *state_and_grads: list[Tensor]) -> None:
+    """Complex tensors of the lists as pairs of real numbers, in place."""
+    for i, p in enumerate(params):
+        if p.is_complex():
+            params[i] = _flambeau.operators["view_as_real"](p)
+            for tensors in state_and_grads:
+                tensors[i] = _flambeau.operators["view_as_real"](tensors[i])
+
+
+def _get_scalar_dtype(is_fused: bool | None = None) -> Any:
+    if is_fused:
+        return _flambeau.float32
+    return _flambeau.float64 if _flambeau.get_default_dtype() == _flambeau.float64 else _flambeau.float32
+
+
+def _use_grad_for_differentiable(func: Callable[..., Any]) -> Callable[..., Any]:
+    """`step` without gradients, unless the optimizer's default says that it is differentiable."""
+
+    @functools.wraps(func)
+    def step(*args: Any, **kwargs: Any) -> Any:
+        before = is_grad_enabled()
+        try:
+            _set_grad_enabled(bool(args[0].defaults["differentiable"]))
+            return func(*args, **kwargs)
+        finally:
+            _set_grad_enabled(before)
+
+    return step
+
+
+def _disable_dynamo_if_unsupported(single_tensor_fn: Any = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return lambda func: func
+
+
 _zeros_like = _flambeau.operators["zeros_like"]
-__all__ = ["Optimizer", "required"]
+__all__ = ["Optimizer", "register_optimizer_step_post_hook", "register_optimizer_step_pre_hook", "required"]

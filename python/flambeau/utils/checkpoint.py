@@ -8,6 +8,7 @@ function whose backward runs the function again and a backward of its own throug
 from __future__ import annotations
 
 import contextlib
+import enum
 import itertools
 import warnings
 import weakref
@@ -71,6 +72,32 @@ def set_checkpoint_debug_enabled(enabled: bool | None) -> Iterator[None]:
 def noop_context_fn() -> tuple[Any, Any]:
     """The default `context_fn`: nothing around the forward and around computing again."""
     return contextlib.nullcontext(), contextlib.nullcontext()
+
+
+class CheckpointPolicy(enum.Enum):
+    """What a policy of selective checkpoints may say of an operator's result."""
+
+    MUST_SAVE = 0
+    PREFER_SAVE = 1
+    MUST_RECOMPUTE = 2
+    PREFER_RECOMPUTE = 3
+    MUST_CPU_OFFLOAD = 4
+
+
+class SelectiveCheckpointContext:
+    """What a policy is told beside the operator."""
+
+    def __init__(self, *, is_recompute: bool, op_output: Any = None) -> None:
+        self.is_recompute, self.op_output = is_recompute, op_output
+
+
+def create_selective_checkpoint_contexts(policy_fn_or_list: Any, allow_cache_entry_mutation: bool = False) -> tuple[Any, Any]:
+    """A `context_fn` for checkpoints. Accepted for compatibility: every operator is computed again, which gives the same results and
+    needs the least memory.
+    """
+    if not callable(policy_fn_or_list) and not isinstance(policy_fn_or_list, list):
+        raise TypeError("policy_fn_or_list must be either a function or a list of ops.")
+    return noop_context_fn()
 
 
 def detach_variable(inputs: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 import weakref
 from collections import OrderedDict
 from typing import Any
@@ -36,3 +37,21 @@ class RemovableHandle:
 def _reference(hooks: Any) -> Any:
     # A plain dict cannot be referred to weakly; the process-wide ones live for ever anyway.
     return weakref.ref(hooks) if isinstance(hooks, OrderedDict) else lambda: hooks
+
+
+def unserializable_hook(f: Any) -> Any:
+    """Marks a hook that is not to go with its tensor into a file."""
+    f.__torch_unserializable__ = True
+    return f
+
+
+def warn_if_has_hooks(tensor: Any) -> None:
+    """Warns of hooks that do not go with a tensor into a file."""
+    hooks = getattr(tensor, "_backward_hooks", None)
+    for hook in hooks.values() if hooks else ():
+        if not hasattr(hook, "__torch_unserializable__"):
+            warnings.warn(
+                f"backward hook {hook!r} on tensor will not be serialized. If this is expected, you can decorate the function with "
+                "@torch.utils.hooks.unserializable_hook to suppress this warning",
+                stacklevel=2,
+            )

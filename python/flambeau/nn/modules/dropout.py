@@ -18,6 +18,9 @@ class _Dropout(Module):
         return f"p={self.p}, inplace={self.inplace}"
 
 
+_DropoutNd = _Dropout
+
+
 class Dropout(_Dropout):
     """Zeroes elements with probability p in training and scales the rest by 1/(1-p)."""
 

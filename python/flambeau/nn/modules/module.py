@@ -18,6 +18,7 @@ from ..._flambeau import Tensor
 from ...autograd.grad_mode import no_grad
 from ...utils.hooks import RemovableHandle
 from ..parameter import Buffer, Parameter, UninitializedBuffer, UninitializedParameter, is_lazy
+from ._failures import note_failure
 
 T = TypeVar("T", bound="Module")
 
@@ -107,6 +108,11 @@ _REGISTRIES = ("_parameters", "_buffers", "_modules")
 _global_forward_pre_hooks: dict[int, Callable[..., Any]] = {}
 _global_forward_hooks: dict[int, Callable[..., Any]] = {}
 _global_backward_hooks: dict[int, Callable[..., Any]] = {}
+_global_backward_pre_hooks: dict[int, Callable[..., Any]] = {}
+_global_buffer_registration_hooks: dict[int, Callable[..., Any]] = OrderedDict()
+_global_module_registration_hooks: dict[int, Callable[..., Any]] = OrderedDict()
+_global_parameter_registration_hooks: dict[int, Callable[..., Any]] = OrderedDict()
+_EXTRA_STATE_KEY_SUFFIX = "_extra_state"
 _any_global_hooks = False
 
 
@@ -131,6 +137,44 @@ def register_module_forward_hook(hook: Callable[..., Any]) -> RemovableHandle:
 def register_module_full_backward_hook(hook: Callable[..., Any]) -> RemovableHandle:
     """Calls `hook(module, grad_input, grad_output)` in the backward of every module in the process."""
     return _register_global(_global_backward_hooks, hook)
+
+
+register_module_backward_hook = register_module_full_backward_hook
+
+
+def register_module_full_backward_pre_hook(hook: Callable[..., Any]) -> RemovableHandle:
+    """Calls `hook(module, grad_output)` before the backward of every module in the process."""
+    return _register_global(_global_backward_pre_hooks, hook)
+
+
+def _register_registration(hooks: dict[int, Callable[..., Any]], hook: Callable[..., Any]) -> RemovableHandle:
+    handle = RemovableHandle(hooks)
+    hooks[handle.id] = hook
+    return handle
+
+
+def register_module_buffer_registration_hook(hook: Callable[..., Any]) -> RemovableHandle:
+    """Calls `hook(module, name, buffer)` for every buffer that is registered; what it returns takes its place."""
+    return _register_registration(_global_buffer_registration_hooks, hook)
+
+
+def register_module_module_registration_hook(hook: Callable[..., Any]) -> RemovableHandle:
+    """Calls `hook(module, name, submodule)` for every sub-module that is registered; what it returns takes its place."""
+    return _register_registration(_global_module_registration_hooks, hook)
+
+
+def register_module_parameter_registration_hook(hook: Callable[..., Any]) -> RemovableHandle:
+    """Calls `hook(module, name, parameter)` for every parameter that is registered; what it returns takes its place."""
+    return _register_registration(_global_parameter_registration_hooks, hook)
+
+
+def _registered(hooks: dict[int, Callable[..., Any]], module: Module, name: str, value: Any) -> Any:
+    """What the registration hooks make of a value."""
+    for hook in hooks.values():
+        changed = hook(module, name, value)
+        if changed is not None:
+            value = changed
+    return value
 
 
 def _unimplemented(self: Module, *input: Any) -> Any:
@@ -183,9 +227,13 @@ class Module:
     # ---- calling -------------------------------------------------------------------------------------
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self._hooked or _any_global_hooks:
-            return self._call_with_hooks(*args, **kwargs)
-        return self.forward(*args, **kwargs)
+        try:
+            if self._hooked or _any_global_hooks:
+                return self._call_with_hooks(*args, **kwargs)
+            return self.forward(*args, **kwargs)
+        except Exception as failure:
+            note_failure(self, failure, args, kwargs)
+            raise
 
     _call_impl = __call__
     _wrapped_call_impl = __call__
@@ -211,11 +259,13 @@ class Module:
                     if changed is not None:
                         args = changed if isinstance(changed, tuple) else (changed,)
             backward = None
-            if self._backward_hooks or self._backward_pre_hooks or _global_backward_hooks:
+            if self._backward_hooks or self._backward_pre_hooks or _global_backward_hooks or _global_backward_pre_hooks:
                 from ._backward_hooks import BackwardHooks
 
                 backward = BackwardHooks(
-                    self, [*_global_backward_hooks.values(), *self._backward_hooks.values()], list(self._backward_pre_hooks.values())
+                    self,
+                    [*_global_backward_hooks.values(), *self._backward_hooks.values()],
+                    [*_global_backward_pre_hooks.values(), *self._backward_pre_hooks.values()],
                 )
                 args = backward.wrap_inputs(args)
             result = self.forward(*args, **kwargs)
@@ -332,6 +382,8 @@ class Module:
             raise KeyError(f"attribute '{name}' already exists")
         if tensor is not None and not isinstance(tensor, Tensor):
             raise TypeError(f"cannot assign '{_typename(tensor)}' object to buffer '{name}' (torch Tensor or None required)")
+        if _global_buffer_registration_hooks:
+            tensor = _registered(_global_buffer_registration_hooks, self, name, tensor)
         self._buffers[name] = tensor
         if persistent:
             self._non_persistent_buffers_set.discard(name)
@@ -354,6 +406,8 @@ class Module:
                 f"Cannot assign non-leaf Tensor to parameter '{name}'. Model parameters must be created explicitly. "
                 f"To express '{name}' as a function of another Tensor, compute the value in the forward() method."
             )
+        if _global_parameter_registration_hooks and param is not None:
+            param = _registered(_global_parameter_registration_hooks, self, name, param)
         self._parameters[name] = param
 
     def add_module(self, name: str, module: Module | None) -> None:
@@ -363,6 +417,8 @@ class Module:
         self._check_name("module", name)
         if name not in self._modules and hasattr(self, name):
             raise KeyError(f"attribute '{name}' already exists")
+        if _global_module_registration_hooks:
+            module = _registered(_global_module_registration_hooks, self, name, module)
         self._modules[name] = module
 
     register_module = add_module
@@ -387,6 +443,8 @@ class Module:
             if "_modules" not in d:
                 raise AttributeError("cannot assign module before Module.__init__() call")
             self._forget(name, "_modules")
+            if _global_module_registration_hooks:
+                value = _registered(_global_module_registration_hooks, self, name, value)
             self._modules[name] = value
             return
         modules = d.get("_modules")
@@ -901,7 +959,12 @@ __all__ = [
     "Parameter",
     "UninitializedBuffer",
     "UninitializedParameter",
+    "register_module_backward_hook",
+    "register_module_buffer_registration_hook",
     "register_module_forward_hook",
     "register_module_forward_pre_hook",
     "register_module_full_backward_hook",
+    "register_module_full_backward_pre_hook",
+    "register_module_module_registration_hook",
+    "register_module_parameter_registration_hook",
 ]

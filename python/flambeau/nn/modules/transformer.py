@@ -323,6 +323,9 @@ class Transformer(Module):
                 init.xavier_uniform_(p)
 
 
+_get_activation_fn = _activation
+_get_clones = _clones
+
 __all__ = [
     "Transformer",
     "TransformerDecoder",

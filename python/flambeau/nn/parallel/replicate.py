@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..modules.module import Module
+from ..modules.module import Module, _Registry
 from .scatter_gather import _device
 
 
@@ -32,9 +32,9 @@ def _copy(network: Module, device: Any, detach: bool) -> Module:
         replica = module.__new__(type(module))
         replica.__dict__ = dict(module.__dict__)
         copies[id(module)] = replica
-        replica._parameters = {name: moved(p) for name, p in module._parameters.items()}
-        replica._buffers = {name: moved(b) for name, b in module._buffers.items()}
-        replica._modules = {name: None if child is None else copy(child) for name, child in module._modules.items()}
+        replica.__dict__["_parameters"] = _Registry(replica, {name: moved(p) for name, p in module._parameters.items()})
+        replica.__dict__["_buffers"] = _Registry(replica, {name: moved(b) for name, b in module._buffers.items()})
+        replica.__dict__["_modules"] = _Registry(replica, {name: None if child is None else copy(child) for name, child in module._modules.items()})
         replica.__dict__["_is_replica"] = True
         return replica
 

@@ -107,6 +107,10 @@ class DataLoader:
         self._workers = self._epoch._workers
         return self._epoch
 
+    @property
+    def _dataset_kind(self) -> int:
+        return _DatasetKind.Iterable if self._is_stream else _DatasetKind.Map
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_workers": None, "_epoch": None}
 
@@ -162,5 +166,17 @@ class DataLoader:
             return n // self.batch_size if self.drop_last else -(-n // self.batch_size)
         return len(self.batch_sampler if self._batched else self.sampler)
 
+
+class _DatasetKind:
+    """How samples are found."""
+
+    Map = 0
+    Iterable = 1
+
+
+# What is being iterated over: the loader's own generators in this process, and workers' batches.
+_MultiProcessingDataLoaderIter = WorkerIterator
+_SingleProcessDataLoaderIter = type(_ for _ in ())
+_BaseDataLoaderIter = Iterator
 
 __all__ = ["DataLoader", "default_collate", "default_convert", "get_worker_info"]

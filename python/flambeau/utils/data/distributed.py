@@ -1,0 +1,5 @@
+"""Each process's share of a dataset."""
+
+from .sampler import DistributedSampler
+
+__all__ = ["DistributedSampler"]
