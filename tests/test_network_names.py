@@ -107,7 +107,9 @@ def test_flex_attention_is_attention():
     biased = flex_attention(q, k, v, score_mod=lambda s, b, h, i, j: s - (i - j).abs() * 0.5)
     places = flambeau.arange(70)
     bias = -(places[:, None] - places).abs() * 0.5
-    assert flambeau.allclose(biased, flambeau.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias), atol=1e-5)
+    assert flambeau.allclose(
+        biased, flambeau.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias), atol=1e-5
+    )
     nothing = create_block_mask(and_masks(lambda b, h, i, j: i > j), None, None, 70, 70)
     assert flex_attention(q, k, v, block_mask=nothing)[:, :, 0].abs().sum().item() == 0
 
@@ -177,7 +179,12 @@ def test_paths_of_trees():
 
     tree = {"a": [1, (2, 3)], "b": 4}
     leaves, spec = pytree.tree_flatten_with_path(tree)
-    assert [(pytree.keystr(path), leaf) for path, leaf in leaves] == [("['a'][0]", 1), ("['a'][1][0]", 2), ("['a'][1][1]", 3), ("['b']", 4)]
+    assert [(pytree.keystr(path), leaf) for path, leaf in leaves] == [
+        ("['a'][0]", 1),
+        ("['a'][1][0]", 2),
+        ("['a'][1][1]", 3),
+        ("['b']", 4),
+    ]
     assert all(pytree.key_get(tree, path) == leaf for path, leaf in leaves)
     assert pytree.treespec_loads(pytree.treespec_dumps(spec)) == spec
     assert list(pytree.tree_iter(tree)) == [1, 2, 3, 4]
@@ -191,7 +198,9 @@ def test_download_is_whole_or_absent(tmp_path):
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
     named = tmp_path / f"model-{digest[:8]}.pth"
     source.rename(named)
-    loaded = flambeau.hub.load_state_dict_from_url(named.as_uri(), model_dir=str(tmp_path / "kept"), progress=False, check_hash=True)
+    loaded = flambeau.hub.load_state_dict_from_url(
+        named.as_uri(), model_dir=str(tmp_path / "kept"), progress=False, check_hash=True
+    )
     assert loaded["w"].tolist() == [1, 1, 1]
     with pytest.raises(RuntimeError, match="invalid hash value"):
         flambeau.hub.download_url_to_file(named.as_uri(), str(tmp_path / "bad"), hash_prefix="00000000", progress=False)
@@ -209,7 +218,9 @@ def test_hub_loads_a_folder(tmp_path):
 
 
 def network():
-    layers = [flambeau.nn.Sequential(flambeau.nn.Linear(4, 4), flambeau.nn.ReLU(), flambeau.nn.Linear(5, 3)) for _ in range(2)]
+    layers = [
+        flambeau.nn.Sequential(flambeau.nn.Linear(4, 4), flambeau.nn.ReLU(), flambeau.nn.Linear(5, 3)) for _ in range(2)
+    ]
     return flambeau.nn.ModuleDict({"body": flambeau.nn.ModuleList(layers)})
 
 

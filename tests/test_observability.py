@@ -11,7 +11,9 @@ from flambeau.utils.flop_counter import FlopCounterMode
 def test_timer_counts_runs():
     calls = []
     clock = iter(range(10_000_000))
-    timer = benchmark.Timer("calls.append(1)", globals={"calls": calls}, timer=lambda: next(clock), label="list", description="append")
+    timer = benchmark.Timer(
+        "calls.append(1)", globals={"calls": calls}, timer=lambda: next(clock), label="list", description="append"
+    )
     measured = timer.timeit(100)
     assert len(calls) == 102 and measured.raw_times == [1] and measured.times == [0.01]
     measured = benchmark.Timer("x + x", globals={"x": torch.ones(3)}).blocked_autorange(min_run_time=0.01)
@@ -50,7 +52,9 @@ def test_measurements_say_what_they_know():
 
 def test_comparison_is_a_table():
     results = [
-        benchmark.Measurement(1, [1e-5 * (n + 1) * (3 if d == "a" else 1)], spec(sub_label=s, description=d, num_threads=n + 1))
+        benchmark.Measurement(
+            1, [1e-5 * (n + 1) * (3 if d == "a" else 1)], spec(sub_label=s, description=d, num_threads=n + 1)
+        )
         for n in range(2)
         for d in ("a", "bb")
         for s in ("s1", "s2")

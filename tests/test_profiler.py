@@ -26,7 +26,13 @@ def test_operators_nest_in_ranges_and_backward_nodes():
     events = prof.events()
     forward = next(e for e in events if e.name == "forward")
     assert forward.is_user_annotation
-    assert [c.name for c in forward.cpu_children] == ["aten::ones", "aten::linear", "aten::relu", "aten::linear", "aten::sum"]
+    assert [c.name for c in forward.cpu_children] == [
+        "aten::ones",
+        "aten::linear",
+        "aten::relu",
+        "aten::linear",
+        "aten::sum",
+    ]
     names = [e.name for e in events]
     assert names.count("autograd::engine::evaluate_function: LinearBackward0") == 2
     assert names.count("torch::autograd::AccumulateGrad") == 4
@@ -104,9 +110,14 @@ def test_trace_is_chromes(tmp_path):
 
 def test_schedule_steps():
     plan = schedule(wait=1, warmup=1, active=2, repeat=2, skip_first=1)
-    assert "".join(plan(i).name[0] if plan(i) is not ProfilerAction.RECORD_AND_SAVE else "S" for i in range(11)) == "NNWRSNWRSNN"
+    assert (
+        "".join(plan(i).name[0] if plan(i) is not ProfilerAction.RECORD_AND_SAVE else "S" for i in range(11))
+        == "NNWRSNWRSNN"
+    )
     seen = []
-    with profile(schedule=plan, on_trace_ready=lambda p: seen.append((p.step_num, [e.name for e in p.events()]))) as prof:
+    with profile(
+        schedule=plan, on_trace_ready=lambda p: seen.append((p.step_num, [e.name for e in p.events()]))
+    ) as prof:
         for i in range(11):
             torch.ones(2).add(i)
             prof.step()

@@ -1,10 +1,10 @@
 """Profiles over steps of a program: schedules, tables, traces.
 
-    with profile(schedule=schedule(wait=1, warmup=1, active=2), on_trace_ready=tensorboard_trace_handler("log")) as prof:
-        for batch in loader:
-            train(batch)
-            prof.step()
-    print(prof.key_averages().table(sort_by="self_cpu_time_total", row_limit=10))
+with profile(schedule=schedule(wait=1, warmup=1, active=2), on_trace_ready=tensorboard_trace_handler("log")) as prof:
+    for batch in loader:
+        train(batch)
+        prof.step()
+print(prof.key_averages().table(sort_by="self_cpu_time_total", row_limit=10))
 """
 
 from __future__ import annotations
@@ -240,7 +240,9 @@ class _KinetoProfile:
         if not (self.record_shapes and self.profile_memory and self.with_stack):
             raise ValueError("record_shapes=True, profile_memory=True, with_stack=True required for memory profiling.")
         changes = [(time, change) for time, change, _ in events._memory]
-        changes += [(e.time_range.end, e.cpu_memory_usage or e.device_memory_usage) for e in events if e.cpu_parent is None]
+        changes += [
+            (e.time_range.end, e.cpu_memory_usage or e.device_memory_usage) for e in events if e.cpu_parent is None
+        ]
         times, totals, total = [], [], 0
         for time, change in sorted(changes):
             if change:
@@ -248,7 +250,9 @@ class _KinetoProfile:
                 times.append(int(time * 1000))
                 totals.append(total)
         if str(path).endswith(".html"):
-            raise ValueError("export_memory_timeline writes .json and .json.gz; draw it with flambeau.utils.plot.curves")
+            raise ValueError(
+                "export_memory_timeline writes .json and .json.gz; draw it with flambeau.utils.plot.curves"
+            )
         write_json(path, [times, totals])
 
     def add_metadata(self, key: str, value: str) -> None:
@@ -381,7 +385,9 @@ class profile(_KinetoProfile):
             self.stop_trace()
             if self.on_trace_ready is not None:
                 self.on_trace_ready(self)
-        if now is ProfilerAction.WARMUP or (now in recording and self._recorder is None and before is not ProfilerAction.WARMUP):
+        if now is ProfilerAction.WARMUP or (
+            now in recording and self._recorder is None and before is not ProfilerAction.WARMUP
+        ):
             self.prepare_trace()
         if now in recording:
             self.start_trace()

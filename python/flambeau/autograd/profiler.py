@@ -338,7 +338,9 @@ def load_nvprof(path: str) -> EventList:
 
 def parse_nvprof_trace(path: str) -> EventList:
     """Says what to use instead: nvprof is no longer made."""
-    raise RuntimeError("flambeau reads no traces of nvprof: profile with flambeau.profiler.profile(activities=[…, ProfilerActivity.CUDA])")
+    raise RuntimeError(
+        "flambeau reads no traces of nvprof: profile with flambeau.profiler.profile(activities=[…, ProfilerActivity.CUDA])"
+    )
 
 
 class EnforceUnique:

@@ -389,10 +389,21 @@ class EventList(list[Any]):
                 args["Bytes"] = e.cpu_memory_usage
             category = "user_annotation" if e.is_user_annotation else "cpu_op"
             place = {"pid": pid, "tid": e.thread, "ts": e.time_range.start}
-            out.append({"ph": "X", "cat": category, "name": e.trace_name, **place, "dur": e.time_range.elapsed_us(), "args": args})
+            out.append(
+                {
+                    "ph": "X",
+                    "cat": category,
+                    "name": e.trace_name,
+                    **place,
+                    "dur": e.time_range.elapsed_us(),
+                    "args": args,
+                }
+            )
             if e.own_device_time:
                 kernel = {"pid": e.device_index, "tid": 7, "ts": e.time_range.start, "dur": e.own_device_time}
-                out.append({"ph": "X", "cat": "kernel", "name": e.trace_name, **kernel, "args": {"External id": e.id + 1}})
+                out.append(
+                    {"ph": "X", "cat": "kernel", "name": e.trace_name, **kernel, "args": {"External id": e.id + 1}}
+                )
             # An arrow from the operator that made a node to the node's run.
             if e.sequence_nr < 0:
                 continue

@@ -155,6 +155,8 @@ def cross_entropy(
     shape = [classes if i == class_dim else 1 for i in range(input.dim())]
     scores = ops.log_softmax(input, class_dim)
     if target.is_floating_point():
+        if ignore_index >= 0:
+            raise RuntimeError("ignore_index is not supported for floating point target")
         if target.shape != input.shape:
             raise RuntimeError(f"cross_entropy: expected probabilities of size {list(input.shape)}, got {list(target.shape)}")
         if label_smoothing > 0:
@@ -337,7 +339,15 @@ def soft_margin_loss(
     input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean"
 ) -> Tensor:
     """log(1 + exp(-y x))."""
-    return _reduce((-target * input).exp().log1p(), _legacy(size_average, reduce, reduction))
+    reduction = _legacy(size_average, reduce, reduction)
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f"{reduction} is not a valid value for reduction")
+    if target.requires_grad and _flambeau.is_grad_enabled():
+        raise RuntimeError(
+            "The function 'soft_margin_loss' is not differentiable with respect to argument 'target'. This input cannot have "
+            "requires_grad True."
+        )
+    return _reduce((-target * input).exp().log1p(), reduction)
 
 
 @single

@@ -461,6 +461,9 @@ def group_norm(
     if input.dim() < 2:
         raise RuntimeError(f"Expected at least 2 dimensions for input tensor but received {input.dim()}")
     n, c = input.shape[:2]
+    if n * c // num_groups * math.prod(input.shape[2:]) == 1:
+        size = [n * c // num_groups, num_groups, *input.shape[2:]]
+        raise ValueError(f"Expected more than 1 value per channel when training, got input size {size}")
     if c % num_groups:
         raise RuntimeError(
             f"Expected number of channels in input to be divisible by num_groups, but got input of shape {list(input.shape)} "
@@ -510,7 +513,7 @@ def _dropout_nd(dims: int) -> Callable[..., Tensor]:
                 raise RuntimeError(f"dropout1d: Expected 2D or 3D input, but received a {input.dim()}D input.")
             warnings.warn(f"dropout{dims}d: Received a {input.dim()}-D input", stacklevel=2)
         # Images of two dimensions were always taken as batched, so that three dimensions drop [N, C].
-        if dims != 2 and input.dim() == dims + 1:
+        if dims != 2 and input.dim() != dims + 2:
             return feature_dropout(input.unsqueeze(0), p, training, inplace).squeeze(0)
         return feature_dropout(input, p, training, inplace)
 
@@ -558,7 +561,13 @@ def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
 
 def channel_shuffle(input: Tensor, groups: int) -> Tensor:
     """Interleaves groups of channels."""
+    if input.dim() <= 2:
+        raise RuntimeError(f"channel_shuffle expects input with > 2 dims, but got input with sizes {list(input.shape)}")
     n, c = input.shape[:2]
+    if groups <= 0:
+        raise RuntimeError(f"Number of groups to divide channels in must be positive. Value of groups:{groups}")
+    if c % groups:
+        raise RuntimeError(f"Number of channels must be divisible by groups. Got {c} channels and {groups} groups.")
     return input.reshape([n, groups, c // groups, *input.shape[2:]]).transpose(1, 2).reshape(input.shape)
 
 
@@ -582,6 +591,8 @@ def _with_indices(name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
 def lp_pool1d(input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Tensor:
     """The p-norm of each window of a signal."""
+    if isinstance(kernel_size, (tuple, list)):
+        raise TypeError(f"lp_pool1d: kernel_size must be an int, not {type(kernel_size).__name__}")
     return _lp_pool(input, norm_type, kernel_size, stride, ceil_mode, 1)
 
 
@@ -700,7 +711,8 @@ def _fractional_max_pool(
     for axis in range(dims):
         sample = samples[..., axis if dims == 3 else dims - 1 - axis]
         size, out, k = sizes[axis], output[axis], kernel[axis]
-        if out + k - 1 > size:
+        # In three dimensions PyTorch wants one place more than the windows need.
+        if out + k - 1 > size - (dims == 3):
             raise RuntimeError(f"fractional_max_pool{dims}d: pool size {k} too large for input of size {size}")
         if out > 1:
             alpha = (size - k) / (out - 1)

@@ -27,10 +27,6 @@ def _counter() -> Tensor:
     return _flambeau.tensor(0.0)
 
 
-def _flags(foreach: Any, maximize: bool, capturable: bool, differentiable: bool) -> dict[str, Any]:
-    return {"foreach": foreach, "maximize": maximize, "capturable": capturable, "differentiable": differentiable}
-
-
 def _check_adam(lr: Any, betas: Any, eps: float, weight_decay: float) -> None:
     _check(_number(lr) >= 0.0, f"Invalid learning rate: {lr}")
     _check(eps >= 0.0, f"Invalid epsilon value: {eps}")

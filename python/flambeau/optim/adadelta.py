@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .._flambeau import Tensor
-from ._common import _counter, _flags, _prepare, _tick
+from ._common import _counter, _prepare, _tick
 from .optimizer import Optimizer, _check, _number, _state, _zeros_like
 
 
@@ -30,7 +30,8 @@ class Adadelta(Optimizer):
         _check(eps >= 0.0, f"Invalid epsilon value: {eps}")
         _check(weight_decay >= 0.0, f"Invalid weight_decay value: {weight_decay}")
         defaults = {"lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(params, {**defaults, **_flags(foreach, maximize, capturable, differentiable)})
+        flags = {"maximize": maximize, "capturable": capturable, "foreach": foreach, "differentiable": differentiable}
+        super().__init__(params, {**defaults, **flags})
 
     def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
         rho, eps, lr = group["rho"], group["eps"], _number(group["lr"])

@@ -6,7 +6,7 @@ from typing import Any
 
 from .._flambeau import Tensor
 from .._ops import ops
-from ._common import _check_adam, _counter, _flags, _prepare, _tick
+from ._common import _check_adam, _counter, _prepare, _tick
 from .optimizer import Optimizer, _number, _state, _zeros_like
 
 
@@ -28,7 +28,8 @@ class Adamax(Optimizer):
     ) -> None:
         _check_adam(lr, betas, eps, weight_decay)
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(params, {**defaults, **_flags(foreach, maximize, capturable, differentiable)})
+        flags = {"foreach": foreach, "maximize": maximize, "differentiable": differentiable, "capturable": capturable}
+        super().__init__(params, {**defaults, **flags})
 
     def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
         beta1, beta2 = group["betas"]

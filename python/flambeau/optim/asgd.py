@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import _flambeau
 from .._flambeau import Tensor
-from ._common import _counter, _flags, _prepare, _tick
+from ._common import _counter, _prepare, _tick
 from .optimizer import Optimizer, _check, _number, _state, _zeros_like
 
 
@@ -29,7 +29,8 @@ class ASGD(Optimizer):
         _check(_number(lr) >= 0.0, f"Invalid learning rate: {lr}")
         _check(weight_decay >= 0.0, f"Invalid weight_decay value: {weight_decay}")
         defaults = {"lr": lr, "lambd": lambd, "alpha": alpha, "t0": t0, "weight_decay": weight_decay}
-        super().__init__(params, {**defaults, **_flags(foreach, maximize, capturable, differentiable)})
+        flags = {"foreach": foreach, "maximize": maximize, "differentiable": differentiable, "capturable": capturable}
+        super().__init__(params, {**defaults, **flags})
 
     def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
         lr, lambd = _number(group["lr"]), group["lambd"]

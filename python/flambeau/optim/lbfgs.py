@@ -165,7 +165,8 @@ class LBFGS(Optimizer):
             return first_loss
         direction, t = state.get("d"), state.get("t")
         steps, differences = state.get("old_stps", []), state.get("old_dirs", [])
-        inverse, scale = state.get("ro", []), state.get("H_diag", 1.0)
+        inverse, scale = [float(r) for r in state.get("ro", [])], float(state.get("H_diag", 1.0))
+        t = None if t is None else float(t)
         prev_gradient, prev_loss = state.get("prev_flat_grad"), state.get("prev_loss")
         iterations = 0
         while iterations < group["max_iter"]:
@@ -184,11 +185,13 @@ class LBFGS(Optimizer):
                     inverse.append(1.0 / ys)
                     scale = ys / float(y.dot(y))
                 # The two-loop recursion.
+                weights = state.setdefault("al", [None] * group["history_size"])
                 q = -gradient
                 alphas = [0.0] * len(steps)
                 for i in reversed(range(len(steps))):
                     alphas[i] = float(steps[i].dot(q)) * inverse[i]
                     q = q - alphas[i] * differences[i]
+                    weights[i] = alphas[i]
                 direction = q * scale
                 for i in range(len(steps)):
                     beta = float(differences[i].dot(direction)) * inverse[i]
@@ -235,6 +238,11 @@ class LBFGS(Optimizer):
                 break
             if abs(loss - prev_loss) < group["tolerance_change"]:
                 break
+        # Numbers that PyTorch computes as tensors are filed as such.
+        as_tensor = gradient.new_tensor
+        if "al" in state:
+            state["al"] = [None if a is None else as_tensor(a) for a in state["al"]]
+            scale, inverse = as_tensor(scale), [as_tensor(r) for r in inverse]
         state.update(
             d=direction, t=t, old_dirs=differences, old_stps=steps, ro=inverse, H_diag=scale,
             prev_flat_grad=prev_gradient, prev_loss=prev_loss,

@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import _flambeau
 from .._flambeau import Tensor
-from ._common import _check_adam, _counter, _flags, _prepare, _tick
+from ._common import _check_adam, _counter, _prepare, _tick
 from .optimizer import Optimizer, _check, _number, _state, _zeros_like
 
 
@@ -34,7 +34,8 @@ class NAdam(Optimizer):
             "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "momentum_decay": momentum_decay,
             "decoupled_weight_decay": decoupled_weight_decay,
         }  # fmt: skip
-        super().__init__(params, {**defaults, **_flags(foreach, maximize, capturable, differentiable)})
+        flags = {"maximize": maximize, "foreach": foreach, "capturable": capturable, "differentiable": differentiable}
+        super().__init__(params, {**defaults, **flags})
 
     def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
         beta1, beta2 = group["betas"]

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from .._flambeau import Tensor
-from ._common import _check_adam, _counter, _flags, _prepare, _tick
+from ._common import _check_adam, _counter, _prepare, _tick
 from .optimizer import Optimizer, _number, _state, _zeros_like
 
 
@@ -30,9 +30,12 @@ class RAdam(Optimizer):
         _check_adam(lr, betas, eps, weight_decay)
         defaults = {
             "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay,
-            "decoupled_weight_decay": decoupled_weight_decay,
         }  # fmt: skip
-        super().__init__(params, {**defaults, **_flags(foreach, maximize, capturable, differentiable)})
+        flags = {
+            "maximize": maximize, "foreach": foreach, "capturable": capturable, "decoupled_weight_decay": decoupled_weight_decay,
+            "differentiable": differentiable,
+        }  # fmt: skip
+        super().__init__(params, {**defaults, **flags})
 
     def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
         beta1, beta2 = group["betas"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .._flambeau import Tensor
-from ._common import _counter, _flags, _prepare, _tick
+from ._common import _counter, _prepare, _tick
 from .optimizer import Optimizer, _check, _number, _state, _zeros_like
 
 
@@ -34,7 +34,8 @@ class RMSprop(Optimizer):
         defaults = {
             "lr": lr, "momentum": momentum, "alpha": alpha, "eps": eps, "centered": centered, "weight_decay": weight_decay,
         }  # fmt: skip
-        super().__init__(params, {**defaults, **_flags(foreach, maximize, capturable, differentiable)})
+        flags = {"capturable": capturable, "foreach": foreach, "maximize": maximize, "differentiable": differentiable}
+        super().__init__(params, {**defaults, **flags})
 
     def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
         alpha, lr = group["alpha"], _number(group["lr"])

@@ -6,7 +6,7 @@ from typing import Any
 
 from .._flambeau import Tensor
 from .._ops import ops
-from ._common import _counter, _flags, _prepare, _tick
+from ._common import _counter, _prepare, _tick
 from .optimizer import Optimizer, _check, _number, _state, _zeros_like
 
 
@@ -28,7 +28,8 @@ class Rprop(Optimizer):
         _check(_number(lr) >= 0.0, f"Invalid learning rate: {lr}")
         _check(0.0 < etas[0] < 1.0 < etas[1], f"Invalid eta values: {etas[0]}, {etas[1]}")
         defaults = {"lr": lr, "etas": etas, "step_sizes": step_sizes}
-        super().__init__(params, {**defaults, **_flags(foreach, maximize, capturable, differentiable)})
+        flags = {"foreach": foreach, "maximize": maximize, "differentiable": differentiable, "capturable": capturable}
+        super().__init__(params, {**defaults, **flags})
 
     def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
         (shrink, grow), (low, high) = group["etas"], group["step_sizes"]

@@ -37,7 +37,9 @@ class Summary:
         rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
 
         def line(row: tuple[str, ...]) -> str:
-            return "  ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))).rstrip()
+            return "  ".join(
+                c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
 
         out = [line(rows[0]), rule, *map(line, rows[1:]), rule]
         frozen = self.total_parameters - self.trainable_parameters

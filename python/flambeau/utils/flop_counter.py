@@ -29,7 +29,9 @@ class FlopCounterMode:
     prints none).
     """
 
-    def __init__(self, mods: Any = None, depth: int = 2, display: bool = True, custom_mapping: dict[Any, Any] | None = None) -> None:
+    def __init__(
+        self, mods: Any = None, depth: int = 2, display: bool = True, custom_mapping: dict[Any, Any] | None = None
+    ) -> None:
         self.depth, self.display = depth, display
         self.flop_counts: dict[str, dict[str, int]] = {}
         self._handles: list[Any] = []

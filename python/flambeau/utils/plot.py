@@ -26,7 +26,9 @@ def array(values: Any) -> Any:
     import numpy as np
 
     if not isinstance(values, Tensor):
-        return np.asarray([v.item() if isinstance(v, Tensor) else v for v in values] if isinstance(values, Sequence) else values)
+        return np.asarray(
+            [v.item() if isinstance(v, Tensor) else v for v in values] if isinstance(values, Sequence) else values
+        )
     values = values.detach().cpu()
     if values.is_floating_point() and values.element_size() < 4:
         values = values.float()
@@ -41,8 +43,12 @@ def grid(images: Tensor, columns: int = 8, padding: int = 2, value_range: tuple[
     if pictures.ndim == 3:
         pictures = pictures[:, None]
     if pictures.ndim != 4 or pictures.shape[1] not in (1, 3, 4):
-        raise ValueError(f"grid: expected [N, C, H, W] with 1, 3 or 4 channels, or [N, H, W], but got {list(images.shape)}")
-    low, high = value_range if value_range is not None else (float(pictures.min(initial=0)), float(pictures.max(initial=1)))
+        raise ValueError(
+            f"grid: expected [N, C, H, W] with 1, 3 or 4 channels, or [N, H, W], but got {list(images.shape)}"
+        )
+    low, high = (
+        value_range if value_range is not None else (float(pictures.min(initial=0)), float(pictures.max(initial=1)))
+    )
     pictures = np.clip((pictures - low) / max(high - low, 1e-12), 0, 1)
     n, channels, height, width = pictures.shape
     columns = max(1, min(columns, n))

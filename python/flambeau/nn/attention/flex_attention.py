@@ -162,7 +162,14 @@ class BlockMask:
             else:
                 by_column += _listed(_unlisted(count, indices, columns).transpose(-2, -1))
         return cls(
-            seq_lengths, kv_num_blocks, kv_indices, full_kv_num_blocks, full_kv_indices, *by_column, size, mask_mod or noop_mask
+            seq_lengths,
+            kv_num_blocks,
+            kv_indices,
+            full_kv_num_blocks,
+            full_kv_indices,
+            *by_column,
+            size,
+            mask_mod or noop_mask,
         )
 
     @property

@@ -16,7 +16,12 @@ def note_failure(module: Any, failure: Exception, args: tuple[Any, ...], kwargs:
     try:
         found = failure.__dict__.get(_KEY)
         if found is None:
-            found = failure.__dict__[_KEY] = {"outermost": module, "path": "", "said": _situation(module, args, kwargs), "note": None}
+            found = failure.__dict__[_KEY] = {
+                "outermost": module,
+                "path": "",
+                "said": _situation(module, args, kwargs),
+                "note": None,
+            }
         elif found["outermost"] is not module:
             name = next((n for n, m in module.named_modules() if m is found["outermost"]), None)
             step = name if name is not None else type(found["outermost"]).__name__

@@ -18,8 +18,6 @@ class _NormBase(Module):
 
     _version = 2
     _accepts: tuple[int, ...] = ()
-    # Whether each instance is normalised by itself.
-    _instance = False
 
     def __init__(
         self,
@@ -163,16 +161,13 @@ class _LazyNorm(LazyModuleMixin):
         self,
         eps: float = 1e-5,
         momentum: float | None = 0.1,
-        affine: bool | None = None,
-        track_running_stats: bool | None = None,
+        affine: bool = True,
+        track_running_stats: bool = True,
         device: Any = None,
         dtype: Any = None,
         *,
         bias: bool = True,
     ) -> None:
-        instance = self._instance
-        affine = not instance if affine is None else affine
-        track_running_stats = not instance if track_running_stats is None else track_running_stats
         super().__init__(0, eps, momentum, False, False, device, dtype)
         self.affine, self.track_running_stats = affine, track_running_stats
         if affine:
@@ -192,7 +187,7 @@ class _LazyNorm(LazyModuleMixin):
         """Takes the input's channels for `num_features`."""
         if not self.has_uninitialized_params():
             return
-        self.num_features = input.shape[-self._accepts[0] + 1 if self._instance else 1]  # type: ignore[attr-defined]
+        self.num_features = input.shape[1]
         for tensor in (self.weight, self.bias, self.running_mean, self.running_var):
             if tensor is not None:
                 tensor.materialize((self.num_features,))

@@ -10,8 +10,6 @@ from .batchnorm import _LazyNorm, _NormBase
 
 
 class _InstanceNorm(_NormBase):
-    _instance = True
-
     def __init__(
         self,
         num_features: int,

@@ -9,7 +9,10 @@ from ..modules.module import Module
 
 
 def parallel_apply(
-    modules: Sequence[Module], inputs: Sequence[Any], kwargs_tup: Sequence[dict[str, Any]] | None = None, devices: Any = None
+    modules: Sequence[Module],
+    inputs: Sequence[Any],
+    kwargs_tup: Sequence[dict[str, Any]] | None = None,
+    devices: Any = None,
 ) -> list[Any]:
     """Calls each module with its input. Devices work while the next is given its kernels, so no threads are needed."""
     if len(modules) != len(inputs):

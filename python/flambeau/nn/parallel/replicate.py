@@ -34,7 +34,9 @@ def _copy(network: Module, device: Any, detach: bool) -> Module:
         copies[id(module)] = replica
         replica.__dict__["_parameters"] = _Registry(replica, {name: moved(p) for name, p in module._parameters.items()})
         replica.__dict__["_buffers"] = _Registry(replica, {name: moved(b) for name, b in module._buffers.items()})
-        replica.__dict__["_modules"] = _Registry(replica, {name: None if child is None else copy(child) for name, child in module._modules.items()})
+        replica.__dict__["_modules"] = _Registry(
+            replica, {name: None if child is None else copy(child) for name, child in module._modules.items()}
+        )
         replica.__dict__["_is_replica"] = True
         return replica
 

@@ -1,7 +1,7 @@
 """Times of statements, and tables that compare them.
 
-    t = Timer("x @ x", globals={"x": torch.ones(64, 64)})
-    print(t.blocked_autorange())
+t = Timer("x @ x", globals={"x": torch.ones(64, 64)})
+print(t.blocked_autorange())
 """
 
 from .common import (

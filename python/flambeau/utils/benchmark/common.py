@@ -144,10 +144,14 @@ class Measurement:
             out.append(f"  {self.median / scale:.2f} {unit}")
         runs = f"{self.number_per_run} runs {'per measurement, ' if count > 1 else ', '}"
         threads = self.task_spec.num_threads
-        out.append(f"  {count} measurement{'s' if count > 1 else ''}, {runs}{threads} thread{'s' if threads > 1 else ''}")
+        out.append(
+            f"  {count} measurement{'s' if count > 1 else ''}, {runs}{threads} thread{'s' if threads > 1 else ''}"
+        )
         if count >= 4 and self.has_warnings:
             cause = "significant" if not self.meets_confidence(_SPREAD_STRONG_WARNING) else "possible"
-            out.append(f"  WARNING: Interquartile range is {self.iqr / self.median * 100:.1f}% of the median measurement.")
+            out.append(
+                f"  WARNING: Interquartile range is {self.iqr / self.median * 100:.1f}% of the median measurement."
+            )
             out.append(f"           This suggests {cause} environmental influence.")
         return "\n".join(out)
 
@@ -195,4 +199,12 @@ def set_torch_threads(n: int) -> Iterator[None]:
         _flambeau.set_num_threads(before)
 
 
-__all__ = ["Measurement", "TaskSpec", "ordered_unique", "select_unit", "set_torch_threads", "trim_sigfig", "unit_to_english"]
+__all__ = [
+    "Measurement",
+    "TaskSpec",
+    "ordered_unique",
+    "select_unit",
+    "set_torch_threads",
+    "trim_sigfig",
+    "unit_to_english",
+]

@@ -112,7 +112,9 @@ class Compare:
                 texts[k] += f" (! {100 * m.iqr / m.median:.0f}%)"
         return texts
 
-    def _coloured(self, text: str, k: Any, column: Any, keys: list[Any], columns: list[Any], found: dict[Any, Measurement]) -> str:
+    def _coloured(
+        self, text: str, k: Any, column: Any, keys: list[Any], columns: list[Any], found: dict[Any, Measurement]
+    ) -> str:
         m = found.get((*k, column))
         if self._colorize is Colorize.NONE or m is None:
             return text

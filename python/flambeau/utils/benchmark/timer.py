@@ -53,7 +53,9 @@ class Timer:
         if language not in (Language.PYTHON, "py", "python"):
             raise ValueError(f"Invalid language `{language}`.")
         if global_setup:
-            raise ValueError(f"global_setup is C++ only, got `{global_setup}`. Most likely this code can simply be moved to `setup`.")
+            raise ValueError(
+                f"global_setup is C++ only, got `{global_setup}`. Most likely this code can simply be moved to `setup`."
+            )
         # The statement's own text, whatever it was indented by.
         stmt, setup = textwrap.dedent(stmt).strip(), textwrap.dedent(setup).strip()
         names = dict(globals or {})
@@ -98,7 +100,11 @@ class Timer:
                 number *= 10
 
     def _measure(
-        self, number: int, seconds: float, stop: Callable[[list[float]], bool], callback: Callable[[int, float], Any] | None
+        self,
+        number: int,
+        seconds: float,
+        stop: Callable[[list[float]], bool],
+        callback: Callable[[int, float], Any] | None,
     ) -> list[float]:
         """Blocks of runs until `stop` says so of the times."""
         times: list[float] = []
@@ -138,7 +144,9 @@ class Timer:
 
         return Measurement(number, self._measure(number, min_run_time, settled, callback), self._task_spec)
 
-    def collect_callgrind(self, number: int = 100, *, repeats: int | None = None, collect_baseline: bool = True, **_: Any) -> Any:
+    def collect_callgrind(
+        self, number: int = 100, *, repeats: int | None = None, collect_baseline: bool = True, **_: Any
+    ) -> Any:
         """Says what to use instead."""
         raise NotImplementedError(
             "Timer.collect_callgrind: instructions are not counted here; run the program under `valgrind --tool=callgrind` or `perf stat`"

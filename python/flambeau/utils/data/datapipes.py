@@ -1,14 +1,14 @@
 """Pipelines of datasets: classes that pass on and change what another gives, chained by methods.
 
-    @functional_datapipe("doubled")
-    class Doubled(IterDataPipe):
-        def __init__(self, source):
-            self.source = source
+@functional_datapipe("doubled")
+class Doubled(IterDataPipe):
+    def __init__(self, source):
+        self.source = source
 
-        def __iter__(self):
-            return (2 * x for x in self.source)
+    def __iter__(self):
+        return (2 * x for x in self.source)
 
-    IterableWrapper(range(3)).doubled()
+IterableWrapper(range(3)).doubled()
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ class _Pipe:
         cls.functions[function_name] = function
 
     @classmethod
-    def register_datapipe_as_function(cls, function_name: str, cls_to_register: Any, enable_df_api_tracing: bool = False) -> None:
+    def register_datapipe_as_function(
+        cls, function_name: str, cls_to_register: Any, enable_df_api_tracing: bool = False
+    ) -> None:
         """Adds a method under which a class of pipes is chained."""
         if function_name in cls.functions:
             raise Exception(f"Unable to add DataPipe function name {function_name} as it is already taken")
@@ -146,7 +148,12 @@ class Batcher(IterDataPipe):
     def __init__(self, datapipe: Any, batch_size: int, drop_last: bool = False, wrapper_class: Any = list) -> None:
         if batch_size <= 0:
             raise AssertionError("Batch size is required to be larger than 0!")
-        self.datapipe, self.batch_size, self.drop_last, self.wrapper_class = datapipe, batch_size, drop_last, wrapper_class
+        self.datapipe, self.batch_size, self.drop_last, self.wrapper_class = (
+            datapipe,
+            batch_size,
+            drop_last,
+            wrapper_class,
+        )
 
     def __iter__(self) -> Iterator[Any]:
         import itertools

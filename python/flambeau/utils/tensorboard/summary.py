@@ -44,32 +44,63 @@ def _shape(*sizes: int) -> TensorShapeProto:
 def tensor_proto(tag: str, tensor: Any) -> Summary:
     """A tensor, as it is."""
     values = make_np(tensor)
-    kinds = {"float16": 19, "float32": 1, "float64": 2, "int32": 3, "int64": 9, "uint8": 4, "int8": 6, "int16": 5, "bool": 10}
+    kinds = {
+        "float16": 19,
+        "float32": 1,
+        "float64": 2,
+        "int32": 3,
+        "int64": 9,
+        "uint8": 4,
+        "int8": 6,
+        "int16": 5,
+        "bool": 10,
+    }
     kind = kinds.get(values.dtype.name)
     if kind is None:
         raise ValueError(f"{values.dtype} is not supported")
-    content = TensorProto(dtype=kind, tensor_shape=_shape(*values.shape), tensor_content=np.ascontiguousarray(values).tobytes())
+    content = TensorProto(
+        dtype=kind, tensor_shape=_shape(*values.shape), tensor_content=np.ascontiguousarray(values).tobytes()
+    )
     return Summary(value=[Summary.Value(tag=tag, metadata=_metadata("tensor"), tensor=content)])
 
 
-def scalar(name: str, tensor: Any, collections: Any = None, new_style: bool = False, double_precision: bool = False) -> Summary:
+def scalar(
+    name: str, tensor: Any, collections: Any = None, new_style: bool = False, double_precision: bool = False
+) -> Summary:
     """A number."""
     values = np.asarray(make_np(tensor)).squeeze()
     if values.ndim != 0:
-        raise AssertionError(f"Tensor should contain one element (0 dimensions). Was given size: {values.size} and {values.ndim} dimensions.")
+        raise AssertionError(
+            f"Tensor should contain one element (0 dimensions). Was given size: {values.size} and {values.ndim} dimensions."
+        )
     number = float(values)
     if not new_style:
         return Summary(value=[Summary.Value(tag=name, simple_value=number)])
-    content = TensorProto(double_val=[number], dtype=2) if double_precision else TensorProto(float_val=[number], dtype=1)
+    content = (
+        TensorProto(double_val=[number], dtype=2) if double_precision else TensorProto(float_val=[number], dtype=1)
+    )
     return Summary(value=[Summary.Value(tag=name, tensor=content, metadata=_metadata("scalars"))])
 
 
 def histogram_raw(
-    name: str, min: float, max: float, num: float, sum: float, sum_squares: float, bucket_limits: Any, bucket_counts: Any
+    name: str,
+    min: float,
+    max: float,
+    num: float,
+    sum: float,
+    sum_squares: float,
+    bucket_limits: Any,
+    bucket_counts: Any,
 ) -> Summary:
     """A histogram that was counted elsewhere."""
     hist = HistogramProto(
-        min=min, max=max, num=num, sum=sum, sum_squares=sum_squares, bucket_limit=list(bucket_limits), bucket=list(bucket_counts)
+        min=min,
+        max=max,
+        num=num,
+        sum=sum,
+        sum_squares=sum_squares,
+        bucket_limit=list(bucket_limits),
+        bucket=list(bucket_counts),
     )
     return Summary(value=[Summary.Value(tag=name, histo=hist)])
 
@@ -92,7 +123,14 @@ def histogram(name: str, values: Any, bins: Any, max_bins: int | None = None) ->
     else:
         counts, limits = np.concatenate([[0], counts[: last + 1]]), limits[: last + 2]
     return histogram_raw(
-        name, float(flat.min()), float(flat.max()), len(flat), float(flat.sum()), float(flat.dot(flat)), limits.tolist(), counts.tolist()
+        name,
+        float(flat.min()),
+        float(flat.max()),
+        len(flat),
+        float(flat.sum()),
+        float(flat.dot(flat)),
+        limits.tolist(),
+        counts.tolist(),
     )
 
 
@@ -100,8 +138,10 @@ def to_hwc(values: np.ndarray, dataformats: str) -> np.ndarray:
     """Pictures as [height, width, 3]; a batch side by side."""
     formats = dataformats.upper()
     if len(set(formats)) != len(formats) or len(formats) != values.ndim:
-        raise AssertionError(f"You can not use the same dimension shordhand twice, and the tensor needs {len(formats)} dimensions: "
-                             f"size of input tensor and input format are different. tensor shape: {values.shape}, input_format: {dataformats}")
+        raise AssertionError(
+            f"You can not use the same dimension shordhand twice, and the tensor needs {len(formats)} dimensions: "
+            f"size of input tensor and input format are different. tensor shape: {values.shape}, input_format: {dataformats}"
+        )
     if len(formats) == 4:
         batch = values.transpose([formats.find(c) for c in "NCHW"])
         n, c, h, w = batch.shape
@@ -130,7 +170,9 @@ def encode_png(picture: np.ndarray) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
     # Each row begins with the filter of its own: none.
-    raw = np.concatenate([np.zeros((height, 1), np.uint8), np.ascontiguousarray(picture).reshape(height, -1)], 1).tobytes()
+    raw = np.concatenate(
+        [np.zeros((height, 1), np.uint8), np.ascontiguousarray(picture).reshape(height, -1)], 1
+    ).tobytes()
     head = struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
 
@@ -164,7 +206,11 @@ def audio(tag: str, tensor: Any, sample_rate: int = 44100) -> Summary:
         file.setframerate(sample_rate)
         file.writeframes(samples.tobytes())
     data = Summary.Audio(
-        sample_rate=sample_rate, num_channels=1, length_frames=len(samples), encoded_audio_string=out.getvalue(), content_type="audio/wav"
+        sample_rate=sample_rate,
+        num_channels=1,
+        length_frames=len(samples),
+        encoded_audio_string=out.getvalue(),
+        content_type="audio/wav",
     )
     return Summary(value=[Summary.Value(tag=tag, audio=data)])
 
@@ -178,12 +224,24 @@ def text(tag: str, text: str) -> Summary:
     return Summary(value=[Summary.Value(tag=tag + "/text_summary", metadata=metadata, tensor=content)])
 
 
-def pr_curve_raw(tag: str, tp: Any, fp: Any, tn: Any, fn: Any, precision: Any, recall: Any, num_thresholds: int = 127, weights: Any = None) -> Summary:
+def pr_curve_raw(
+    tag: str,
+    tp: Any,
+    fp: Any,
+    tn: Any,
+    fn: Any,
+    precision: Any,
+    recall: Any,
+    num_thresholds: int = 127,
+    weights: Any = None,
+) -> Summary:
     """A curve of precision over recall that was counted elsewhere."""
     from tensorboard.plugins.pr_curve.plugin_data_pb2 import PrCurvePluginData
 
     data = np.stack([make_np(v).astype(float) for v in (tp, fp, tn, fn, precision, recall)])
-    metadata = _metadata("pr_curves", PrCurvePluginData(version=0, num_thresholds=min(num_thresholds, 127)).SerializeToString())
+    metadata = _metadata(
+        "pr_curves", PrCurvePluginData(version=0, num_thresholds=min(num_thresholds, 127)).SerializeToString()
+    )
     content = TensorProto(dtype=1, float_val=data.reshape(-1).tolist(), tensor_shape=_shape(*data.shape))
     return Summary(value=[Summary.Value(tag=tag, metadata=metadata, tensor=content)])
 
@@ -199,7 +257,14 @@ def pr_curve(tag: str, labels: Any, predictions: Any, num_thresholds: int = 127,
     tn, fn = misses[0] - misses, hits[0] - hits
     tiny = 1e-7
     return pr_curve_raw(
-        tag, hits, misses, tn, fn, hits / np.maximum(tiny, hits + misses), hits / np.maximum(tiny, hits + fn), num_thresholds
+        tag,
+        hits,
+        misses,
+        tn,
+        fn,
+        hits / np.maximum(tiny, hits + misses),
+        hits / np.maximum(tiny, hits + fn),
+        num_thresholds,
     )
 
 
@@ -242,7 +307,9 @@ def hparams(
     return (
         record("_hparams_/experiment", experiment=Experiment(hparam_infos=infos, metric_infos=metrics)),
         record("_hparams_/session_start_info", session_start_info=start),
-        record("_hparams_/session_end_info", session_end_info=data.SessionEndInfo(status=Status.Value("STATUS_SUCCESS"))),
+        record(
+            "_hparams_/session_end_info", session_end_info=data.SessionEndInfo(status=Status.Value("STATUS_SUCCESS"))
+        ),
     )
 
 
@@ -262,7 +329,9 @@ def custom_scalars(layout: dict[str, dict[str, Any]]) -> Summary:
             else:
                 built.append(layout_pb2.Chart(title=name, multiline=layout_pb2.MultilineChartContent(tag=list(tags))))
         categories.append(layout_pb2.Category(title=title, chart=built))
-    content = TensorProto(dtype=7, string_val=[layout_pb2.Layout(category=categories).SerializeToString()], tensor_shape=_shape())
+    content = TensorProto(
+        dtype=7, string_val=[layout_pb2.Layout(category=categories).SerializeToString()], tensor_shape=_shape()
+    )
     metadata = _metadata("custom_scalars")
     return Summary(value=[Summary.Value(tag="custom_scalars__config__", tensor=content, metadata=metadata)])
 
@@ -277,14 +346,23 @@ def mesh(tag: str, vertices: Any, colors: Any, faces: Any, config_dict: dict[str
     names = {1: "VERTEX", 2: "FACE", 3: "COLOR"}
     for kind, values in parts:
         content = MeshPluginData(
-            version=0, name=tag, content_type=kind, components=components, shape=values.shape, json_config=json.dumps(config_dict or {})
+            version=0,
+            name=tag,
+            content_type=kind,
+            components=components,
+            shape=values.shape,
+            json_config=json.dumps(config_dict or {}),
         )
         single = kind != 2
         tensor = TensorProto(
             dtype=1 if single else 3, tensor_shape=_shape(*values.shape),
             tensor_content=values.astype(np.float32 if single else np.int32).tobytes(),
         )  # fmt: skip
-        out.append(Summary.Value(tag=f"{tag}_{names[kind]}", tensor=tensor, metadata=_metadata("mesh", content.SerializeToString())))
+        out.append(
+            Summary.Value(
+                tag=f"{tag}_{names[kind]}", tensor=tensor, metadata=_metadata("mesh", content.SerializeToString())
+            )
+        )
     return Summary(value=out)
 
 

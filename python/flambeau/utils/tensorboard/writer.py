@@ -64,7 +64,9 @@ class SummaryWriter:
             import socket
             from datetime import datetime
 
-            log_dir = os.path.join("runs", datetime.now().strftime("%b%d_%H-%M-%S") + "_" + socket.gethostname() + comment)
+            log_dir = os.path.join(
+                "runs", datetime.now().strftime("%b%d_%H-%M-%S") + "_" + socket.gethostname() + comment
+            )
         self.log_dir, self.purge_step, self.max_queue = log_dir, purge_step, max_queue
         self.flush_secs, self.filename_suffix = flush_secs, filename_suffix
         self.file_writer: FileWriter | None = None
@@ -99,7 +101,9 @@ class SummaryWriter:
         """A number."""
         self._add(summary.scalar(tag, scalar_value, None, new_style, double_precision), global_step, walltime)
 
-    def add_scalars(self, main_tag: str, tag_scalar_dict: dict[str, Any], global_step: Any = None, walltime: float | None = None) -> None:
+    def add_scalars(
+        self, main_tag: str, tag_scalar_dict: dict[str, Any], global_step: Any = None, walltime: float | None = None
+    ) -> None:
         """Numbers that one chart shows, each in a folder of its own."""
         self._get_file_writer()
         writers = self.all_writers or {}
@@ -132,13 +136,23 @@ class SummaryWriter:
         self._add(record, global_step, walltime)
 
     def add_image(
-        self, tag: str, img_tensor: Any, global_step: Any = None, walltime: float | None = None, dataformats: str = "CHW"
+        self,
+        tag: str,
+        img_tensor: Any,
+        global_step: Any = None,
+        walltime: float | None = None,
+        dataformats: str = "CHW",
     ) -> None:
         """A picture."""
         self._add(summary.image(tag, img_tensor, dataformats=dataformats), global_step, walltime)
 
     def add_images(
-        self, tag: str, img_tensor: Any, global_step: Any = None, walltime: float | None = None, dataformats: str = "NCHW"
+        self,
+        tag: str,
+        img_tensor: Any,
+        global_step: Any = None,
+        walltime: float | None = None,
+        dataformats: str = "NCHW",
     ) -> None:
         """Pictures side by side."""
         self._add(summary.image(tag, img_tensor, dataformats=dataformats), global_step, walltime)
@@ -177,12 +191,19 @@ class SummaryWriter:
         else:
             self.add_image(tag, pictures[0], global_step, walltime, dataformats="HWC")
 
-    def add_video(self, tag: str, vid_tensor: Any, global_step: Any = None, fps: Any = 4, walltime: float | None = None) -> None:
+    def add_video(
+        self, tag: str, vid_tensor: Any, global_step: Any = None, fps: Any = 4, walltime: float | None = None
+    ) -> None:
         """Says what to use instead."""
         raise NotImplementedError("flambeau encodes no videos: add_images shows the pictures side by side")
 
     def add_audio(
-        self, tag: str, snd_tensor: Any, global_step: Any = None, sample_rate: int = 44100, walltime: float | None = None
+        self,
+        tag: str,
+        snd_tensor: Any,
+        global_step: Any = None,
+        sample_rate: int = 44100,
+        walltime: float | None = None,
     ) -> None:
         """Sound of one channel in -1 … 1."""
         self._add(summary.audio(tag, snd_tensor, sample_rate), global_step, walltime)
@@ -191,11 +212,15 @@ class SummaryWriter:
         """Text, as Markdown."""
         self._add(summary.text(tag, text_string), global_step, walltime)
 
-    def add_graph(self, model: Any, input_to_model: Any = None, verbose: bool = False, use_strict_trace: bool = True) -> None:
+    def add_graph(
+        self, model: Any, input_to_model: Any = None, verbose: bool = False, use_strict_trace: bool = True
+    ) -> None:
         """The model's layers with their sizes, as text under `graph`; programs are not traced."""
         from ... import utils
 
-        inputs = () if input_to_model is None else input_to_model if isinstance(input_to_model, tuple) else (input_to_model,)
+        inputs = (
+            () if input_to_model is None else input_to_model if isinstance(input_to_model, tuple) else (input_to_model,)
+        )
         table = utils.summary(model, *inputs)
         if verbose:
             print(table)
@@ -255,14 +280,25 @@ class SummaryWriter:
         walltime: float | None = None,
     ) -> None:  # fmt: skip
         """Precision over recall that was counted elsewhere."""
-        counts = (true_positive_counts, false_positive_counts, true_negative_counts, false_negative_counts, precision, recall)
+        counts = (
+            true_positive_counts,
+            false_positive_counts,
+            true_negative_counts,
+            false_negative_counts,
+            precision,
+            recall,
+        )
         self._add(summary.pr_curve_raw(tag, *counts, num_thresholds=num_thresholds), global_step, walltime)
 
-    def add_custom_scalars_multilinechart(self, tags: list[str], category: str = "default", title: str = "untitled") -> None:
+    def add_custom_scalars_multilinechart(
+        self, tags: list[str], category: str = "default", title: str = "untitled"
+    ) -> None:
         """One chart for several scalars."""
         self.add_custom_scalars({category: {title: ["Multiline", tags]}})
 
-    def add_custom_scalars_marginchart(self, tags: list[str], category: str = "default", title: str = "untitled") -> None:
+    def add_custom_scalars_marginchart(
+        self, tags: list[str], category: str = "default", title: str = "untitled"
+    ) -> None:
         """One chart for a scalar with its bounds."""
         self.add_custom_scalars({category: {title: ["Margin", tags]}})
 
