@@ -160,6 +160,20 @@ impl<E: Element> Windows<'_, E> {
                     }
                     i = (i + 8).min(hi - 8);
                 }
+            } else if by == 2 && hi - lo >= 8 {
+                // The same where every second element is read.
+                let mut i = lo;
+                loop {
+                    let from = &*(src.add(2 * i) as *const [E; 15]);
+                    let to = &mut *(d.as_mut_ptr().add(i) as *mut [E::Acc; 8]);
+                    for l in 0..8 {
+                        to[l] = from[2 * l].load();
+                    }
+                    if i + 8 >= hi {
+                        break;
+                    }
+                    i = (i + 8).min(hi - 8);
+                }
             } else {
                 for i in lo..hi {
                     *d.get_unchecked_mut(i) = (*src.offset(i as isize * by)).load();
