@@ -107,3 +107,43 @@ def test_lbfgs_files_its_weights():
     before = closure().item()
     optimizer.step(closure)
     assert closure().item() < before
+
+
+REFUSALS = [
+    (RuntimeError, "at least 3 dimensions", lambda: nn.PixelUnshuffle(2)(torch.ones(4, 4))),
+    (RuntimeError, "2D or 3D", lambda: nn.Fold((4, 6), (2, 2))(torch.ones(1, 2, 8, 15))),
+    (RuntimeError, "batch dimensions do not match", lambda: nn.Bilinear(1, 1, 1)(torch.ones(1, 1), torch.ones(2, 1))),
+    (ValueError, "expected 3D or 4D input", lambda: nn.CircularPad2d(1)(torch.ones(1, 1, 2, 6, 9))),
+    (NotImplementedError, "not supported for 1D", lambda: nn.ReflectionPad1d(2)(torch.ones(8))),
+    (NotImplementedError, "not supported for 4D", lambda: nn.ReplicationPad1d(1)(torch.ones(1, 2, 3, 4))),
+    (ValueError, "to be 4D", lambda: nn.CrossMapLRN2d(2)(torch.ones(1, 3, 4))),
+    (RuntimeError, "Integral inputs", lambda: nn.KLDivLoss(reduction="sum")(torch.ones(2), torch.ones(2).long())),
+    (RuntimeError, r"size \[2\]", lambda: nn.MultiMarginLoss()(torch.ones(2, 4), torch.tensor([1]))),
+    (TypeError, "bias should be of type bool", lambda: nn.GRU(3, 2, bias=None)),
+    (
+        AssertionError,
+        "does not match value shape",
+        lambda: nn.MultiheadAttention(2, 1)(torch.ones(4, 2), torch.ones(3, 2), torch.ones(2, 2)),
+    ),
+    (
+        RuntimeError,
+        "2D input tensors",
+        lambda: nn.CosineEmbeddingLoss()(torch.ones(1, 3, 2), torch.ones(3, 2), torch.ones(3)),
+    ),
+]
+
+
+@pytest.mark.parametrize("kind, words, call", REFUSALS)
+def test_refusals_are_pytorchs(kind, words, call):
+    with pytest.raises(kind, match=words) as caught:
+        call()
+    assert type(caught.value) is kind
+
+
+def test_attention_over_an_empty_batch():
+    layer = nn.TransformerEncoderLayer(2, 1, 4, dropout=0.0, batch_first=True)
+    assert layer(torch.ones(0, 3, 2)).shape == (0, 3, 2)
+
+
+def test_hardsigmoid_says_nothing_of_inplace():
+    assert repr(nn.Hardsigmoid(inplace=True)) == "Hardsigmoid()"

@@ -139,6 +139,11 @@ def multi_head_attention_forward(
     if head_dim * num_heads != embed_dim:
         raise AssertionError(f"embed_dim {embed_dim} not divisible by num_heads {num_heads}")
     if use_separate_proj_weight:
+        if key.shape[:2] != value.shape[:2]:
+            raise AssertionError(f"key's sequence and batch dims {key.shape[:2]} do not match value's {value.shape[:2]}")
+    elif key.shape != value.shape:
+        raise AssertionError(f"key shape {key.shape} does not match value shape {value.shape}")
+    if use_separate_proj_weight:
         b_q, b_k, b_v = (None, None, None) if in_proj_bias is None else in_proj_bias.chunk(3, 0)
         q = F.linear(query, q_proj_weight, b_q)
         k, v = F.linear(key, k_proj_weight, b_k), F.linear(value, v_proj_weight, b_v)
@@ -189,7 +194,8 @@ def multi_head_attention_forward(
     else:
         output = F.scaled_dot_product_attention(q, k, v, mask, drop)
     output = output.permute(2, 0, 1, 3).reshape(target_len * batch, embed_dim)
-    output = F.linear(output, out_proj_weight, out_proj_bias).reshape(target_len, batch, -1)
+    output = F.linear(output, out_proj_weight, out_proj_bias)
+    output = output.reshape(target_len, batch, out_proj_weight.shape[0])
     if not batched:
         output = output.squeeze(1)
         weights = None if weights is None else weights.squeeze(0)

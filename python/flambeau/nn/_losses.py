@@ -269,6 +269,8 @@ def kl_div(
     log_target: bool = False,
 ) -> Tensor:
     """Kullback–Leibler divergence of a target from log-probabilities."""
+    if not (input.is_floating_point() or input.is_complex()) or not (target.is_floating_point() or target.is_complex()):
+        raise RuntimeError("kl_div: Integral inputs not supported.")
     reduction = _legacy(size_average, reduce, reduction)
     if reduction == "mean":
         warnings.warn(
@@ -395,6 +397,11 @@ def multi_margin_loss(
     if weight is not None and weight.dim() != 1:
         raise ValueError("weight must be one-dimensional")
     rows = input if input.dim() == 2 else input.reshape(1, -1)
+    if target.dim() > 1 or target.numel() != rows.size(0):
+        raise RuntimeError(
+            "multi_margin_loss: target tensor should be 1-D with size equal to the number of input samples (batch size). Expected "
+            f"target size [{rows.size(0)}], but got {list(target.shape)}."
+        )
     index = target.reshape(-1, 1)
     margins = (margin - rows.gather(1, index) + rows).clamp(min=0)
     if p == 2:
@@ -459,6 +466,11 @@ def cosine_embedding_loss(
     """1 - cos for similar pairs, max(0, cos - margin) for others."""
     if target.dim() not in (0, 1):
         raise RuntimeError("0D or 1D target tensor expected, multi-target not supported")
+    if input1.dim() != target.dim() + 1 or input2.dim() != target.dim() + 1:
+        raise RuntimeError(
+            f"{target.dim()}D target tensor expects {target.dim() + 1}D input tensors, but found inputs with sizes "
+            f"{list(input1.shape)} and {list(input2.shape)}."
+        )
     eps = 1e-12
     dot = (input1 * input2).sum(-1)
     norms = ((input1.square().sum(-1) + eps) * (input2.square().sum(-1) + eps)).sqrt()
@@ -539,6 +551,8 @@ def ctc_loss(
     `log_probs` is [T, N, C] or [T, C]; `targets` is [N, S] or one row of all targets after each other.
     """
     as_list = lambda v: v.reshape(-1).tolist() if isinstance(v, Tensor) else [v] if isinstance(v, int) else list(v)  # noqa: E731
+    if log_probs.dim() not in (2, 3):
+        raise RuntimeError(f"Expected 3-dimensional tensor, but got {log_probs.dim()}-dimensional tensor for argument #1 'log_probs'")
     batched = log_probs.dim() == 3
     scores = log_probs if batched else log_probs.unsqueeze(1)
     steps, batch, classes = scores.shape

@@ -227,6 +227,11 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x₁ᵀ A x₂ + b for every output feature."""
+    if input1.dim() != input2.dim():
+        raise RuntimeError(f"bilinear(): input dimensions do not match: got {input1.dim()} and {input2.dim()}")
+    for d, (a, b) in enumerate(zip(input1.shape[:-1], input2.shape[:-1], strict=True)):
+        if a != b:
+            raise RuntimeError(f"bilinear(): input batch dimensions do not match at dim {d}: got {a} and {b}")
     # Sums of integers would be int64.
     result = ops.einsum("...i,oij,...j->...o", input1, weight, input2).to(input1.dtype)
     return result if bias is None else result + bias
@@ -541,9 +546,15 @@ def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6,
     return ops.norm(x1 - x2 + eps, p, -1, keepdim=keepdim)
 
 
+def _check_image(name: str, input: Tensor) -> None:
+    if input.dim() < 3:
+        raise RuntimeError(f"{name} expects input to have at least 3 dimensions, but got input with {input.dim()} dimension(s)")
+
+
 def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
     """Turns groups of r² channels into images r times as large."""
     r = upscale_factor
+    _check_image("pixel_shuffle", input)
     *lead, c, h, w = input.shape
     k = len(lead)
     split = input.reshape([*lead, c // (r * r), r, r, h, w])
@@ -553,6 +564,7 @@ def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
 def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
     """The inverse of `pixel_shuffle`."""
     r = downscale_factor
+    _check_image("pixel_unshuffle", input)
     *lead, c, h, w = input.shape
     k = len(lead)
     split = input.reshape([*lead, c, h // r, r, w // r, r])
@@ -745,6 +757,8 @@ def pad(input: Tensor, pad: Any, mode: str = "constant", value: float | None = N
         raise RuntimeError("Padding length must be divisible by 2")
     if len(widths) // 2 > input.dim():
         raise RuntimeError("Padding length too large")
+    if mode != "constant" and input.dim() not in (len(widths) // 2 + 1, len(widths) // 2 + 2):
+        raise NotImplementedError(f"Padding size {len(widths)} is not supported for {input.dim()}D input tensor.")
     padded = input
     for i in range(len(widths) // 2):
         before, after = widths[2 * i], widths[2 * i + 1]
@@ -814,6 +828,11 @@ def fold(
     input: Tensor, output_size: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
 ) -> Tensor:
     """Sums sliding blocks into an image."""
+    if input.dim() not in (2, 3):
+        raise RuntimeError(
+            "Expected 2D or 3D (batch mode) tensor for input with possibly 0 batch size and non-zero dimensions for input, but got: "
+            f"{list(input.shape)}"
+        )
     batched = input if input.dim() == 3 else input.unsqueeze(0)
     pair = lambda v: (v, v) if isinstance(v, int) else tuple(v)  # noqa: E731
     (kh, kw), (dh, dw), (ph, pw), (sh, sw), (h, w) = map(pair, (kernel_size, dilation, padding, stride, output_size))

@@ -118,6 +118,10 @@ class Hardsigmoid(_Activation):
     def forward(self, input: Tensor) -> Tensor:
         return F.hardsigmoid(input, self.inplace)
 
+    def extra_repr(self) -> str:
+        # PyTorch's says nothing either.
+        return ""
+
 
 class SiLU(_Activation):
     """x * sigmoid(x)."""

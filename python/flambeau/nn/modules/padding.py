@@ -50,6 +50,11 @@ class _ZeroPad(_ConstantPad):
 class _CircularPad(_Pad):
     _mode = "circular"
 
+    def forward(self, input: Tensor) -> Tensor:
+        if input.dim() not in (self._dims + 1, self._dims + 2):
+            raise ValueError(f"expected {self._dims + 1}D or {self._dims + 2}D input (got {input.dim()}D input)")
+        return super().forward(input)
+
 
 class _ReflectionPad(_Pad):
     _mode = "reflect"
