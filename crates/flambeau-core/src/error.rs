@@ -21,6 +21,9 @@ pub enum ErrorKind {
     LinAlg,
     /// A backend has no kernel of this family. Never reaches the user: the caller goes through the host.
     Unsupported,
+    /// Something that cannot be said of one example of a batch (its value, a size that depends on it). An operator that meets it
+    /// runs example by example; elsewhere it is a `RuntimeError`.
+    Batch,
     /// An exception raised by Python code that the core called; the binding keeps the exception itself.
     Foreign,
 }

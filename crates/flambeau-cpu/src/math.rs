@@ -295,7 +295,8 @@ macro_rules! shared_float {
             } else if a < 0.0 {
                 -1.0
             } else {
-                a * 0.0
+                // NaN and both zeros.
+                0.0
             }
         }
         #[inline(always)]

@@ -63,8 +63,8 @@ __device__ inline i64 m_fmin(i64 a, i64 b) { return a < b ? a : b; }
 __device__ inline i64 m_abs(i64 a) { return a < 0 ? -a : a; }
 __device__ inline i64 m_sign(i64 a) { return (a > 0) - (a < 0); }
 __device__ inline i64 m_sgn(i64 a) { return m_sign(a); }
-__device__ inline float m_sign(float a) { return a > 0 ? 1.0f : a < 0 ? -1.0f : a * 0.0f; }
-__device__ inline double m_sign(double a) { return a > 0 ? 1.0 : a < 0 ? -1.0 : a * 0.0; }
+__device__ inline float m_sign(float a) { return a > 0 ? 1.0f : a < 0 ? -1.0f : 0.0f; }
+__device__ inline double m_sign(double a) { return a > 0 ? 1.0 : a < 0 ? -1.0 : 0.0; }
 __device__ inline float m_sgn(float a) { return m_sign(a); }
 __device__ inline double m_sgn(double a) { return m_sign(a); }
 __device__ inline float m_conj(float a) { return a; }

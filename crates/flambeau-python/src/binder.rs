@@ -686,7 +686,82 @@ unsafe fn run_bound(op: &Operator, overload: &Overload, args: &mut Arguments<'_>
     let result = result.and_then(|r| finish(op, overload, r, target, &out, args));
     match result {
         Ok(r) => r.into_object(overload.named),
+        Err(e) if e.kind() == ErrorKind::Batch && out.is_empty() => match by_example(op, overload, args, e) {
+            Ok(r) => r.into_object(overload.named),
+            Err(e) => raise(e),
+        },
         Err(e) => raise(e),
+    }
+}
+
+/// Calls an overload that has no rule for batches for every example of the innermost `vmap`, and stacks the results.
+///
+/// # Errors
+/// `refusal`, why the operator could not run on the batch, where no `vmap` is open or what is written has no examples; the
+/// operator's own; those of stacking results of different sizes.
+#[cold]
+unsafe fn by_example(
+    op: &Operator,
+    overload: &Overload,
+    args: &Arguments<'_>,
+    refusal: Error,
+) -> flambeau::Result<crate::call::Returned> {
+    use crate::call::Returned;
+    use flambeau::batch;
+    let Some((level, size)) = batch::innermost() else { return Err(refusal) };
+    let params = overload.signature.params.len();
+    // Forms in place, and operators that only exist in place.
+    let writes = op.inplace || (op.name.ends_with('_') && !op.name.ends_with("__"));
+    let written = match args.get(0) {
+        Arg::Tensor(t) if writes => Some(t),
+        _ => None,
+    };
+    let has_examples = written.is_none_or(|t| t.as_batched().is_some_and(|b| b.level == level));
+    if size == 0 || !has_examples {
+        return Err(refusal);
+    }
+    let _suspended = batch::suspend();
+    let mut results = Vec::new();
+    for i in 0..size {
+        // Reserved in full, so that references to what is pushed stay valid.
+        let mut parts: Vec<Tensor> = Vec::with_capacity(params);
+        let mut each = Arguments::new();
+        each.ints.extend_from_slice(&args.ints);
+        each.floats.extend_from_slice(&args.floats);
+        for t in &args.tensors {
+            each.tensors.push(batch::example(t, level, i)?);
+        }
+        for t in &args.optional {
+            each.optional.push(t.as_ref().map(|t| batch::example(t, level, i)).transpose()?);
+        }
+        for k in 0..params {
+            let arg = match args.get(k) {
+                Arg::Tensor(t) => {
+                    parts.push(batch::example(t, level, i)?);
+                    // SAFETY: `parts` never reallocates and outlives `each`'s use below.
+                    Arg::Tensor(&*std::ptr::from_ref(&parts[parts.len() - 1]))
+                }
+                other => other,
+            };
+            each.slots[k].write(arg);
+        }
+        let target = match each.get(0) {
+            Arg::Tensor(t) if op.inplace => Some(t),
+            _ => None,
+        };
+        if let (true, Some(t)) = (overload.row.takes_dest, target) {
+            each.dest = Dest::Inplace(t);
+        }
+        // SAFETY: every slot is filled, by the row's own signature.
+        let result = (overload.row.call)(&each).and_then(|r| finish(op, overload, r, target, &[], &each));
+        results.push(match result {
+            Err(e) if e.kind() == ErrorKind::Batch => by_example(op, overload, &each, e)?,
+            other => other?,
+        });
+    }
+    match written {
+        Some(t) => Ok(Returned::Tensor(t.clone())),
+        None => Returned::stack(results, |examples| batch::collect(examples, level)).map_err(|_| refusal),
     }
 }
 

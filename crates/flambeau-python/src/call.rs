@@ -255,6 +255,49 @@ impl Return for (Tensor, Option<Tensor>) {
 }
 
 impl Returned {
+    /// One result from those of several calls: `join` makes one tensor of the tensors at each place.
+    ///
+    /// # Errors
+    /// Those of `join`; `Batch` where the results are no tensors, or not equally many.
+    pub fn stack(results: Vec<Returned>, join: impl Fn(&[Tensor]) -> Result<Tensor> + Copy) -> Result<Returned> {
+        let unequal = || flambeau::core::err!(Batch, "vmap: the results of the examples cannot be stacked");
+        let columns = |rows: Vec<Vec<Tensor>>| -> Result<Vec<Tensor>> {
+            let n = rows.first().map_or(0, Vec::len);
+            if rows.iter().any(|r| r.len() != n) {
+                return Err(unequal());
+            }
+            (0..n).map(|k| join(&rows.iter().map(|r| r[k].clone()).collect::<Vec<_>>())).collect()
+        };
+        let first = results.first().ok_or_else(unequal)?;
+        if let Returned::Tuple(parts) = first {
+            let n = parts.len();
+            let mut places: Vec<Vec<Returned>> = (0..n).map(|_| Vec::new()).collect();
+            for r in results {
+                let Returned::Tuple(parts) = r else { return Err(unequal()) };
+                places.iter_mut().zip(parts).for_each(|(place, part)| place.push(part));
+            }
+            return Ok(Returned::Tuple(places.into_iter().map(|p| Self::stack(p, join)).collect::<Result<_>>()?));
+        }
+        let (single, list) = (matches!(first, Returned::Tensor(_)), matches!(first, Returned::List(_)));
+        if results.iter().all(|r| matches!(r, Returned::None)) {
+            return Ok(Returned::None);
+        }
+        let rows = results
+            .into_iter()
+            .map(|r| match r {
+                Returned::Tensor(t) => Ok(vec![t]),
+                Returned::Tensors(ts) => Ok(ts.into_iter().collect()),
+                Returned::List(ts) => Ok(ts),
+                _ => Err(unequal()),
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let mut found = columns(rows)?;
+        Ok(match (single, list) {
+            (true, _) => Returned::Tensor(found.swap_remove(0)),
+            (_, true) => Returned::List(found),
+            _ => Returned::Tensors(found.into_iter().collect()),
+        })
+    }
     /// The Python object. A tuple of tensors takes the type `named` if there is one.
     ///
     /// # Safety

@@ -20,7 +20,7 @@ thread_local! {
 pub fn to_python(e: Error) -> PyErr {
     let message = || e.message().to_owned();
     match e.kind() {
-        ErrorKind::Runtime => PyRuntimeError::new_err(message()),
+        ErrorKind::Runtime | ErrorKind::Batch => PyRuntimeError::new_err(message()),
         ErrorKind::Value => PyValueError::new_err(message()),
         ErrorKind::Index => PyIndexError::new_err(message()),
         ErrorKind::Type => PyTypeError::new_err(message()),

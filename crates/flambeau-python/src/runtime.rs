@@ -37,12 +37,17 @@ fn tensor_arg<'a>(o: &'a Bound<'_, PyAny>) -> PyResult<&'a Tensor> {
 #[pyfunction]
 #[pyo3(signature = (batch_size, randomness="error"))]
 fn _vmap_enter(batch_size: i64, randomness: &str) -> PyResult<u32> {
-    if !["error", "different", "same"].contains(&randomness) {
-        return Err(PyRuntimeError::new_err(format!(
-            "Only allowed values for randomness are 'error', 'different', or 'same'. Got {randomness}"
-        )));
-    }
-    Ok(batch::enter(batch_size))
+    let randomness = match randomness {
+        "error" => batch::Randomness::Error,
+        "different" => batch::Randomness::Different,
+        "same" => batch::Randomness::Same,
+        _ => {
+            return Err(PyRuntimeError::new_err(format!(
+                "Only allowed values for randomness are 'error', 'different', or 'same'. Got {randomness}"
+            )))
+        }
+    };
+    Ok(batch::enter(batch_size, randomness))
 }
 #[pyfunction]
 fn _vmap_exit(level: u32) {

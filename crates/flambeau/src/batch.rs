@@ -4,23 +4,123 @@
 use crate::apply::{apply_shared, Dest, Outputs};
 use crate::autograd::GradOptions;
 use crate::ops::{join, view};
-use crate::primitive::Primitive;
+use crate::primitive::{Effect, Primitive};
 use crate::tensor::Tensor;
 use flambeau_core::*;
 use std::cell::RefCell;
 use std::sync::Arc;
 
+/// What random operators do inside a level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Randomness {
+    /// They raise an error.
+    Error,
+    /// Every example draws its own numbers.
+    Different,
+    /// All examples share what is drawn.
+    Same,
+}
+
+/// An open level.
+#[derive(Clone, Copy)]
+struct Level {
+    size: i64,
+    randomness: Randomness,
+}
+
 thread_local! {
-    // Batch sizes of the levels that are open, innermost last; level k is at index k - 1.
-    static LEVELS: RefCell<Vec<i64>> = const { RefCell::new(Vec::new()) };
+    // The levels that are open, innermost last; level k is at index k - 1.
+    static LEVELS: RefCell<Vec<Level>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Opens a level of `vmap` over `size` examples; returns its number, from 1.
-pub fn enter(size: i64) -> u32 {
+pub fn enter(size: i64, randomness: Randomness) -> u32 {
     LEVELS.with(|l| {
-        l.borrow_mut().push(size);
+        l.borrow_mut().push(Level { size, randomness });
         l.borrow().len() as u32
     })
+}
+/// The innermost level and its number of examples.
+pub fn innermost() -> Option<(u32, i64)> {
+    LEVELS.with(|l| l.borrow().last().map(|level| (l.borrow().len() as u32, level.size)))
+}
+/// Closes the innermost level until dropped, while its examples run one by one.
+pub struct Suspended(Level);
+/// [`Suspended`]; `None` outside `vmap`.
+pub fn suspend() -> Option<Suspended> {
+    LEVELS.with(|l| l.borrow_mut().pop().map(Suspended))
+}
+impl Drop for Suspended {
+    fn drop(&mut self) {
+        LEVELS.with(|l| l.borrow_mut().push(self.0));
+    }
+}
+/// Example `i` of a tensor that is batched at `level`, any other as it is.
+///
+/// # Errors
+/// `Index` when there is no such example.
+pub fn example(t: &Tensor, level: u32, i: i64) -> Result<Tensor> {
+    match t.as_batched() {
+        Some(b) if b.level == level => view::select(&b.value, b.dim as i64, i),
+        _ => Ok(t.clone()),
+    }
+}
+/// The examples as one batch at `level`.
+///
+/// # Errors
+/// Those of [`join::stack`]: examples of different sizes.
+pub fn collect(examples: &[Tensor], level: u32) -> Result<Tensor> {
+    Ok(Tensor::batched(&join::stack(examples, 0)?, 0, level))
+}
+
+const REFUSED: &str = "vmap: called random operation while in randomness error mode. Please either use the 'same' or 'different' \
+                       randomness flags on vmap or perform the randomness operation out of vmap";
+
+/// Empty memory in an example's size for random numbers: for all examples where each draws its own.
+///
+/// # Errors
+/// `Runtime` where a level refuses random operators.
+pub fn random_empty(sizes: &[i64], strides: &[i64], dtype: DType, device: Device) -> Result<Tensor> {
+    let levels = LEVELS.with(|l| l.borrow().clone());
+    ensure!(levels.iter().all(|l| l.randomness != Randomness::Error), Runtime, "{REFUSED}");
+    if levels.iter().all(|l| l.randomness == Randomness::Same) {
+        return crate::ops::factory::empty_strided(sizes, strides, dtype, device);
+    }
+    let own = || levels.iter().enumerate().filter(|(_, l)| l.randomness == Randomness::Different);
+    let mut shape: Dims = own().map(|(_, l)| l.size).collect();
+    shape.extend_from_slice(sizes);
+    let mut t = crate::ops::factory::empty(&shape, dtype, device)?;
+    for (k, _) in own() {
+        t = Tensor::batched(&t, 0, k as u32 + 1);
+    }
+    Ok(t)
+}
+/// The memory behind `t` that a random operator fills in place; none where examples are to share what is drawn, which is then copied
+/// into each.
+///
+/// # Errors
+/// `Runtime` where a level refuses random operators, `Batch` where it would have to give examples that share memory different numbers.
+pub(crate) fn random_target(t: &Tensor) -> Result<Option<Tensor>> {
+    let levels = LEVELS.with(|l| l.borrow().clone());
+    ensure!(levels.iter().all(|l| l.randomness != Randomness::Error), Runtime, "{REFUSED}");
+    let mut t = t.clone();
+    for (k, level) in levels.iter().enumerate().rev() {
+        let (value, dim) = unwrap(&t, k as u32 + 1);
+        if level.randomness == Randomness::Same {
+            if dim.is_some() {
+                return Ok(None);
+            }
+        } else {
+            ensure!(
+                dim.is_some(),
+                Batch,
+                "vmap: Cannot ask for different inplace randomness on an unbatched tensor. This will appear like same randomness: make \
+                 the tensor from one that is mapped over, or draw the numbers out of place"
+            );
+        }
+        t = value;
+    }
+    Ok(Some(t))
 }
 /// Closes a level and those inside it.
 pub fn exit(level: u32) {
@@ -57,7 +157,7 @@ pub fn remove_batch_dim(t: &Tensor, level: u32, size: i64, out_dim: i64) -> Resu
 /// # Errors
 /// Those of expanding it.
 pub fn lift(t: &Tensor) -> Result<Tensor> {
-    let sizes = LEVELS.with(|l| l.borrow().clone());
+    let sizes: Vec<i64> = LEVELS.with(|l| l.borrow().iter().map(|l| l.size).collect());
     lift_to(t, &sizes)
 }
 fn lift_to(t: &Tensor, sizes: &[i64]) -> Result<Tensor> {
@@ -124,13 +224,26 @@ pub(crate) fn apply_batched(op: Arc<dyn Primitive>, x: &[&Tensor], dest: Dest) -
             let (value, dim) = unwrap(target, level);
             let Some(dim) = dim else {
                 bail!(
-                    Runtime,
+                    Batch,
                     "vmap: inplace arithmetic(self, *extra_args) is not possible because there exists a Tensor `other` in \
                      extra_args that has more elements than `self`. This happened due to `other` being vmapped over but `self` \
                      not being vmapped over at level {level} (operator {}). Please try to use out-of-place operators instead.",
                     op.name()
                 );
             };
+            // The whole batch at once, where the operator has a rule and its results fit.
+            if op.effect() == Effect::Elementwise && !operands.iter().any(|(t, _)| t.requires_grad()) {
+                if let Some(Ok(results)) = op.batch(&operands, level) {
+                    if let [(y, from)] = &results[..] {
+                        let whole = view::movedim(&value, &[dim as i64], &[0])?;
+                        let y = view::movedim(y, &[*from as i64], &[0])?;
+                        if y.sizes() == whole.sizes() && y.dtype() == whole.dtype() {
+                            crate::ops::elementwise::copy_(&whole, &y)?;
+                            return Ok(SmallVec::from_iter([target.clone()]));
+                        }
+                    }
+                }
+            }
             for i in 0..size {
                 let part = view::select(&value, dim as i64, i)?;
                 let mut parts: SmallVec<[Tensor; 4]> = SmallVec::new();

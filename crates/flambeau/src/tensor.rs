@@ -260,7 +260,7 @@ impl Tensor {
     pub fn data_ptr(&self) -> Result<*mut u8> {
         ensure!(
             self.as_batched().is_none(),
-            Runtime,
+            Batch,
             "vmap: an example of a batch has no memory of its own to look at"
         );
         Ok(self.meta().operand()?.ptr)

@@ -106,7 +106,7 @@ pub fn to_cpu_contiguous(t: &Tensor) -> Result<Tensor> {
 pub fn item(t: &Tensor) -> Result<Number> {
     if t.as_batched().is_some() {
         bail!(
-            Runtime,
+            Batch,
             "vmap: It looks like you're calling .item() on a Tensor. We don't support vmap over calling .item() on a Tensor, \
              please try to rewrite what you're doing with other operations."
         );

@@ -21,7 +21,7 @@ fn checked(p: f64) -> Result<()> {
 /// Ones with probability `1 - p`, in the shape that broadcasts over `x`.
 fn noise(x: &Tensor, p: f64, unit: Unit) -> Result<Tensor> {
     let fresh = match unit {
-        Unit::Element => factory::empty_like(&x.detach())?,
+        Unit::Element => random::empty_like(x)?,
         Unit::Channel => {
             let sizes = x.sizes();
             ensure!(
@@ -32,7 +32,7 @@ fn noise(x: &Tensor, p: f64, unit: Unit) -> Result<Tensor> {
             );
             let mut shape: Dims = SmallVec::from_elem(1, sizes.len());
             shape[..2].copy_from_slice(&sizes[..2]);
-            factory::empty(&shape, x.dtype(), x.device())?
+            crate::batch::random_empty(&shape, &contiguous_strides(&shape), x.dtype(), x.device())?
         }
     };
     random::bernoulli_(&fresh, 1.0 - p, None)

@@ -686,7 +686,7 @@ fn wrapped(index: &Tensor, n: i64) -> Result<Tensor> {
 pub fn nonzero(x: &Tensor) -> Result<Tensor> {
     ensure!(
         x.as_batched().is_none(),
-        Runtime,
+        Batch,
         "vmap: nonzero has a result whose size depends on the data, which is not supported"
     );
     let x = &x.detach();

@@ -93,12 +93,29 @@ fn fill<T: Copy>(
     generator: Option<&Generator>,
     draw: impl FnOnce(&mut Engine, &mut [T]),
 ) -> Result<Tensor> {
-    ensure!(
-        t.as_batched().is_none(),
-        Runtime,
-        "vmap: called random operation while in randomness error mode. Please either use the 'same' or 'different' randomness flags \
-         on vmap or perform the randomness operation out of vmap"
-    );
+    if crate::batch::innermost().is_some() || t.as_batched().is_some() {
+        match crate::batch::random_target(t)? {
+            Some(whole) if whole.is_same(t) => {}
+            Some(whole) => {
+                fill_memory(&whole, generator, draw)?;
+                return Ok(t.clone());
+            }
+            None => {
+                let sizes = t.sizes();
+                let drawn = crate::batch::random_empty(&sizes, &contiguous_strides(&sizes), t.dtype(), t.device())?;
+                let drawn = fill(&drawn, generator, draw)?;
+                let _off = mode::no_grad();
+                return e::copy_(t, &drawn);
+            }
+        }
+    }
+    fill_memory(t, generator, draw)
+}
+fn fill_memory<T: Copy>(
+    t: &Tensor,
+    generator: Option<&Generator>,
+    draw: impl FnOnce(&mut Engine, &mut [T]),
+) -> Result<Tensor> {
     check_inplace(t, t.requires_grad())?;
     let (sizes, strides) = (t.sizes(), t.strides());
     ensure!(
@@ -459,7 +476,7 @@ pub fn bernoulli_tensor_(t: &Tensor, p: &Tensor, generator: Option<&Generator>) 
 /// # Errors
 /// As [`bernoulli_tensor_`].
 pub fn bernoulli(t: &Tensor, generator: Option<&Generator>) -> Result<Tensor> {
-    let drawn = bernoulli_tensor_(&factory::empty_like(&t.detach())?, &t.detach(), generator)?;
+    let drawn = bernoulli_tensor_(&empty_like(t)?, &t.detach(), generator)?;
     crate::autograd::node::constant_of(drawn, t)
 }
 /// Ones with probability `p` in the input's shape.
@@ -467,7 +484,7 @@ pub fn bernoulli(t: &Tensor, generator: Option<&Generator>) -> Result<Tensor> {
 /// # Errors
 /// As [`bernoulli_`].
 pub fn bernoulli_p(t: &Tensor, p: f64, generator: Option<&Generator>) -> Result<Tensor> {
-    bernoulli_(&factory::empty_like(&t.detach())?, p, generator)
+    bernoulli_(&empty_like(t)?, p, generator)
 }
 /// Indices drawn by weight from each row.
 ///
@@ -689,12 +706,20 @@ pub fn binomial(count: &Tensor, prob: &Tensor, generator: Option<&Generator>) ->
 // ---- new tensors ----------------------------------------------------------------------------------------------------------
 
 fn fresh(sizes: &[i64], dtype: Option<DType>, device: Option<Device>) -> Result<Tensor> {
-    factory::empty(sizes, dtype.unwrap_or_else(mode::default_dtype), device.unwrap_or(Device::Cpu))
+    let (dtype, device) = (dtype.unwrap_or_else(mode::default_dtype), device.unwrap_or(Device::Cpu));
+    crate::batch::random_empty(sizes, &contiguous_strides(sizes), dtype, device)
 }
 fn fresh_like(t: &Tensor, dtype: Option<DType>, device: Option<Device>) -> Result<Tensor> {
     let (dtype, device) = (dtype.unwrap_or(t.dtype()), device.unwrap_or(t.device()));
     let (sizes, strides) = (t.sizes(), t.strides());
-    factory::empty_strided(&sizes, &preserve_strides(&sizes, &strides), dtype, device)
+    crate::batch::random_empty(&sizes, &preserve_strides(&sizes, &strides), dtype, device)
+}
+/// [`fresh_like`] for other operators' random numbers.
+///
+/// # Errors
+/// As [`crate::batch::random_empty`].
+pub(crate) fn empty_like(t: &Tensor) -> Result<Tensor> {
+    fresh_like(t, None, None)
 }
 /// Uniform numbers of `[0, 1)`.
 ///
@@ -782,11 +807,11 @@ pub fn normal_tensors(
     let _off = mode::no_grad();
     match (mean, std) {
         (Value::Tensor(m), Value::Number(s)) => {
-            e::add(m, &normal_(&factory::empty_like(&m.detach())?, 0.0, s.to_f64(), generator)?)
+            e::add(m, &normal_(&empty_like(m)?, 0.0, s.to_f64(), generator)?)
         }
         (Value::Number(m), Value::Tensor(s)) => {
             check_deviations(s)?;
-            let z = normal_(&factory::empty_like(&s.detach())?, 0.0, 1.0, generator)?;
+            let z = normal_(&empty_like(s)?, 0.0, 1.0, generator)?;
             e::add(&e::mul(&z, s)?, m)
         }
         (Value::Tensor(m), Value::Tensor(s)) => {

@@ -215,6 +215,19 @@ impl Primitive for Reduce {
     fn as_reduce(&self) -> Option<&Reduce> {
         Some(self)
     }
+    fn batch(&self, x: &[(Tensor, Option<usize>)], _level: u32) -> Option<Result<SmallVec<[(Tensor, usize); 2]>>> {
+        let (t, dim) = &x[0];
+        let dim = (*dim)?;
+        // Examples without dimensions are reduced over none, which gradients take for a case of its own.
+        if self.dims == 0 || t.dim() > 63 {
+            return None;
+        }
+        let op = Reduce { dims: self.dims << 1, ..self.clone() };
+        Some((|| {
+            let t = view::movedim(t, &[dim as i64], &[0])?;
+            Ok(apply(op, &[&t], Dest::New)?.into_iter().map(|t| (t, 0)).collect())
+        })())
+    }
     crate::shareable!();
 }
 

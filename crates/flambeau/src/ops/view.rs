@@ -312,11 +312,49 @@ impl Primitive for View {
         };
         Ok(SmallVec::from_iter([Some(out)]))
     }
+    fn batch(&self, x: &[(Tensor, Option<usize>)], _level: u32) -> Option<Result<SmallVec<[(Tensor, usize); 2]>>> {
+        let (t, dim) = &x[0];
+        Some(self.of_batch(t, (*dim)?).map(|t| SmallVec::from_iter([(t, 0)])))
+    }
     fn key(&self, key: &mut PlanKey) {
         // Views are not recorded.
         key.word(0);
     }
     crate::shareable!();
+}
+
+impl View {
+    /// The same view of every example: a view of the whole batch, whose first dimension is then the batch's. Writes to it are seen
+    /// by the batch, as they are outside `vmap`.
+    fn of_batch(&self, t: &Tensor, dim: usize) -> Result<Tensor> {
+        let t = movedim(t, &[dim as i64], &[0])?;
+        let (size, stride) = (t.sizes()[0], t.strides()[0]);
+        let lead = |sizes: &Dims, first: i64| -> Dims { std::iter::once(first).chain(sizes.iter().copied()).collect() };
+        let view = match self {
+            View::Reshape(to) => View::Reshape(lead(to, size)),
+            View::Expand(to) => {
+                // New dimensions come between the batch's and the example's.
+                let mut t = t.clone();
+                for _ in t.dim()..to.len() + 1 {
+                    t = unsqueeze(&t, 1)?;
+                }
+                return one(View::Expand(lead(to, size)), &t);
+            }
+            View::Permute(order) => View::Permute(std::iter::once(0).chain(order.iter().map(|d| d + 1)).collect()),
+            View::Select(d, i) => View::Select(d + 1, *i),
+            View::Slice(d, start, end, step) => View::Slice(d + 1, *start, *end, *step),
+            View::Squeeze(dims) => View::Squeeze(dims.iter().map(|d| d + 1).collect()),
+            View::Unsqueeze(d) => View::Unsqueeze(d + 1),
+            View::Diagonal(k, a, b) => View::Diagonal(*k, a + 1, b + 1),
+            View::Unfold(d, n, step) => View::Unfold(d + 1, *n, *step),
+            View::AsStrided(sizes, strides, offset, _) => {
+                let from = Box::new((t.strides(), t.offset()));
+                View::AsStrided(lead(sizes, size), lead(strides, stride), *offset, from)
+            }
+            View::Alias | View::AsReal | View::AsComplex | View::Part(_) | View::Bits(_) => self.clone(),
+        };
+        one(view, &t)
+    }
 }
 
 /// The gradient of `as_strided`: sums by memory position, read back through the input's own layout. Where several elements
@@ -410,6 +448,18 @@ impl Primitive for MultiView {
         };
         let _ = info;
         Ok(SmallVec::from_iter([Some(out)]))
+    }
+    fn batch(&self, x: &[(Tensor, Option<usize>)], _level: u32) -> Option<Result<SmallVec<[(Tensor, usize); 2]>>> {
+        let (t, dim) = &x[0];
+        let dim = (*dim)?;
+        let op = match self {
+            MultiView::Split(d, pieces) => MultiView::Split(d + 1, pieces.clone()),
+            MultiView::Unbind(d) => MultiView::Unbind(d + 1),
+        };
+        Some((|| {
+            let t = movedim(t, &[dim as i64], &[0])?;
+            Ok(apply(op, &[&t], Dest::New)?.into_iter().map(|t| (t, 0)).collect())
+        })())
     }
     fn key(&self, key: &mut PlanKey) {
         key.word(0);
@@ -1092,7 +1142,7 @@ pub fn resize_as_(t: &Tensor, other: &Tensor) -> Result<Tensor> {
 fn in_place(t: &Tensor, op: View) -> Result<Tensor> {
     if let Some(b) = t.as_batched() {
         let _ = b;
-        bail!(Runtime, "vmap: {}_ in place on an example is not supported; use the out-of-place form", op.name());
+        bail!(Batch, "vmap: {}_ in place on an example is not supported; use the out-of-place form", op.name());
     }
     check_inplace(t, t.requires_grad())?;
     let mut draft = Draft::default();
