@@ -40,6 +40,8 @@ class _Level:
         tracked, full = [], []
         for leaf in leaves:
             if isinstance(leaf, Tensor):
+                # Inside `vmap` every example has a gradient of its own, also by what the examples share.
+                leaf = _flambeau._vmap_lift(leaf)
                 alias = leaf.view_as(leaf) if leaf.requires_grad else leaf.detach().requires_grad_(_differentiable(leaf))
                 tracked.append(alias)
                 full.append(alias)
@@ -277,27 +279,19 @@ def vmap(
         leaves, spec = pytree.tree_flatten(args)
         dims = _in_dims(in_dims, args, leaves)
         size = _batch_size(leaves, dims)
-        # Tensors among the keyword arguments are batched along their first dimension.
-        if kwargs:
-            kw_leaves, kw_spec = pytree.tree_flatten(kwargs)
-            kw_dims = [0 if isinstance(t, Tensor) else None for t in kw_leaves]
-        else:
-            kw_leaves, kw_spec, kw_dims = [], None, []
-        flat, every = leaves + kw_leaves, dims + kw_dims
-        if size is None or any(d is not None for d in kw_dims):
-            size = _batch_size(flat, every)
+        # Keyword arguments are the same for every example.
         if size is None:
             raise ValueError("vmap: at least one input must have a dimension to map over (in_dims are all None)")
 
         def run(values: list[Any], count: int) -> Any:
-            return _vmap_once(func, values, every, spec, kw_spec, len(leaves), out_dims, randomness, count)
+            return _vmap_once(func, values, dims, spec, kwargs, out_dims, randomness, count)
 
         if chunk_size is None or chunk_size >= size:
-            return run(flat, size)
+            return run(leaves, size)
         parts = []
         for start in range(0, size, chunk_size):
             count = min(chunk_size, size - start)
-            piece = [v if d is None else v.narrow(d, start, count) for v, d in zip(flat, every, strict=True)]
+            piece = [v if d is None else v.narrow(d, start, count) for v, d in zip(leaves, dims, strict=True)]
             parts.append(run(piece, count))
         flats, out_spec = zip(*(pytree.tree_flatten(p) for p in parts), strict=True)
         where = pytree.broadcast_prefix(out_dims, parts[0], "out_dims")
@@ -348,8 +342,7 @@ def _vmap_once(
     values: list[Any],
     dims: list[int | None],
     spec: Any,
-    kw_spec: Any,
-    count: int,
+    kwargs: dict[str, Any],
     out_dims: Any,
     randomness: str,
     size: int,
@@ -359,9 +352,7 @@ def _vmap_once(
         batched = [
             v if d is None else _flambeau._add_batch_dim(v, d, level) for v, d in zip(values, dims, strict=True)
         ]
-        args = pytree.tree_unflatten(batched[:count], spec)
-        kwargs = {} if kw_spec is None else pytree.tree_unflatten(batched[count:], kw_spec)
-        outputs = func(*args, **kwargs)
+        outputs = func(*pytree.tree_unflatten(batched, spec), **kwargs)
         leaves, out_spec = pytree.tree_flatten(outputs)
         if isinstance(out_dims, int) and not isinstance(outputs, Tensor) and not isinstance(outputs, (tuple, list, dict)):
             raise ValueError(f"vmap: the function must only return Tensors, got type {type(outputs)} as a return.")
@@ -371,20 +362,14 @@ def _vmap_once(
             if not isinstance(leaf, Tensor):
                 raise ValueError(f"vmap: the function must only return Tensors, got type {type(leaf)} as a return.")
             if dim is None:
-                results.append(_flambeau._remove_batch_dim(leaf, level, 0, 0) if _is_batched(leaf, level) else leaf)
+                if _flambeau._is_batched_at(leaf, level):
+                    raise ValueError("vmap: the function returned a batched tensor where out_dims says None")
+                results.append(leaf)
             else:
                 results.append(_flambeau._remove_batch_dim(leaf, level, size, dim))
         return pytree.tree_unflatten(results, out_spec)
     finally:
         _flambeau._vmap_exit(level)
-
-
-def _is_batched(leaf: Tensor, level: int) -> bool:
-    """Whether a result that is to be unbatched depends on the batch after all, which is an error of the caller."""
-    test = getattr(_flambeau, "_is_batched_at", None)
-    if test is not None and test(leaf, level):
-        raise ValueError("vmap: the function returned a batched tensor where out_dims says None")
-    return False
 
 
 # ---- Jacobians -----------------------------------------------------------------------------------------

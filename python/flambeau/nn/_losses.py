@@ -118,7 +118,8 @@ def nll_loss(
         raise RuntimeError(f"nll_loss: expected target size {expected}, got {list(target.shape)}")
     ignored = target == ignore_index
     index = target.masked_fill(ignored, 0)
-    if index.numel():
+    # Inside `vmap` nobody can look at one example's values; what gathers them checks them again.
+    if index.numel() and not _flambeau._is_batched(index):
         low, high = int(index.min()), int(index.max())
         if low < 0 or high >= input.shape[class_dim]:
             raise IndexError(f"Target {low if low < 0 else high} is out of bounds.")
@@ -584,9 +585,9 @@ def ctc_loss(
     emitted = scores.gather(2, states.unsqueeze(0).expand(steps, batch, width))
     # Finite, so that gradients of impossible paths are zero rather than not a number.
     never = -1e30
-    skip = ops.zeros((batch, width), dtype=_flambeau.bool, device=scores.device)
+    skip = ops.zeros((batch, min(width, 2)), dtype=_flambeau.bool, device=scores.device)
     if width > 2:
-        skip[:, 2:] = (states[:, 2:] != blank) & (states[:, 2:] != states[:, :-2])
+        skip = ops.cat([skip, (states[:, 2:] != blank) & (states[:, 2:] != states[:, :-2])], 1)
     outside = ops.full((batch, 2), never, dtype=scores.dtype, device=scores.device)
     first = ops.arange(width, device=scores.device) < 2
     alpha = ops.where(first, emitted[0], ops.full_like(emitted[0], never))

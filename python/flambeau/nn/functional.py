@@ -243,14 +243,16 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
         raise RuntimeError("one_hot is only applicable to index tensor of type LongTensor.")
     if tensor.numel() == 0 and num_classes <= 0:
         raise RuntimeError("Can not infer total number of classes from empty tensor.")
-    if tensor.numel() and int(tensor.min()) < 0:
+    # Inside `vmap` nobody can look at one example's values; what writes at them checks them again.
+    readable = bool(tensor.numel()) and not _flambeau._is_batched(tensor)
+    if readable and int(tensor.min()) < 0:
         raise RuntimeError("Class values must be non-negative.")
     if num_classes == -1:
         num_classes = int(tensor.max()) + 1
-    elif tensor.numel() and int(tensor.max()) >= num_classes:
+    elif readable and int(tensor.max()) >= num_classes:
         raise RuntimeError("Class values must be smaller than num_classes.")
     result = ops.zeros([*tensor.shape, num_classes], dtype=tensor.dtype, device=tensor.device)
-    return result.scatter_(-1, tensor.unsqueeze(-1), 1)
+    return result.scatter(-1, tensor.unsqueeze(-1), 1)
 
 
 def embedding(
@@ -672,7 +674,7 @@ def _max_unpool(
     lead = input.shape[:-dims]
     flat = ops.zeros([*lead, math.prod(sizes)], dtype=input.dtype, device=input.device)
     values, where = input.flatten(-dims), indices.flatten(-dims)
-    if where.numel() and (int(where.min()) < 0 or int(where.max()) >= flat.shape[-1]):
+    if where.numel() and not _flambeau._is_batched(where) and (int(where.min()) < 0 or int(where.max()) >= flat.shape[-1]):
         raise RuntimeError(f"Found an invalid max index: {int(where.max())} (output volumes are of size {'x'.join(map(str, sizes))}")
     return flat.scatter(-1, where, values).reshape([*lead, *sizes])
 
