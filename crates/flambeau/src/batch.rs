@@ -73,7 +73,8 @@ pub fn collect(examples: &[Tensor], level: u32) -> Result<Tensor> {
     Ok(Tensor::batched(&join::stack(examples, 0)?, 0, level))
 }
 
-const REFUSED: &str = "vmap: called random operation while in randomness error mode. Please either use the 'same' or 'different' \
+const REFUSED: &str =
+    "vmap: called random operation while in randomness error mode. Please either use the 'same' or 'different' \
                        randomness flags on vmap or perform the randomness operation out of vmap";
 
 /// Empty memory in an example's size for random numbers: for all examples where each draws its own.

@@ -258,11 +258,7 @@ impl Tensor {
     }
     /// Address of the first element; forces a pending value. On CUDA a device address.
     pub fn data_ptr(&self) -> Result<*mut u8> {
-        ensure!(
-            self.as_batched().is_none(),
-            Batch,
-            "vmap: an example of a batch has no memory of its own to look at"
-        );
+        ensure!(self.as_batched().is_none(), Batch, "vmap: an example of a batch has no memory of its own to look at");
         Ok(self.meta().operand()?.ptr)
     }
     /// The in-place version that autograd compares.

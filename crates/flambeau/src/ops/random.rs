@@ -806,9 +806,7 @@ pub fn normal_tensors(
     use crate::tensor::Value;
     let _off = mode::no_grad();
     match (mean, std) {
-        (Value::Tensor(m), Value::Number(s)) => {
-            e::add(m, &normal_(&empty_like(m)?, 0.0, s.to_f64(), generator)?)
-        }
+        (Value::Tensor(m), Value::Number(s)) => e::add(m, &normal_(&empty_like(m)?, 0.0, s.to_f64(), generator)?),
         (Value::Number(m), Value::Tensor(s)) => {
             check_deviations(s)?;
             let z = normal_(&empty_like(s)?, 0.0, 1.0, generator)?;
