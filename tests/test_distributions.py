@@ -70,7 +70,9 @@ def make(source: str) -> Any:
 
 
 def near(result: Any, expected: list[Any], tolerance: float = 2e-4) -> None:
-    assert result.double().flatten().tolist() == pytest.approx([float(x) for x in expected], rel=tolerance, abs=tolerance, nan_ok=True)
+    assert result.double().flatten().tolist() == pytest.approx(
+        [float(x) for x in expected], rel=tolerance, abs=tolerance, nan_ok=True
+    )
 
 
 @pytest.mark.parametrize("case", VALUES["distributions"], ids=lambda case: case["source"].split("(")[0])
@@ -98,7 +100,9 @@ def test_divergences_like_pytorch() -> None:
     made = [make(case["source"]) for case in VALUES["distributions"]]
     for i, j, expected in VALUES["divergences"]:
         near(distributions.kl_divergence(made[i], made[j]), expected)
-    with pytest.raises(NotImplementedError, match=r"No KL\(p \|\| q\) is implemented for p type Normal and q type Poisson"):
+    with pytest.raises(
+        NotImplementedError, match=r"No KL\(p \|\| q\) is implemented for p type Normal and q type Poisson"
+    ):
         distributions.kl_divergence(Normal(0.0, 1.0), distributions.Poisson(1.0))
 
 
@@ -135,3 +139,17 @@ def test_transforms_invert_and_give_their_jacobians() -> None:
     jacobian = torch.autograd.functional.jacobian(t, x)[:-1]
     assert t.log_abs_det_jacobian(x, t(x)).item() == pytest.approx(torch.linalg.slogdet(jacobian)[1].item())
     near(t.inv(t(x)), x.tolist(), 1e-9)
+
+
+def test_parameters_stay_leaves() -> None:
+    loc = torch.zeros(3, requires_grad=True)
+    assert Normal(loc, torch.ones(3)).loc is loc
+
+
+def test_dirichlet_points_move_with_their_concentrations() -> None:
+    torch.manual_seed(3)
+    c = torch.tensor([0.5, 2.0, 4.0], dtype=torch.float64, requires_grad=True)
+    x = torch.distributions.Dirichlet(c).rsample()
+    (x * torch.tensor([1.0, 2.0, -1.0], dtype=torch.float64)).sum().backward()
+    near(x.detach(), [0.08780325522585064, 0.5834462986525727, 0.32875044612157656], 1e-6)
+    near(c.grad, [0.017134494371797808, 0.2583229287206681, -0.23186363696710918], 1e-3)

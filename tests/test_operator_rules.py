@@ -143,3 +143,72 @@ def test_out_of_the_very_dtype() -> None:
         torch.multinomial(one, 1, out=torch.empty(1))
     with pytest.raises(RuntimeError, match="does not match dtype of out"):
         torch.zeros(2, dtype=torch.float64, out=torch.empty(2))
+
+
+def test_values_and_indices_are_stored_in_out() -> None:
+    x = torch.tensor([[3.0, 1.0, 2.0]])
+    for call, want in (
+        (lambda out: torch.sort(x, out=out), ([[1.0, 2.0, 3.0]], [[1, 2, 0]])),
+        (lambda out: torch.topk(x, 2, out=out), ([[3.0, 2.0]], [[0, 2]])),
+        (lambda out: torch.kthvalue(x, 2, out=out), ([2.0], [2])),
+        (lambda out: torch.cummax(x, 1, out=out), ([[3.0, 3.0, 3.0]], [[0, 0, 0]])),
+    ):
+        out = (torch.empty(0), torch.empty(0, dtype=torch.int64))
+        call(out)
+        assert (out[0].tolist(), out[1].tolist()) == want
+        with pytest.raises(RuntimeError, match="dtype"):
+            call((torch.empty(0, dtype=torch.float64), out[1]))
+    parts = [torch.empty(0), torch.empty(0)]
+    torch.split_with_sizes_copy(x, [1, 2], 1, out=parts)
+    assert [p.tolist() for p in parts] == [[[3.0]], [[1.0, 2.0]]]
+
+
+def test_kronecker_product_pads_the_shorter_shape() -> None:
+    a, b = torch.tensor([1, 2]), torch.tensor([[1, 0], [0, 3]])
+    assert torch.kron(a, b).tolist() == [[1, 0, 2, 0], [0, 3, 0, 6]]
+    assert torch.kron(b, a).tolist() == [[1, 2, 0, 0], [0, 0, 3, 6]]
+
+
+def test_low_rank_decompositions_find_the_matrix() -> None:
+    torch.manual_seed(0)
+    a = torch.randn(7, 2, dtype=torch.float64) @ torch.randn(2, 5, dtype=torch.float64)
+    for m in (a, a.T):
+        u, s, v = torch.svd_lowrank(m, q=2)
+        assert torch.allclose(u * s @ v.T, m)
+    u, s, v = torch.pca_lowrank(a, q=3)
+    assert torch.allclose(u * s @ v.T, a - a.mean(0))
+    with pytest.raises(ValueError, match="q"):
+        torch.pca_lowrank(a, q=6)
+
+
+def test_norms_of_powers_below_one_have_gradient_zero_at_zero() -> None:
+    x = torch.tensor([-1.0, 0.0, 4.0], dtype=torch.float64, requires_grad=True)
+    (grad,) = torch.autograd.grad(torch.linalg.vector_norm(x, 0.5), x)
+    assert grad.tolist() == [-3.0, 0.0, 1.5]
+
+
+def test_norms_of_matrices_without_rows() -> None:
+    assert torch.linalg.norm(torch.zeros(0, 5), float("inf")).item() == 0
+    with pytest.raises(IndexError):
+        torch.linalg.norm(torch.zeros(0, 5), -float("inf"))
+
+
+def test_determinants_of_nothing_have_second_gradients() -> None:
+    x = torch.zeros(2, 0, 0, dtype=torch.float64, requires_grad=True)
+    (grad,) = torch.autograd.grad(torch.logdet(x).sum(), x, create_graph=True)
+    assert grad.requires_grad
+    assert grad.shape == x.shape
+
+
+def test_permuted_memory_and_strides_of_new_tensors() -> None:
+    assert torch.empty_permuted((2, 3, 4), (0, 2, 1)).stride() == (12, 1, 3)
+    with pytest.raises(RuntimeError, match="Duplicate"):
+        torch.empty_permuted((2, 3), (0, 0))
+    assert torch.zeros(1).new_empty_strided((2, 3), (1, 2)).stride() == (1, 2)
+
+
+def test_index_grids_of_absurd_sizes_are_refused() -> None:
+    assert torch.tril_indices(3, 3, -1).tolist() == [[1, 2, 2], [0, 0, 1]]
+    assert torch.triu_indices(2**40, 2, 1).tolist() == [[0], [1]]
+    with pytest.raises(RuntimeError, match="memory"):
+        torch.tril_indices(2**62, 2, 1)

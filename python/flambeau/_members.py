@@ -23,10 +23,16 @@ def to_device(self: Tensor, device: Any, /, *, stream: Any = None) -> Tensor:
     return self.to(device)
 
 
+def __rdiv__(self: Tensor, other: Any) -> Tensor:
+    """`other / self`, by the name that Python 2 had for it."""
+    return self.reciprocal() * other
+
+
 def install() -> None:
     """Adds the members to `Tensor`."""
     members: dict[str, Any] = {
         "__array_namespace__": __array_namespace__,
+        "__rdiv__": __rdiv__,
         "__dlpack__": _dlpack.dlpack,
         "__dlpack_device__": _dlpack.dlpack_device,
         "to_device": to_device,

@@ -58,7 +58,10 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: Tensor | None = None, *,
         dims = dims.tolist() if dims.dim() else int(dims.item())
     if isinstance(dims, (tuple, list)):
         first, second = dims
-        pairs = ([first] if isinstance(first, int) else list(first), [second] if isinstance(second, int) else list(second))
+        pairs = (
+            [first] if isinstance(first, int) else list(first),
+            [second] if isinstance(second, int) else list(second),
+        )
     else:
         n = int(dims)
         if n < 0:
@@ -147,7 +150,9 @@ _SAMPLE_MODES = ("bilinear", "nearest", "bicubic")
 _SAMPLE_PADDING = ("zeros", "border", "reflection")
 
 
-def grid_sampler(input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int, align_corners: bool) -> Tensor:
+def grid_sampler(
+    input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int, align_corners: bool
+) -> Tensor:
     """`nn.functional.grid_sample` with its modes as numbers: bilinear, nearest, bicubic; zeros, border, reflection."""
     from .nn.functional import grid_sample
 
@@ -171,12 +176,16 @@ def _grid_sampler(
     return grid_sampler(input, grid, interpolation_mode, padding_mode, align_corners)
 
 
-def grid_sampler_2d(input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int, align_corners: bool) -> Tensor:
+def grid_sampler_2d(
+    input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int, align_corners: bool
+) -> Tensor:
     """`grid_sampler` of images."""
     return _grid_sampler(2, input, grid, interpolation_mode, padding_mode, align_corners)
 
 
-def grid_sampler_3d(input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int, align_corners: bool) -> Tensor:
+def grid_sampler_3d(
+    input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int, align_corners: bool
+) -> Tensor:
     """`grid_sampler` of volumes."""
     return _grid_sampler(3, input, grid, interpolation_mode, padding_mode, align_corners)
 
@@ -188,7 +197,112 @@ class _Histogramdd(NamedTuple):
     bin_edges: tuple[Tensor, ...]
 
 
+def svd_lowrank(
+    A: Tensor, q: int | None = 6, niter: int | None = 2, M: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The largest `q` singular values and vectors of `A`, or of `A - M`, approximately: U, S and V of a randomly found range
+    (Halko, Martinsson and Tropp, 2011, algorithm 5.1 on the range of 4.4)."""
+    matrix = A if M is None else A - M.broadcast_to(A.shape)
+    wide = matrix.shape[-2] < matrix.shape[-1]
+    if wide:
+        matrix = matrix.mH
+    qr = lambda t: _flambeau.operators["linalg.qr"](t)[0]  # noqa: E731
+    draws = _flambeau.operators["randn"](
+        matrix.shape[-1], 6 if q is None else q, dtype=matrix.dtype, device=matrix.device
+    )
+    basis = qr(matrix @ draws)
+    for _ in range(2 if niter is None else niter):
+        basis = qr(matrix @ qr(matrix.mH @ basis))
+    u, s, vh = _flambeau.operators["linalg.svd"](basis.mH @ matrix, full_matrices=False)
+    u, v = basis @ u, vh.mH
+    return (v, s, u) if wide else (u, s, v)
+
+
+def pca_lowrank(A: Tensor, q: int | None = None, center: bool = True, niter: int = 2) -> tuple[Tensor, Tensor, Tensor]:
+    """Principal components of the rows of `A`, approximately: `svd_lowrank` of `A`, with the mean of each column taken off where
+    `center` is set."""
+    m, n = A.shape[-2:]
+    if q is None:
+        q = min(6, m, n)
+    elif not 0 <= q <= min(m, n):
+        raise ValueError(f"q(={q}) must be non-negative integer and not greater than min(m, n)={min(m, n)}")
+    if niter < 0:
+        raise ValueError(f"niter(={niter}) must be non-negative integer")
+    if not (A.dtype.is_floating_point or A.dtype.is_complex):
+        raise ValueError(f"pca_lowrank expected a floating point or complex tensor, but got {A.dtype}")
+    return svd_lowrank(A - A.mean(-2, keepdim=True) if center else A, q, niter)
+
+
+def native_layer_norm(
+    input: Tensor, normalized_shape: Any, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Layer normalisation with the mean and the reciprocal standard deviation that it divided by."""
+    from .nn.functional import layer_norm
+
+    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    result = layer_norm(input, shape, weight, bias, eps)
+    x = _computed(input.detach())
+    dims = list(range(-len(shape), 0))
+    mean, scale = x.mean(dims, keepdim=True), (x.var(dims, correction=0, keepdim=True) + eps).rsqrt()
+    return result, mean.to(input.dtype), scale.to(input.dtype)
+
+
+def native_group_norm(
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, N: int, C: int, HxW: int, group: int, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Group normalisation with the mean and the reciprocal standard deviation of each group."""
+    from .nn.functional import group_norm
+
+    result = group_norm(input, group, weight, bias, eps)
+    x = _computed(input).reshape(N, group, C // group * HxW)
+    mean, scale = x.mean(-1), (x.var(-1, correction=0) + eps).rsqrt()
+    return result, mean.to(input.dtype), scale.to(input.dtype)
+
+
+def native_batch_norm(
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    *,
+    out: Any = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Batch normalisation with the mean and the reciprocal standard deviation of each channel; outside training these are
+    empty."""
+    from .nn.functional import batch_norm
+
+    result = batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    x = _computed(input.detach())
+    if training:
+        dims = [0, *range(2, input.dim())]
+        mean, scale = x.mean(dims), (x.var(dims, correction=0) + eps).rsqrt()
+    else:
+        mean, scale = x.new_empty(0), x.new_empty(0)
+    # Weights of another precision than the input's are the mixed case, where statistics stay in theirs.
+    kind = input.dtype if weight is None else weight.dtype
+    results = (result, mean.to(kind), scale.to(kind))
+    if out is None:
+        return results
+    for to, value in zip(out, results, strict=True):
+        to.resize_(value.shape).copy_(value.detach())
+    return tuple(out)
+
+
+def _computed(x: Tensor) -> Tensor:
+    """Half precisions as float32, in which their statistics are computed."""
+    return x.float() if x.dtype in (_flambeau.float16, _flambeau.bfloat16) else x
+
+
 __all__ = [
+    "native_batch_norm",
+    "native_group_norm",
+    "native_layer_norm",
+    "pca_lowrank",
+    "svd_lowrank",
     "histogramdd",
     "atleast_1d",
     "atleast_2d",

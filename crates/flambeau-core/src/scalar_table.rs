@@ -92,10 +92,10 @@ Nextafter "nextafter" (a b) Promote [float { m.nextafter(a, b) }] cuda [float "m
 /// 0 below zero, 1 above, `b` at zero.
 Heaviside "heaviside" (a b) Promote [float { if m.is_nan(a) { a } else if a == 0.0 { b } else { m.bool(a > 0.0) } } int { if a == 0 { b } else { m.bool(a > 0) } }]
     cuda [any "a != a ? a : (a == T(0) ? b : T(a > T(0)))"] saves [] grad {};
-LogAddExp "logaddexp" (a b) Float [float { m.logaddexp(a, b) }] cuda [float "m_logaddexp(a, b)"] saves [a b out]
-    grad { a: g * (a - out).exp(), b: g * (b - out).exp() };
-LogAddExp2 "logaddexp2" (a b) Float [float { m.logaddexp2(a, b) }] cuda [float "m_logaddexp2(a, b)"] saves [a b out]
-    grad { a: g * (a - out).exp2(), b: g * (b - out).exp2() };
+LogAddExp "logaddexp" (a b) Float [float { m.logaddexp(a, b) }] cuda [float "m_logaddexp(a, b)"] saves [a b]
+    grad { a: g / ((b - a).exp() + 1.0), b: g / ((a - b).exp() + 1.0) };
+LogAddExp2 "logaddexp2" (a b) Float [float { m.logaddexp2(a, b) }] cuda [float "m_logaddexp2(a, b)"] saves [a b]
+    grad { a: g / ((b - a).exp2() + 1.0), b: g / ((a - b).exp2() + 1.0) };
 /// `a log b`, 0 where `a` is 0.
 Xlogy "xlogy" (a b) Float [float { if m.is_nan(b) { b } else if a == 0.0 { 0.0 } else { a * m.log(b) } }] cuda [float "b != b ? b : (a == T(0) ? T(0) : a * m_log(b))"] saves [a b]
     grad { a: g * a.eq(0.0).logical_and(b.le(0.0)).select(0.0, b.log()), b: g * a / b };

@@ -890,6 +890,7 @@ unsafe fn write_outs(
     let results: SmallVec<[Tensor; 3]> = match r {
         Returned::Tensor(t) => SmallVec::from_iter([t]),
         Returned::Tensors(ts) => ts,
+        Returned::List(ts) => SmallVec::from_vec(ts),
         other => return Ok(other),
     };
     if results.len() != out.len() {
@@ -898,7 +899,17 @@ unsafe fn write_outs(
             format!("{}(): out= takes {} tensors, got {}", op.name, results.len(), out.len()),
         ));
     }
+    // Values with their indices, and the extremes, want results of their very dtypes; decompositions are cast.
+    let exactly = results.len() == 2 && results[1].dtype() == flambeau::DType::I64 || op.name == "aminmax";
     for (t, r) in out.iter().zip(&results) {
+        if exactly && t.dtype() != r.dtype() {
+            let message = format!(
+                "Expected out tensor to have dtype {}, but got {} instead",
+                r.dtype().title(),
+                t.dtype().title()
+            );
+            return Err(Error::new(ErrorKind::Runtime, message));
+        }
         if r.requires_grad() || (t.requires_grad() && flambeau::mode::grad_enabled()) {
             return Err(Error::new(
                 ErrorKind::Runtime,

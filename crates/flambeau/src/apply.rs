@@ -835,23 +835,38 @@ pub fn store_exactly(name: &str, result: Tensor, dest: Dest) -> Result<Tensor> {
     store(name, result, dest)
 }
 
+/// Refuses a tensor of which two elements are one place in memory.
+///
+/// # Errors
+/// `Runtime`.
+pub fn check_apart(out: &Tensor) -> Result<()> {
+    ensure!(
+        !may_overlap_itself(&out.sizes(), &out.strides()),
+        Runtime,
+        "unsupported operation: more than one element of the written-to tensor refers to a single memory location. Please \
+         clone() the tensor before performing the operation."
+    );
+    Ok(())
+}
 /// Stores `result` in `out`, resized to fit (the rule of every `out=`).
 ///
 /// # Errors
 /// `Runtime` when the dtype cannot be cast.
 pub fn write_out(out: &Tensor, result: &Tensor) -> Result<()> {
     check_cast(result.dtype(), out.dtype())?;
+    ensure!(
+        out.device() == result.device(),
+        Runtime,
+        "Expected out tensor to have device {}, but got {} instead",
+        result.device(),
+        out.device()
+    );
     let sizes = result.sizes();
     if out.sizes() != sizes {
         crate::ops::view::resize(out, &sizes)?;
     }
     check_inplace(out, false)?;
-    ensure!(
-        !may_overlap_itself(&sizes, &out.strides()),
-        Runtime,
-        "unsupported operation: more than one element of the written-to tensor refers to a single memory location. Please \
-         clone() the tensor before performing the operation."
-    );
+    check_apart(out)?;
     copy_into(out, result)?;
     out.bump_version();
     Ok(())

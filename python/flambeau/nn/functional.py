@@ -495,7 +495,9 @@ def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: flo
     channels = input.size(1)
     padded = pad(squares.transpose(1, -1), (size // 2, (size - 1) // 2)).transpose(1, -1)
     total = sum((padded.narrow(1, i, channels) for i in range(1, size)), padded.narrow(1, 0, channels))
-    return input / (total / size * alpha + k).pow(beta)
+    # The mean of whole numbers is one, as average pooling's is.
+    mean = total / size if input.is_floating_point() or input.is_complex() else total.div(size, rounding_mode="trunc")
+    return input / (mean * alpha + k).pow(beta)
 
 
 # ---- dropout -------------------------------------------------------------------------------------------
@@ -742,10 +744,11 @@ def _fractional_max_pool(
         shape[2 + axis], shape[2 + dims + axis] = out, k
         flat_index = flat_index * size + position.reshape(shape)
     full = [n, c, *output, *kernel]
-    index = flat_index.expand(full).reshape(n, c, -1)
-    windows = batched.flatten(2).gather(2, index).reshape([n, c, *output, -1])
+    area = math.prod(kernel)
+    index = flat_index.expand(full).reshape(n, c, math.prod(output) * area)
+    windows = batched.flatten(2).gather(2, index).reshape([n, c, *output, area])
     values, arg = windows.max(-1)
-    where = index.reshape([n, c, *output, -1]).gather(-1, arg.unsqueeze(-1)).squeeze(-1)
+    where = index.reshape([n, c, *output, area]).gather(-1, arg.unsqueeze(-1)).squeeze(-1)
     if batched is not input:
         values, where = values.squeeze(0), where.squeeze(0)
     values = ops._formally_reads(values, input, "fractional_max_pool")

@@ -213,6 +213,20 @@ fn new_empty(
     }
     Ok(out)
 }
+fn new_empty_strided(
+    t: &Tensor,
+    sizes: &[i64],
+    strides: &[i64],
+    dtype: Option<DType>,
+    device: Option<Device>,
+    requires_grad: bool,
+) -> Result<Tensor> {
+    let out = factory::empty_strided(sizes, strides, dtype.unwrap_or(t.dtype()), device.unwrap_or(t.device()))?;
+    if requires_grad {
+        out.set_requires_grad(true)?;
+    }
+    Ok(out)
+}
 
 operators! { CONSTRUCTION;
     "tensor(object data, *, dtype? dtype=None, device? device=None, bool requires_grad=False, bool pin_memory=False)" [function] => tensor;
@@ -246,6 +260,7 @@ operators! { CONSTRUCTION;
     "new_tensor(Tensor input, object data, *, dtype? dtype=None, device? device=None, bool requires_grad=False)" [method] => new_tensor;
     "new_full(Tensor input, int[] size, Number fill_value, *, dtype? dtype=None, device? device=None, bool requires_grad=False)" [method] => new_full;
     "new_empty(Tensor input, int[*] size, *, dtype? dtype=None, device? device=None, bool requires_grad=False)" [method] => new_empty;
+    "new_empty_strided(Tensor input, int[] size, int[] stride, *, dtype? dtype=None, device? device=None, bool requires_grad=False)" [method] => new_empty_strided;
     "new_zeros(Tensor input, int[*] size, *, dtype? dtype=None, device? device=None, bool requires_grad=False)" [method] =>
         |t: &Tensor, size: &[i64], dtype: Option<DType>, device: Option<Device>, rg: bool| new_full(t, size, Number::Int(0), dtype, device, rg);
     "new_ones(Tensor input, int[*] size, *, dtype? dtype=None, device? device=None, bool requires_grad=False)" [method] =>

@@ -154,6 +154,18 @@ fn float_power(a: Value<'_>, b: Value<'_>) -> Result<Tensor> {
     };
     elementwise::pow(&raise(a)?, &raise(b)?)
 }
+fn float_power_(input: &Tensor, exponent: Value<'_>) -> Result<Tensor> {
+    let power = float_power(input.into(), exponent)?;
+    if power.dtype() != input.dtype() {
+        return Err(flambeau::core::err!(
+            Runtime,
+            "the base given to float_power_ has dtype {} but the operation's result requires dtype {}",
+            input.dtype().title(),
+            power.dtype().title()
+        ));
+    }
+    elementwise::copy_(input, &power)
+}
 fn square(input: &Tensor, dest: Dest<'_>) -> Result<Tensor> {
     if input.dtype() == DType::Bool {
         return elementwise::binary(ScalarFn::Pow, input, 2, dest);
@@ -464,7 +476,7 @@ operators! { ELEMENTWISE;
     "pow(Number input, Tensor exponent)" [function out] => |input: Number, exponent: &Tensor, dest: Dest<'_>| pow(input.into(), exponent.into(), dest);
     "float_power(Tensor input, Tensor|Number exponent)" [function method out] => |input: &Tensor, exponent: Value<'_>| float_power(input.into(), exponent);
     "float_power(Number input, Tensor exponent)" [function out] => |input: Number, exponent: &Tensor| float_power(input.into(), exponent.into());
-    "float_power_(Tensor input, Tensor|Number exponent)" [method] => |input: &Tensor, exponent: Value<'_>| elementwise::copy_(input, &float_power(input.into(), exponent)?);
+    "float_power_(Tensor input, Tensor|Number exponent)" [method] => float_power_;
     "maximum(Tensor input, Tensor other)" [function method out] => binary!(Maximum tensor tensor);
     "minimum(Tensor input, Tensor other)" [function method out] => binary!(Minimum tensor tensor);
     "fmax(Tensor input, Tensor other)" [function method out] => binary!(Fmax tensor tensor);

@@ -20,7 +20,15 @@ fn like(t: &Tensor, dtype: Option<DType>, device: Option<Device>, format: Option
     let (dtype, device) = (dtype.unwrap_or(t.dtype()), device.unwrap_or(t.device()));
     let strides = match format {
         Some(MemoryFormat::Contiguous) => flambeau::core::contiguous_strides(&t.sizes()),
-        Some(MemoryFormat::ChannelsLast | MemoryFormat::ChannelsLast3d) => {
+        Some(kind @ (MemoryFormat::ChannelsLast | MemoryFormat::ChannelsLast3d)) => {
+            let rank = if matches!(kind, MemoryFormat::ChannelsLast) { 4 } else { 5 };
+            if t.dim() != rank {
+                let name = if rank == 4 { "channels_last" } else { "channels_last_3d" };
+                return Err(Error::new(
+                    ErrorKind::Runtime,
+                    format!("required rank {rank} tensor to use {name} format, but got {} dimensions", t.dim()),
+                ));
+            }
             flambeau::core::channels_last_strides(&t.sizes())
         }
         _ => flambeau::core::preserve_strides(&t.sizes(), &t.strides()),
@@ -75,6 +83,7 @@ operators! { FACTORY;
     "zeros(int[*] size, *, dtype? dtype=None, device? device=None)" [function factory out] => |s: &[i64], d: Option<DType>, v: Option<Device>| factory::zeros(s, kind(d), place(v));
     "ones(int[*] size, *, dtype? dtype=None, device? device=None)" [function factory out] => |s: &[i64], d: Option<DType>, v: Option<Device>| factory::ones(s, kind(d), place(v));
     "full(int[] size, Number fill_value, *, dtype? dtype=None, device? device=None)" [function factory out] => |s: &[i64], x: Number, d: Option<DType>, v: Option<Device>| factory::full(s, x, d.unwrap_or(x.default_dtype(flambeau::mode::default_dtype())), place(v));
+    "empty_permuted(int[] size, int[] physical_layout, *, dtype? dtype=None, device? device=None)" [function factory] => |s: &[i64], l: &[i64], d: Option<DType>, v: Option<Device>| factory::empty_permuted(s, l, kind(d), place(v));
     "empty_strided(int[] size, int[] stride, *, dtype? dtype=None, device? device=None)" [function factory] => |s: &[i64], t: &[i64], d: Option<DType>, v: Option<Device>| factory::empty_strided(s, t, kind(d), place(v));
     "empty_like(Tensor input, *, dtype? dtype=None, device? device=None, memory_format? memory_format=None)" [function factory] => like;
     "zeros_like(Tensor input, *, dtype? dtype=None, device? device=None, memory_format? memory_format=None)" [function factory] => |t: &Tensor, d: Option<DType>, v: Option<Device>, f: Option<MemoryFormat>| filled(like(t, d, v, f)?, Number::Int(0));

@@ -2,8 +2,15 @@
 
 use flambeau::{Dest, Number, Result, Tensor, Value};
 
+fn index_select(t: &Tensor, dim: i64, index: &Tensor, dest: Dest<'_>) -> Result<Tensor> {
+    if let Dest::Out(to) = dest {
+        flambeau::apply::check_apart(to[0])?;
+    }
+    flambeau::apply::store_exactly("index_select", indexing::index_select(t, dim, index)?, dest)
+}
+
 operators! { INDEXING;
-    "gather(Tensor input, int dim, Tensor index, *, bool sparse_grad=False)" [function method out] => |t: &Tensor, d: i64, i: &Tensor, _s: bool| indexing::gather(t, d, i);
+    "gather(Tensor input, int dim, Tensor index, *, bool sparse_grad=False)" [function method out] => |t: &Tensor, d: i64, i: &Tensor, _s: bool, dest: Dest<'_>| flambeau::apply::store_exactly("gather", indexing::gather(t, d, i)?, dest);
     "scatter(Tensor input, int dim, Tensor index, Tensor src)" [function method inplace out] => |t: &Tensor, d: i64, i: &Tensor, s: &Tensor| indexing::scatter(t, d, i, s, Dest::New);
     "scatter(Tensor input, int dim, Tensor index, Number value)" [function method inplace out] => |t: &Tensor, d: i64, i: &Tensor, v: Number| indexing::scatter_value(t, d, i, v, Dest::New);
     "scatter(Tensor input, int dim, Tensor index, Tensor src, *, str reduce)" [function method inplace out] => scatter::scatter_combine;
@@ -18,7 +25,7 @@ operators! { INDEXING;
     "as_strided_scatter(Tensor input, Tensor src, int[] size, int[] stride, int? storage_offset=None)" [function method out] => scatter::as_strided_scatter;
     "unravel_index(Tensor indices, int[] shape)" [function] => scatter::unravel_index;
     "scatter_add(Tensor input, int dim, Tensor index, Tensor src)" [function method inplace out] => indexing::scatter_add;
-    "index_select(Tensor input, int dim, Tensor index)" [function method out] => indexing::index_select;
+    "index_select(Tensor input, int dim, Tensor index)" [function method out] => index_select;
     "index_add(Tensor input, int dim, Tensor index, Tensor source, *, Number alpha=1)" [function method inplace out] => |t: &Tensor, d: i64, i: &Tensor, s: &Tensor, a: Number| indexing::index_add_to(t, d, i, s, a, Dest::New);
     "index_copy(Tensor input, int dim, Tensor index, Tensor source)" [function method inplace out] => |t: &Tensor, d: i64, i: &Tensor, s: &Tensor| indexing::index_copy(t, d, i, s, Dest::New);
     "index_fill(Tensor input, int dim, Tensor index, Tensor|Number value)" [function method inplace] => |t: &Tensor, d: i64, i: &Tensor, v: Value<'_>, dest: Dest<'_>| indexing::index_fill(t, d, i, v, dest);

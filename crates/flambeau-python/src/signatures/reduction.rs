@@ -73,7 +73,10 @@ pub(super) fn matrix_norm(t: &Tensor, ord: f64, dim: &[i64], keepdim: bool, dtyp
         _ => return Err(err!(Runtime, "linalg.matrix_norm: Order {ord} not supported.")),
     };
     let sums = reduction::sum(&elementwise::abs(&x)?, &[sum_over], true)?;
-    let best = if ord > 0.0 {
+    let best = if ord > 0.0 && sums.size(best_over)? == 0 {
+        // The largest of no sums is 0, as is their sum; the smallest is refused.
+        reduction::sum(&sums, &[best_over], true)?
+    } else if ord > 0.0 {
         reduction::amax(&sums, &[best_over], true, Dest::New)?
     } else {
         reduction::amin(&sums, &[best_over], true, Dest::New)?
@@ -101,7 +104,7 @@ operators! { REDUCTION;
     };
     "amax(Tensor input, int[] dim=[], bool keepdim=False)" [function method out] => |t: &Tensor, d: &[i64], k: bool| reduction::amax(t, d, k, Dest::New);
     "amin(Tensor input, int[] dim=[], bool keepdim=False)" [function method out] => |t: &Tensor, d: &[i64], k: bool| reduction::amin(t, d, k, Dest::New);
-    "aminmax(Tensor input, *, int? dim=None, bool keepdim=False) -> aminmax(min, max)" [function method] => reduction::aminmax;
+    "aminmax(Tensor input, *, int? dim=None, bool keepdim=False) -> aminmax(min, max)" [function method out] => reduction::aminmax;
     "max(Tensor input)" [function method out] => reduction::max_all;
     "max(Tensor input, int dim, bool keepdim=False) -> max(values, indices)" [function method out] => reduction::max_dim;
     "max(Tensor input, Tensor other)" [function method out] => |a: &Tensor, b: &Tensor| elementwise::maximum(a, b);
@@ -154,6 +157,6 @@ operators! { REDUCTION;
     "cumsum(Tensor input, int dim, *, dtype? dtype=None)" [function method inplace out] => |t: &Tensor, d: i64, dt: Option<DType>| scan::cumsum_to(t, d, dt, Dest::New);
     "cumprod(Tensor input, int dim, *, dtype? dtype=None)" [function method inplace out] => |t: &Tensor, d: i64, dt: Option<DType>| scan::cumprod_to(t, d, dt, Dest::New);
     "logcumsumexp(Tensor input, int dim)" [function method out] => logexp::logcumsumexp;
-    "cummax(Tensor input, int dim) -> cummax(values, indices)" [function method] => scan::cummax;
-    "cummin(Tensor input, int dim) -> cummin(values, indices)" [function method] => scan::cummin;
+    "cummax(Tensor input, int dim) -> cummax(values, indices)" [function method out] => scan::cummax;
+    "cummin(Tensor input, int dim) -> cummin(values, indices)" [function method out] => scan::cummin;
 }

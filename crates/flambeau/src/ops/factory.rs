@@ -29,6 +29,34 @@ pub fn empty_strided(sizes: &[i64], strides: &[i64], dtype: DType, device: Devic
     let storage = allocate(extent(sizes, strides) as usize * dtype.size(), device)?;
     Ok(Tensor::from_storage(storage, dtype, sizes, strides, 0))
 }
+/// Uninitialised memory without gaps whose dimensions lie in the order of `layout`, the outermost first.
+///
+/// # Errors
+/// `Runtime` unless `layout` is a permutation of the dimensions; as [`empty`].
+pub fn empty_permuted(sizes: &[i64], layout: &[i64], dtype: DType, device: Device) -> Result<Tensor> {
+    ensure!(
+        sizes.len() == layout.len(),
+        Runtime,
+        "Number of dimensions in size does not match the length of the physical_layout; i.e. len(size) = {} is not equal to \
+         len(physical_layout) = {}",
+        sizes.len(),
+        layout.len()
+    );
+    let mut strides = vec![0; sizes.len()];
+    let (mut seen, mut next) = (vec![false; sizes.len()], 1i64);
+    for &d in layout.iter().rev() {
+        ensure!(
+            (0..sizes.len() as i64).contains(&d),
+            Runtime,
+            "Dimension out of range (expected to be between 0 and {}, but got {d}). NB: negative dims not currently supported",
+            sizes.len() as i64 - 1
+        );
+        ensure!(!std::mem::replace(&mut seen[d as usize], true), Runtime, "Duplicate dim not allowed");
+        strides[d as usize] = next;
+        next = next.saturating_mul(sizes[d as usize].max(1));
+    }
+    empty_strided(sizes, &strides, dtype, device)
+}
 /// Every element `value`.
 ///
 /// # Errors

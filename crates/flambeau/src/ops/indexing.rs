@@ -1131,7 +1131,9 @@ pub fn one_hot(t: &Tensor, classes: i64) -> Result<Tensor> {
     ensure!(t.dtype() == DType::I64, Runtime, "one_hot is only applicable to index tensor of type LongTensor.");
     let n = if classes == -1 {
         ensure!(t.numel() > 0, Runtime, "Can not infer total number of classes from empty tensor.");
-        reduction::max_all(t)?.item()?.to_i64() + 1
+        ensure!(reduction::min_all(t)?.item()?.to_i64() >= 0, Runtime, "Class values must be non-negative.");
+        let hi = reduction::max_all(t)?.item()?.to_i64();
+        hi.checked_add(1).ok_or_else(|| err!(Runtime, "one_hot: the class {hi} leaves no number of classes"))?
     } else {
         ensure!(classes > 0, Runtime, "num_classes should be positive");
         if t.numel() > 0 {

@@ -190,7 +190,8 @@ pub fn broadcast_tensors(tensors: &[Tensor]) -> Result<Vec<Tensor>> {
     for t in tensors {
         sizes = broadcast_shapes(&sizes, &t.sizes())?;
     }
-    tensors.iter().map(|t| view::expand(t, &sizes)).collect()
+    // One that has the shape already is itself, as in PyTorch: a leaf stays a leaf.
+    tensors.iter().map(|t| if t.sizes() == sizes { Ok(t.clone()) } else { view::expand(t, &sizes) }).collect()
 }
 /// Coordinate grids of 1-d tensors.
 ///

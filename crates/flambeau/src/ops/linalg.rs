@@ -397,6 +397,23 @@ pub fn outer(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     ensure!(b.dim() == 1, Runtime, "outer: Expected 1-D argument vec2, but got {}-D", b.dim());
     e::mul(&view::unsqueeze(a, 1)?, b)
 }
+/// The Kronecker product: every element of `a` times the whole of `b`. The one with fewer dimensions gets leading ones.
+///
+/// # Errors
+/// `Runtime` for a product that is too large.
+pub fn kron(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let n = a.dim().max(b.dim());
+    let padded = |t: &Tensor| -> Vec<i64> {
+        let sizes = t.sizes();
+        std::iter::repeat_n(1, n - sizes.len()).chain(sizes.iter().copied()).collect()
+    };
+    let (sa, sb) = (padded(a), padded(b));
+    // [a0, 1, a1, 1, …] times [1, b0, 1, b1, …]
+    let outer: Vec<i64> = sa.iter().flat_map(|&x| [x, 1]).collect();
+    let inner: Vec<i64> = sb.iter().flat_map(|&x| [1, x]).collect();
+    let joint: Vec<i64> = sa.iter().zip(&sb).map(|(x, y)| x * y).collect();
+    view::reshape(&e::mul(&view::reshape(a, &outer)?, &view::reshape(b, &inner)?)?, &joint)
+}
 /// `beta input + alpha a bᵀ`
 ///
 /// # Errors

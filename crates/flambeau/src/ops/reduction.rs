@@ -665,7 +665,15 @@ fn p_norm(x: &Tensor, ord: f64, dims: &[i64], keepdim: bool) -> Result<Tensor> {
     if ord == 2.0 {
         return two_norm(x, dims, keepdim);
     }
-    e::pow(&sum(&e::pow(&magnitude(x)?, ord)?, dims, keepdim)?, 1.0 / ord)
+    let mut a = magnitude(x)?;
+    if ord > 0.0 && ord < 1.0 {
+        // The power's slope is infinite at 0, where PyTorch's norm has gradient 0: there the power is of a constant.
+        let zero = e::eq(&a.detach(), 0.0)?;
+        a = e::pow(&e::where_(&zero, 1.0, &a)?, ord)?;
+        return e::pow(&sum(&e::where_(&zero, 0.0, &a)?, dims, keepdim)?, 1.0 / ord);
+    }
+    a = e::pow(&a, ord)?;
+    e::pow(&sum(&a, dims, keepdim)?, 1.0 / ord)
 }
 /// Square root of the sum of squares; its gradient at 0 is 0.
 fn two_norm(x: &Tensor, dims: &[i64], keepdim: bool) -> Result<Tensor> {

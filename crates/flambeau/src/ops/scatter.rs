@@ -485,16 +485,41 @@ pub fn triangle_indices(
 ) -> Result<Tensor> {
     ensure!(rows >= 0, Runtime, "row must be non-negative, got{rows}");
     ensure!(cols >= 0, Runtime, "col must be non-negative, got{cols}");
-    let (mut r, mut c) = (Vec::new(), Vec::new());
-    for i in 0..rows {
+    // In the lower triangle row i has i + offset + 1 elements, from `first` on at least one and from `full` on all; the upper one
+    // is what the lower one of the offset before leaves.
+    let below = |offset: i64| -> (i64, i64, i128) {
+        let first = offset.saturating_neg().clamp(0, rows);
+        let full = cols.saturating_sub(offset).saturating_sub(1).clamp(first, rows);
+        let (a, b, o) = (first as i128, full as i128, offset as i128);
+        (first, full, (b - a) * (a + b + 1 + 2 * o) / 2 + (rows as i128 - b) * cols as i128)
+    };
+    let (visited, n) = if lower {
+        let (first, _, n) = below(offset);
+        (first..rows, n)
+    } else {
+        let (_, full, n) = below(offset.saturating_sub(1));
+        (0..full, rows as i128 * cols as i128 - n)
+    };
+    let n = usize::try_from(n).unwrap_or(usize::MAX);
+    let mut out: Vec<i64> = Vec::new();
+    out.try_reserve_exact(n.saturating_mul(2)).map_err(|_| {
+        err!(
+            OutOfMemory,
+            "{}_indices: can't allocate memory for {n} pairs of indices",
+            if lower { "tril" } else { "triu" }
+        )
+    })?;
+    let columns = |i: i64| {
         let edge = i.saturating_add(offset);
-        let range = if lower { 0..edge.saturating_add(1).clamp(0, cols) } else { edge.clamp(0, cols)..cols };
-        for j in range {
-            r.push(i);
-            c.push(j);
+        if lower {
+            0..edge.saturating_add(1).clamp(0, cols)
+        } else {
+            edge.clamp(0, cols)..cols
         }
+    };
+    if n > 0 {
+        out.extend(visited.clone().flat_map(|i| columns(i).map(move |_| i)));
+        out.extend(visited.flat_map(columns));
     }
-    let n = r.len() as i64;
-    r.append(&mut c);
-    crate::ops::device::to_device(&e::to_dtype(&Tensor::from_slice(&r, &[2, n])?, dtype)?, device)
+    crate::ops::device::to_device(&e::to_dtype(&Tensor::from_slice(&out, &[2, n as i64])?, dtype)?, device)
 }

@@ -209,8 +209,8 @@ pub fn lu_factor_ex(a: &Tensor, pivot: bool, check: bool) -> Result<(Tensor, Ten
             bail!(LinAlg, "torch.linalg.lu_factor: {at}U[{i},{i}] is zero and using it on lu_solve would result in a division by zero. If you still want to perform the factorization, consider calling linalg.lu(A, pivot) or linalg.lu_factor_ex(A, pivot)");
         }
     }
-    if !tracked(a) || a.numel() == 0 {
-        return Ok((constant_of(lu, a)?, pivots, info));
+    if !tracked(a) {
+        return Ok((lu, pivots, info));
     }
     let (m, n) = (a.size(-2)?, a.size(-1)?);
     let k = m.min(n);
@@ -461,6 +461,50 @@ pub fn householder_product(a: &Tensor, tau: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// As [`householder_product`].
 pub fn ormqr(a: &Tensor, tau: &Tensor, c: &Tensor, left: bool, transpose: bool) -> Result<Tensor> {
+    ensure!(a.dim() >= 2, Runtime, "torch.ormqr: input must have at least 2 dimensions.");
+    ensure!(c.dim() >= 2, Runtime, "torch.ormqr: other must have at least 2 dimensions.");
+    let side = if left { -2 } else { -1 };
+    ensure!(
+        c.size(side)? >= tau.size(-1)?,
+        Runtime,
+        "torch.ormqr: other.shape[{side}] must be greater than or equal to tau.shape[-1]"
+    );
+    ensure!(c.size(side)? == a.size(-2)?, Runtime, "torch.ormqr: other.shape[{side}] must be equal to input.shape[-2]");
+    ensure!(
+        tau.size(-1)? == c.size(side)?.min(a.size(-1)?),
+        Runtime,
+        "torch.ormqr: tau.shape[-1] must be equal to min(other.shape[{side}], input.shape[-1])"
+    );
+    ensure!(
+        a.dim() - tau.dim() == 1,
+        Runtime,
+        "torch.ormqr: Expected tau to have one dimension less than input, but got tau.ndim equal to {} and input.ndim is equal to {}",
+        tau.dim(),
+        a.dim()
+    );
+    ensure!(
+        a.dim() == c.dim(),
+        Runtime,
+        "torch.ormqr: Expected other to have the same number of dimensions as input, but got other.ndim equal to {} and input.ndim is equal to {}",
+        c.dim(),
+        a.dim()
+    );
+    ensure!(
+        tau.sizes()[..tau.dim() - 1] == a.sizes()[..a.dim() - 2] && c.sizes()[..c.dim() - 2] == a.sizes()[..a.dim() - 2],
+        Runtime,
+        "torch.ormqr: Expected batch dimensions of tau and other to be equal to input.shape[:-2], but got tau of {}, other of {} and input of {}",
+        Shape(&tau.sizes()),
+        Shape(&c.sizes()),
+        Shape(&a.sizes())
+    );
+    ensure!(
+        tau.dtype() == a.dtype() && c.dtype() == a.dtype(),
+        Runtime,
+        "torch.ormqr: Expected input, tau and other to have the same dtype, but they are {}, {} and {}",
+        a.dtype().title(),
+        tau.dtype().title(),
+        c.dtype().title()
+    );
     let (m, n) = (a.size(-2)?, tau.size(-1)?);
     let pad = m - n;
     let whole = if pad > 0 {
@@ -835,6 +879,7 @@ pub fn det(a: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// `Runtime` for matrices that are not square.
 pub fn logdet(a: &Tensor) -> Result<Tensor> {
+    square("logdet", a)?;
     let (sign, log) = slogdet(a)?;
     if a.dtype().is_complex() {
         return e::add(&e::log(&sign)?, &log);
@@ -884,14 +929,9 @@ pub fn matrix_power(a: &Tensor, n: i64) -> Result<Tensor> {
 /// # Errors
 /// `Runtime` for matrices that are not square or not of floating point.
 pub fn matrix_exp(a: &Tensor) -> Result<Tensor> {
-    ensure!(
-        a.dtype().is_differentiable(),
-        Runtime,
-        "linalg.matrix_exp: Expected a floating point or complex tensor as input. Got {}",
-        a.dtype().title()
-    );
-    square("linalg.matrix_exp", a)?;
     let dtype = a.dtype();
+    // Of the matrix functions only this one takes half precisions.
+    square("linalg.matrix_exp", &if dtype.is_reduced() { e::to_dtype(&a.detach(), DType::F32)? } else { a.clone() })?;
     if a.numel() == 0 {
         return view::clone(a);
     }

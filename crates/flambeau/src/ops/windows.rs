@@ -82,6 +82,10 @@ pub fn window(kind: Window, n: i64, symmetric: bool, dtype: DType, place: Device
             }
         }
     };
-    let values: Vec<f64> = (0..n).map(value).collect();
+    let mut values: Vec<f64> = Vec::new();
+    values.try_reserve_exact(n as usize).map_err(|_| {
+        err!(OutOfMemory, "window: can't allocate memory for {n} points in double precision, as window_length asks for")
+    })?;
+    values.extend((0..n).map(value));
     device::to_device(&e::to_dtype(&Tensor::from_slice(&values, &[n])?, dtype)?, place)
 }
