@@ -627,7 +627,10 @@ def _lp_pool(input: Tensor, p: float, kernel_size: Any, stride: Any, ceil_mode: 
     sizes = [kernel_size] * dims if isinstance(kernel_size, int) else list(kernel_size) * (dims // len(kernel_size))
     # The mean over a window times its size is the sum; what is negative by rounding is cut before the root.
     mean = pool(input.pow(p), sizes, sizes if stride is None else stride, 0, ceil_mode)
-    return (mean.sign() * mean.abs().relu()).mul(math.prod(sizes)).pow(1.0 / p)
+    # The cut lets NaN and its gradient through.
+    size = mean.abs()
+    size = ops.where(size <= 0, ops.zeros_like(size), size)
+    return (mean.sign() * size).mul(math.prod(sizes)).pow(1.0 / p)
 
 
 def max_unpool1d(
