@@ -340,7 +340,7 @@ def embedding_bag(
         bags = offsets.size(0) - (1 if include_last_offset else 0)
         starts = offsets[:bags] if include_last_offset else offsets
         positions = ops.arange(input.size(0), device=input.device)
-        bag_of = (positions.unsqueeze(1) >= starts.unsqueeze(0)).sum(1) - 1
+        bag_of = ops.searchsorted(starts, positions.to(starts.dtype), right=True) - 1
     else:
         raise ValueError(f"input has to be 1D or 2D Tensor, but got Tensor of dimension {input.dim()}")
     if padding_idx is not None:
