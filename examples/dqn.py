@@ -1,11 +1,11 @@
 """Learns to balance a pole on a cart by deep Q-learning.
 
-The values of both pushes are learned from remembered steps, towards a slowly following copy of the network, whose best
+The values of both pushes are learned from remembered steps, towards an older copy of the network, whose best
 push the network itself picks (double Q-learning). Shows gathers, no_grad, the Huber loss, gradient clipping and
-parameters moved in place. The environment is gymnasium's CartPole-v1 if that is installed (or with --env, another with
+networks copied by their state. The environment is gymnasium's CartPole-v1 if that is installed (or with --env, another with
 few actions), otherwise the same made here from the published equations.
 
-Balances for the whole 500 steps of an episode, the mean of 20, after about half a minute on two cores.
+Balances for 200 of an episode's 500 steps (pushed at random: 22), the mean of 20, after a quarter of a minute on two cores.
 
     python examples/dqn.py [--steps 20000] [--env CartPole-v1] [--device cpu] [--seed 0] [--short]
 """
@@ -101,8 +101,8 @@ def main():
     ).to(o.device)
     target = copy.deepcopy(net).requires_grad_(False)
     optimizer = torch.optim.AdamW(net.parameters(), lr=o.lr)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, total_iters=o.steps)
-    memory = Memory(10_000, observations, o.device)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, total_iters=o.steps // 2)
+    memory = Memory(20_000, observations, o.device)
 
     @torch.no_grad()
     def best(state):
@@ -143,10 +143,9 @@ def main():
             loss.backward()
             nn.utils.clip_grad_norm_(net.parameters(), 10.0)
             optimizer.step()
-            with torch.no_grad():
-                for old, new in zip(target.parameters(), net.parameters(), strict=True):
-                    old.lerp_(new, 0.01)
-        schedule.step()
+            schedule.step()
+            if step % 300 == 0:
+                target.load_state_dict(net.state_dict())
         if step % 200 == 199:
             mean = sum(lives) / len(lives)
             print(

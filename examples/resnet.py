@@ -4,9 +4,9 @@ A picture is 32 x 32 in colour: one shape of any place, size, angle and colour, 
 colour to another, with noise. Shows residual blocks, batch normalisation, SGD with momentum, a one-cycle schedule and
 pictures made with tensor arithmetic alone.
 
-Reaches 95 % on unseen pictures, in about a minute on two cores.
+Names 94 % of unseen pictures rightly, in less than a minute and a half on two cores.
 
-    python examples/resnet.py [--epochs 12] [--device cpu] [--seed 0] [--short]
+    python examples/resnet.py [--epochs 10] [--device cpu] [--seed 0] [--short]
 """
 
 import argparse
@@ -97,7 +97,7 @@ def accuracy(model, pictures, labels):
 
 def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--epochs", type=int, default=12)
+    options.add_argument("--epochs", type=int, default=10)
     options.add_argument("--pictures", type=int, default=4000)
     options.add_argument("--kinds", type=int, default=len(KINDS), help="how many of the shapes to tell apart")
     options.add_argument("--batch-size", type=int, default=50)

