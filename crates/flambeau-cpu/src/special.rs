@@ -276,7 +276,8 @@ fn incomplete_gamma_of_large(a: f64, x: f64, upper: bool) -> f64 {
     let half_square = -log1p_minus(mu);
     let eta = (2.0 * half_square).sqrt().copysign(mu);
     let c0 = if mu.abs() < 1e-3 { -1.0 / 3.0 + eta / 12.0 - 2.0 / 135.0 * eta * eta } else { 1.0 / mu - 1.0 / eta };
-    let rest = (-a * half_square).exp() / (2.0 * PI * a).sqrt() * c0;
+    // The next coefficient hardly moves where the exponential is not 0.
+    let rest = (-a * half_square).exp() / (2.0 * PI * a).sqrt() * (c0 - 1.0 / (540.0 * a));
     let z = eta * (a / 2.0).sqrt();
     if upper {
         0.5 * erfc(z) + rest
