@@ -3,6 +3,7 @@
 //! gathered, in a fixed order, and never scattered.
 
 use crate::conv_windows::{Images, Rows, Tap, Transposed, Windows};
+use crate::direct::{self, Direct, DirectGrad};
 use crate::element::{not_implemented, with_element, Element, Number, Ptr, Scratch};
 use crate::gemm::{split, Bias, Panels, Product, Strided, SERIAL};
 use crate::gemm_kernels::Scalar;
@@ -342,19 +343,8 @@ where
     let (rows, channels) = (y.channels / g.groups, x.channels / g.groups);
     let mut bias = bias_values::<E>(bias);
     let bias = bias.as_mut().map(|b| Ptr(b.ptr()));
-    if rows * channels * g.taps() <= 64 && rows <= 4 {
-        // Nearly depthwise: too little work a window for a product.
-        return crate::conv_windows::direct(
-            &x,
-            &y,
-            g,
-            rows,
-            channels,
-            (weight.ptr, weight.so, weight.sc, weight.taps),
-            bias,
-        );
-    }
-    if crate::gemm::same::<E, f32>() && g.is_three_by_three() && winograd::pays(&x, &y, channels, rows) {
+    let few = direct::pays(rows, channels, g.taps());
+    if !few && crate::gemm::same::<E, f32>() && g.is_three_by_three() && winograd::pays(&x, &y, channels, rows) {
         for group in 0..g.groups {
             let ptr = unsafe_at(weight.ptr, (group * rows) as isize * weight.so);
             winograd::Winograd {
@@ -371,7 +361,7 @@ where
         return;
     }
     // Steps of K in the order in which the image's memory lies.
-    let last = x.channel == 1 && channels > 1 && g.taps() > 1;
+    let last = !few && x.channel == 1 && channels > 1 && g.taps() > 1;
     let (mut taps, mut steps) = (Vec::new(), Vec::new());
     for k in 0..channels * g.taps() {
         let (c, t) = if last { (k % channels, k / channels) } else { (k / g.taps(), k % g.taps()) };
@@ -379,20 +369,39 @@ where
         taps.push(Tap { offset: c as isize * x.channel, shift: g.shift(tap) });
         steps.push(c as isize * weight.sc + weight.at(tap));
     }
+    let all = Windows {
+        image: x.ptr,
+        samples: x.samples,
+        sample: x.sample,
+        channel: x.channel,
+        size: x.size,
+        stride: x.stride,
+        extent: y.size,
+        step: g.stride,
+        taps: &taps,
+        first: 0,
+        plain: g.is_pointwise(),
+    };
+    if few {
+        return Direct {
+            windows: &all,
+            groups: g.groups,
+            channels,
+            rows,
+            weight: weight.ptr,
+            weight_group: rows as isize * weight.so,
+            weight_row: weight.so,
+            weight_steps: &steps,
+            out: y.ptr,
+            out_sample: y.sample,
+            out_row: y.channel,
+            out_position: y.stride,
+            bias,
+        }
+        .run();
+    }
     for group in 0..g.groups {
-        let windows = Windows {
-            image: Ptr(unsafe_at(x.ptr, (group * channels) as isize * x.channel)),
-            samples: x.samples,
-            sample: x.sample,
-            channel: x.channel,
-            size: x.size,
-            stride: x.stride,
-            extent: y.size,
-            step: g.stride,
-            taps: &taps,
-            first: 0,
-            plain: g.is_pointwise(),
-        };
+        let windows = Windows { image: Ptr(unsafe_at(x.ptr, (group * channels) as isize * x.channel)), ..all };
         Correlation {
             rows,
             windows: &windows,
@@ -436,7 +445,8 @@ where
 {
     let (y, weight, x) = (Images::<E>::new(g), Weight::<E>::new(w), Images::<E>::new(gx));
     let (outputs, channels) = (y.channels / shape.groups, x.channels / shape.groups);
-    if crate::gemm::same::<E, f32>() && shape.is_three_by_three() && winograd::pays(&y, &x, outputs, channels) {
+    let few = direct::pays(channels, outputs, shape.taps());
+    if !few && crate::gemm::same::<E, f32>() && shape.is_three_by_three() && winograd::pays(&y, &x, outputs, channels) {
         // A convolution of the result's gradient with every window turned around.
         for group in 0..shape.groups {
             let first = unsafe_at(weight.ptr, (group * outputs) as isize * weight.so);
@@ -476,7 +486,7 @@ where
                 reached.push((tap, std::array::from_fn(|d| from[d].div_euclid(shape.stride[d] as isize))));
             }
         }
-        let last = y.channel == 1 && outputs > 1 && reached.len() > 1;
+        let last = !few && y.channel == 1 && outputs > 1 && reached.len() > 1;
         let (mut taps, mut steps) = (Vec::new(), Vec::new());
         for k in 0..outputs * reached.len() {
             let (o, t) = if last { (k % outputs, k / outputs) } else { (k / reached.len(), k % reached.len()) };
@@ -484,22 +494,43 @@ where
             taps.push(Tap { offset: o as isize * y.channel, shift });
             steps.push(o as isize * weight.so + weight.at(tap));
         }
+        let all = Windows {
+            image: y.ptr,
+            samples: y.samples,
+            sample: y.sample,
+            channel: y.channel,
+            size: y.size,
+            stride: y.stride,
+            extent,
+            step: [1; 3],
+            taps: &taps,
+            first: 0,
+            plain: shape.is_pointwise(),
+        };
+        let start = (0..3).map(|d| r[d] as isize * x.stride[d]).sum::<isize>();
+        let out_position = std::array::from_fn(|d| x.stride[d] * shape.stride[d] as isize);
+        if few {
+            Direct {
+                windows: &all,
+                groups: shape.groups,
+                channels: outputs,
+                rows: channels,
+                weight: weight.ptr,
+                weight_group: outputs as isize * weight.so,
+                weight_row: weight.sc,
+                weight_steps: &steps,
+                out: Ptr(unsafe_at(x.ptr, start)),
+                out_sample: x.sample,
+                out_row: x.channel,
+                out_position,
+                bias: None,
+            }
+            .run();
+            continue;
+        }
         for group in 0..shape.groups {
-            let windows = Windows {
-                image: Ptr(unsafe_at(y.ptr, (group * outputs) as isize * y.channel)),
-                samples: y.samples,
-                sample: y.sample,
-                channel: y.channel,
-                size: y.size,
-                stride: y.stride,
-                extent,
-                step: [1; 3],
-                taps: &taps,
-                first: 0,
-                plain: shape.is_pointwise(),
-            };
-            let at =
-                (group * channels) as isize * x.channel + (0..3).map(|d| r[d] as isize * x.stride[d]).sum::<isize>();
+            let windows = Windows { image: Ptr(unsafe_at(y.ptr, (group * outputs) as isize * y.channel)), ..all };
+            let at = (group * channels) as isize * x.channel + start;
             Correlation {
                 rows: channels,
                 windows: &windows,
@@ -509,7 +540,7 @@ where
                 out: Ptr(unsafe_at(x.ptr, at)),
                 out_sample: x.sample,
                 out_row: x.channel,
-                out_position: std::array::from_fn(|d| x.stride[d] * shape.stride[d] as isize),
+                out_position,
                 bias: None,
             }
             .run();
@@ -538,6 +569,8 @@ const PARTS: usize = 16;
 const PARTIAL: usize = 1 << 23;
 /// Positions that a part sums over at least: fewer would cost less than writing and adding up its sums.
 const PART_STEPS: usize = 512;
+/// Groups that are enough tasks for the direct sums of a weight's gradient.
+const MANY: usize = 8;
 
 fn weight_grad<E: Element>(g: &Operand, x: &Operand, shape: &Geometry, gw: &Operand)
 where
@@ -551,6 +584,35 @@ where
     for k in 0..columns {
         let tap = shape.tap(k % shape.taps());
         taps.push(Tap { offset: (k / shape.taps()) as isize * x.channel, shift: shape.shift(tap) });
+    }
+    if shape.groups >= MANY && direct::pays(rows, channels, shape.taps()) && y.samples * area > 0 {
+        let steps: Vec<isize> = (0..columns)
+            .map(|k| (k / shape.taps()) as isize * weight.sc + weight.at(shape.tap(k % shape.taps())))
+            .collect();
+        let windows = Windows {
+            image: x.ptr,
+            samples: x.samples,
+            sample: x.sample,
+            channel: x.channel,
+            size: x.size,
+            stride: x.stride,
+            extent: y.size,
+            step: shape.stride,
+            taps: &taps,
+            first: 0,
+            plain: false,
+        };
+        return DirectGrad {
+            windows: &windows,
+            gradient: &y,
+            groups: shape.groups,
+            channels,
+            rows,
+            weight: weight.ptr,
+            weight_row: weight.so,
+            weight_steps: &steps,
+        }
+        .run();
     }
     // The same windows of one position each, for reading the output's gradient.
     let own: Vec<Tap> = (0..rows).map(|o| Tap { offset: o as isize * y.channel, shift: [0; 3] }).collect();
@@ -774,6 +836,13 @@ mod tests {
             problem(&[2, 16, 20, 20], &[24, 16, 1, 1], &[1, 1], &[0, 0], &[1, 1], 1),
             problem(&[2, 16, 8, 8], &[24, 16, 1, 1], &[2, 2], &[0, 0], &[1, 1], 1),
             problem(&[2, 6, 12, 10], &[12, 1, 3, 3], &[2, 1], &[1, 1], &[1, 1], 6),
+            // Few weights a result: bands, phases, slices, several channels and results of a group, channels as lanes.
+            problem(&[2, 40, 30, 37], &[40, 1, 3, 3], &[1, 1], &[1, 1], &[1, 1], 40),
+            problem(&[1, 9, 90, 85], &[18, 1, 5, 5], &[2, 3], &[2, 1], &[2, 1], 9),
+            problem(&[2, 16, 12, 9], &[24, 2, 2, 3], &[1, 2], &[0, 3], &[1, 1], 8),
+            problem(&[2, 8, 6, 7, 8], &[8, 1, 3, 2, 3], &[2, 1, 2], &[1, 1, 0], &[1, 2, 1], 8),
+            problem(&[3, 1, 11, 12], &[20, 1, 3, 3], &[1, 1], &[0, 0], &[1, 1], 1),
+            problem(&[2, 12, 70], &[12, 1, 7], &[1], &[3], &[1], 12),
             problem(&[5, 20, 30], &[9, 20, 4], &[3], &[2], &[2], 1),
             problem(&[2, 3, 5, 6, 7], &[4, 3, 2, 3, 2], &[1, 2, 1], &[1, 0, 1], &[1, 1, 2], 1),
             problem(&[1, 3, 40, 40], &[8, 3, 7, 7], &[2, 2], &[3, 3], &[1, 1], 1),

@@ -1,11 +1,9 @@
-//! How convolutions read images: windows as the panels of a matrix product, and the direct loops of depthwise ones.
+//! How convolutions read images: windows as the panels of a matrix product.
 
-use crate::conv::Geometry;
-use crate::element::{Element, Number, Ptr, Scratch};
+use crate::element::{Element, Ptr, Scratch};
 use crate::gemm::Panels;
 use crate::gemm_kernels::Scalar;
 use crate::isa::{dispatch, Isa, Kernel};
-use crate::pool;
 use flambeau_core::Operand;
 
 /// A tensor (n, c, spatial…) with three spatial dimensions, the missing ones of size 1 in front.
@@ -260,131 +258,4 @@ impl<S: Scalar, E: Element<Acc = S>> Panels<S> for Rows<'_, E> {
             }
         }
     }
-}
-
-/// Adds one tap of one row: `acc[t] += w · x[t · step + start]` where that lies in the row of `width` elements.
-///
-/// # Safety
-/// `row` leads to `width` elements `stride` apart.
-#[inline(always)]
-unsafe fn add_tap<E: Element>(
-    acc: &mut [E::Acc],
-    row: *const E,
-    (start, step): (isize, isize),
-    (width, stride): (isize, isize),
-    w: E::Acc,
-) {
-    let n = acc.len() as isize;
-    let (lo, hi) = if step == 1 {
-        ((-start).clamp(0, n), (width - start).min(n))
-    } else {
-        (((step - 1 - start) / step).clamp(0, n), ((width - start + step - 1) / step).min(n))
-    };
-    let hi = hi.max(lo);
-    let by = step * stride;
-    let src = row.offset(start * stride);
-    let acc = &mut acc[lo as usize..hi as usize];
-    if by == 1 {
-        let src = std::slice::from_raw_parts(src.offset(lo), acc.len());
-        for (a, x) in acc.iter_mut().zip(src) {
-            *a = a.add(x.load().mul(w));
-        }
-    } else {
-        for (i, a) in acc.iter_mut().enumerate() {
-            *a = a.add((*src.offset((lo + i as isize) * by)).load().mul(w));
-        }
-    }
-}
-
-/// A weight's address, and its strides of outputs, of channels, and of taps.
-pub(crate) type WeightAt<E> = (Ptr<E>, isize, isize, [isize; 3]);
-
-/// One plane of a convolution with few weights a window.
-struct Plane<'a, E: Element> {
-    x: &'a Images<E>,
-    y: &'a Images<E>,
-    g: &'a Geometry,
-    channels: usize,
-    first: usize,
-    sample: usize,
-    output: usize,
-    weight: WeightAt<E>,
-    bias: E::Acc,
-    acc: &'a mut [E::Acc],
-}
-impl<E: Element> Kernel for Plane<'_, E> {
-    type Out = ();
-    #[inline(always)]
-    fn run<I: Isa>(self) {
-        let Plane { x, y, g, channels, first, sample, output, weight: (w, so, sc, st), bias, acc } = self;
-        let [d, h, _] = y.size;
-        for r in 0..d * h {
-            let (a, b) = (r / h, r % h);
-            acc.fill(bias);
-            for c in 0..channels {
-                for i in 0..g.kernel[0] {
-                    let u = (a * g.stride[0] + i * g.dilation[0]) as isize - g.padding[0];
-                    if u as usize >= x.size[0] {
-                        continue;
-                    }
-                    for j in 0..g.kernel[1] {
-                        let v = (b * g.stride[1] + j * g.dilation[1]) as isize - g.padding[1];
-                        if v as usize >= x.size[1] {
-                            continue;
-                        }
-                        // SAFETY: the row lies in the image, and the tap in the weight.
-                        unsafe {
-                            let row = x.at(sample, first + c, [u as usize, v as usize, 0]) as *const E;
-                            let at = output as isize * so + c as isize * sc + i as isize * st[0] + j as isize * st[1];
-                            for k in 0..g.kernel[2] {
-                                let start = (k * g.dilation[2]) as isize - g.padding[2];
-                                let w = (*w.at(at + k as isize * st[2])).load();
-                                let line = (x.size[2] as isize, x.stride[2]);
-                                add_tap(&mut *acc, row, (start, g.stride[2] as isize), line, w);
-                            }
-                        }
-                    }
-                }
-            }
-            // SAFETY: the row lies in the output's plane.
-            unsafe {
-                let to = y.at(sample, output, [a, b, 0]);
-                for (j, v) in acc.iter().enumerate() {
-                    *to.offset(j as isize * y.stride[2]) = E::store(*v);
-                }
-            }
-        }
-    }
-}
-
-/// A convolution with few weights a window, such as a depthwise one: rows of the output are summed tap by tap.
-pub(crate) fn direct<E: Element>(
-    x: &Images<E>,
-    y: &Images<E>,
-    g: &Geometry,
-    rows: usize,
-    channels: usize,
-    weight: WeightAt<E>,
-    bias: Option<Ptr<E::Acc>>,
-) {
-    let taps: usize = g.kernel.iter().product();
-    pool::chunks(y.samples * y.channels, (32_768 / (y.area() * channels * taps).max(1)).max(1), |lo, hi| {
-        let mut buffer = Scratch::<E::Acc>::new(y.size[2]);
-        for i in lo..hi {
-            let (sample, output) = (i / y.channels, i % y.channels);
-            dispatch(Plane {
-                x,
-                y,
-                g,
-                channels,
-                first: output / rows * channels,
-                sample,
-                output,
-                weight,
-                // SAFETY: a bias has one value an output.
-                bias: bias.map_or(E::Acc::default(), |b| unsafe { *b.get().add(output) }),
-                acc: buffer.slice(),
-            });
-        }
-    });
 }

@@ -9,6 +9,7 @@ pub mod conv;
 mod conv_windows;
 pub mod convert;
 pub mod decomposition;
+mod direct;
 mod double;
 mod element;
 pub mod fft;
