@@ -57,3 +57,10 @@ def test_empty_and_scalar_tensors_travel():
         x = torch.zeros(shape)
         assert torch.from_dlpack(x).shape == x.shape
         assert np.from_dlpack(x).shape == shape
+
+
+def test_numpys_functions_return_tensors():
+    x = torch.ones(3)
+    for result in (np.sin(x), np.add(x, 1), x + np.ones(3)):
+        assert isinstance(result, torch.Tensor)
+    assert (x + np.ones(3)).dtype == torch.float64 and np.isnan(x).dtype == torch.uint8

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from ._flambeau import Tensor
+from ._ops import ops
 from .utils import dlpack as _dlpack
 
 _VERSIONS = ("2021.12", "2022.12", "2023.12", "2024.12")
@@ -28,10 +29,16 @@ def __rdiv__(self: Tensor, other: Any) -> Tensor:
     return self.reciprocal() * other
 
 
+def __array_wrap__(self: Tensor, array: Any, context: Any = None, return_scalar: bool = False) -> Tensor:
+    """What NumPy's functions computed from this tensor, as a tensor again; truth values as uint8."""
+    return ops.from_numpy(array.astype("uint8") if array.dtype == bool else array)
+
+
 def install() -> None:
     """Adds the members to `Tensor`."""
     members: dict[str, Any] = {
         "__array_namespace__": __array_namespace__,
+        "__array_wrap__": __array_wrap__,
         "__rdiv__": __rdiv__,
         "__dlpack__": _dlpack.dlpack,
         "__dlpack_device__": _dlpack.dlpack_device,

@@ -62,6 +62,8 @@ def dlpack(
         raise BufferError("Can't export tensors with the conjugate bit set")
     if stream is not None and not isinstance(stream, int):
         raise TypeError("stream must be ``int`` or ``none``")
+    if stream not in (None, -1) and self.device.type == "cpu":
+        raise AssertionError("stream should be None on cpu.")
     exported, copied = self, False
     if dl_device is not None and (int(dl_device[0]), int(dl_device[1])) != tuple(map(int, dlpack_device(self))):
         if copy is False:
