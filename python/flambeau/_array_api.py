@@ -290,25 +290,6 @@ FUNCTIONS = (
 LINALG = (matrix_transpose, outer, tensordot, trace)
 
 
-class DtypeName(str):
-    """A dtype's name, as PyTorch's `finfo` and `iinfo` give it, which also equals the dtype, as the standard wants."""
-
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, _flambeau.dtype):
-            return str(other) == f"torch.{self}"
-        return str.__eq__(self, other)
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    __hash__ = str.__hash__
-
-
-def _named_dtype(limits: Any) -> None:
-    name = limits.dtype.__get__
-    limits.dtype = property(lambda self: DtypeName(name(self)), doc="The dtype's name; it equals the dtype too.")
-
-
 def install(package: dict[str, Any]) -> None:
     """Adds the functions to the package and to its linear algebra, where PyTorch has no such name."""
     for function in FUNCTIONS:
@@ -316,8 +297,6 @@ def install(package: dict[str, Any]) -> None:
     for function in LINALG:
         package["linalg"].__dict__.setdefault(function.__name__, function)
     package["result_type"] = result_type
-    for limits in (_flambeau.finfo, _flambeau.iinfo):
-        _named_dtype(limits)
 
 
 __all__ = ["ArrayNamespaceInfo", "__array_api_version__", "__array_namespace_info__", "install"]
