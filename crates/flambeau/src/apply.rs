@@ -835,6 +835,32 @@ pub fn store_exactly(name: &str, result: Tensor, dest: Dest) -> Result<Tensor> {
     store(name, result, dest)
 }
 
+/// [`store_exactly`] for results whose `out=` may share no memory with what they were computed from.
+///
+/// # Errors
+/// As [`store_exactly`]; `Runtime` for shared memory.
+pub fn store_apart(name: &str, result: Tensor, operands: &[&Tensor], dest: Dest) -> Result<Tensor> {
+    if let Dest::Out(to) = &dest {
+        ensure!(
+            !operands.iter().any(|t| overlaps_somewhere(to[0], t)),
+            Runtime,
+            "unsupported operation: some elements of the input tensor and the written-to tensor refer to a single memory location. \
+             Please clone() the tensor before performing the operation."
+        );
+    }
+    store_exactly(name, result, dest)
+}
+/// Whether two tensors' spans of one storage meet.
+fn overlaps_somewhere(a: &Tensor, b: &Tensor) -> bool {
+    let (a, b) = (a.meta(), b.meta());
+    let span = |m: &Meta| {
+        let size = m.dtype.size() as i64;
+        (m.offset * size, (m.offset + extent(&m.sizes, &m.strides)) * size)
+    };
+    let ((a0, a1), (b0, b1)) = (span(&a), span(&b));
+    Arc::ptr_eq(&a.storage, &b.storage) && a.numel() > 0 && b.numel() > 0 && a0 < b1 && b0 < a1
+}
+
 /// Refuses a tensor of which two elements are one place in memory.
 ///
 /// # Errors

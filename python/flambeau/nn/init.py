@@ -47,7 +47,13 @@ def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Any 
 def trunc_normal_(
     tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0, generator: Any = None
 ) -> Tensor:
-    """Normal, cut to [a, b], by the inverse distribution function of a uniform draw."""
+    """Normal numbers of [a, b], drawn until all lie there.
+
+    Where the interval holds much of the distribution, normal numbers outside are drawn again; where it holds little, uniform
+    numbers of the interval are kept with the probability of their density against the interval's highest.
+    """
+    if tensor.is_meta:
+        return tensor
     if mean < a - 2 * std or mean > b + 2 * std:
         warnings.warn(
             "mean is more than 2 std from [a, b] in nn.init.trunc_normal_. The distribution of values may be incorrect.",
@@ -55,9 +61,23 @@ def trunc_normal_(
         )
     cdf = lambda x: (1.0 + math.erf(x / math.sqrt(2.0))) / 2.0  # noqa: E731
     with no_grad():
-        low, high = cdf((a - mean) / std), cdf((b - mean) / std)
-        tensor.uniform_(2 * low - 1, 2 * high - 1, generator=generator)
-        return tensor.erfinv_().mul_(std * math.sqrt(2.0)).add_(mean).clamp_(min=a, max=b)
+        if cdf((b - mean) / std) - cdf((a - mean) / std) > 0.3:
+            low, high = (tensor.new_tensor(x, device="cpu").item() for x in (a, b))
+            tensor.normal_(mean, std, generator=generator)
+            outside = (tensor < low) | (tensor > high)
+            while outside.any():
+                again = ops.empty_like(tensor).normal_(mean, std, generator=generator)
+                tensor.copy_(ops.where(outside, again, tensor))
+                outside = (tensor < low) | (tensor > high)
+            return tensor
+        peak = -0.5 * ((max(a, min(mean, b)) - mean) / std) ** 2
+        refused = ops.ones_like(tensor, dtype=ops.bool)
+        while refused.any():
+            drawn = ops.empty_like(tensor).uniform_(a, b, generator=generator)
+            density = (drawn - mean).div_(std).pow_(2).mul_(-0.5).sub_(peak)
+            tensor.copy_(ops.where(refused, drawn, tensor))
+            refused &= ops.empty_like(tensor).uniform_(generator=generator).log_() > density
+        return tensor
 
 
 # The names under which libraries reach for them.

@@ -392,7 +392,14 @@ fn threshold(input: &Tensor, threshold: Number, value: Number, inplace: bool) ->
 
 operators! { ELEMENTWISE;
     // ---- one argument
-    "abs(Tensor input)" [function method inplace inplace_function out alias(absolute)] => unary!(Abs);
+    "abs(Tensor input)" [function method inplace inplace_function out alias(absolute)] => |input: &Tensor, dest: Dest<'_>| {
+        flambeau_core::ensure!(
+            !(matches!(dest, Dest::Inplace(_)) && input.dtype().is_complex()),
+            Runtime,
+            "In-place abs is not supported for complex tensors."
+        );
+        elementwise::unary(ScalarFn::Abs, input, dest)
+    };
     "neg(Tensor input)" [function method inplace inplace_function out alias(negative)] => neg;
     "acos(Tensor input)" [function method inplace inplace_function out alias(arccos)] => unary!(Acos);
     "acosh(Tensor input)" [function method inplace inplace_function out alias(arccosh)] => unary!(Acosh);

@@ -6,11 +6,11 @@ fn index_select(t: &Tensor, dim: i64, index: &Tensor, dest: Dest<'_>) -> Result<
     if let Dest::Out(to) = dest {
         flambeau::apply::check_apart(to[0])?;
     }
-    flambeau::apply::store_exactly("index_select", indexing::index_select(t, dim, index)?, dest)
+    flambeau::apply::store_apart("index_select", indexing::index_select(t, dim, index)?, &[t, index], dest)
 }
 
 operators! { INDEXING;
-    "gather(Tensor input, int dim, Tensor index, *, bool sparse_grad=False)" [function method out] => |t: &Tensor, d: i64, i: &Tensor, _s: bool, dest: Dest<'_>| flambeau::apply::store_exactly("gather", indexing::gather(t, d, i)?, dest);
+    "gather(Tensor input, int dim, Tensor index, *, bool sparse_grad=False)" [function method out] => |t: &Tensor, d: i64, i: &Tensor, _s: bool, dest: Dest<'_>| flambeau::apply::store_apart("gather", indexing::gather(t, d, i)?, &[t, i], dest);
     "scatter(Tensor input, int dim, Tensor index, Tensor src)" [function method inplace out] => |t: &Tensor, d: i64, i: &Tensor, s: &Tensor| indexing::scatter(t, d, i, s, Dest::New);
     "scatter(Tensor input, int dim, Tensor index, Number value)" [function method inplace out] => |t: &Tensor, d: i64, i: &Tensor, v: Number| indexing::scatter_value(t, d, i, v, Dest::New);
     "scatter(Tensor input, int dim, Tensor index, Tensor src, *, str reduce)" [function method inplace out] => scatter::scatter_combine;
@@ -31,7 +31,7 @@ operators! { INDEXING;
     "index_fill(Tensor input, int dim, Tensor index, Tensor|Number value)" [function method inplace] => |t: &Tensor, d: i64, i: &Tensor, v: Value<'_>, dest: Dest<'_>| indexing::index_fill(t, d, i, v, dest);
     "index_put_(Tensor input, Tensor?[] indices, Tensor values, bool accumulate=False)" [method function] => indexing::index_put_;
     "index_put(Tensor input, Tensor?[] indices, Tensor values, bool accumulate=False)" [method function] => indexing::index_put;
-    "take(Tensor input, Tensor index)" [function method out] => indexing::take;
+    "take(Tensor input, Tensor index)" [function method out] => |t: &Tensor, i: &Tensor, dest: Dest<'_>| flambeau::apply::store_apart("take", indexing::take(t, i)?, &[t, i], dest);
     "take_along_dim(Tensor input, Tensor indices, int? dim=None)" [function method out] => indexing::take_along_dim;
     "nonzero(Tensor input)" [function method out] => indexing::nonzero;
     "nonzero(Tensor input, *, bool as_tuple)" [function method out] => |t: &Tensor, tuple: bool| -> Result<crate::call::Returned> {
@@ -44,6 +44,6 @@ operators! { INDEXING;
     "argwhere(Tensor input)" [function method] => indexing::nonzero;
     "where(Tensor condition)" [function] => indexing::nonzero_tuple;
     "masked_fill(Tensor input, Tensor mask, Tensor|Number value)" [function method inplace] => |t: &Tensor, m: &Tensor, v: Value<'_>, dest: Dest<'_>| indexing::masked_fill(t, m, v, dest);
-    "masked_select(Tensor input, Tensor mask)" [function method out] => indexing::masked_select;
+    "masked_select(Tensor input, Tensor mask)" [function method out] => |t: &Tensor, m: &Tensor, dest: Dest<'_>| flambeau::apply::store_apart("masked_select", indexing::masked_select(t, m)?, &[t, m], dest);
     "masked_scatter(Tensor input, Tensor mask, Tensor source)" [function method inplace] => |t: &Tensor, m: &Tensor, s: &Tensor, dest: Dest<'_>| indexing::masked_scatter(t, m, s, dest);
 }

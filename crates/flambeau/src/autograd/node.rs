@@ -667,6 +667,26 @@ pub fn formally_saves(out: Tensor, operands: &[&Tensor], result: bool, name: &'s
     Ok(alias)
 }
 
+/// `out`, which was computed from `x` in steps that no graph shows, as the result of an operator whose gradient is `op`'s: it
+/// sees `x` and `out` as its first input and output.
+///
+/// # Errors
+/// Those of finding `x`'s node, and for an `x` that cannot be saved.
+pub fn differentiated_as(out: Tensor, x: &Tensor, op: Arc<dyn Primitive>) -> Result<Tensor> {
+    let Some(edge) = x.gradient_edge()? else { return Ok(out) };
+    let alias = Tensor::from_meta(out.meta().clone(), 0, None);
+    let node = Node::op(op, 1, |node| {
+        node.inputs.push(InputInfo::of(&x.meta()));
+        node.outputs.push(InputInfo::of(&alias.meta()));
+        node.edges.push(Some(edge));
+        node.saved.push(SavedTensor::input(0, x, &x.meta())?);
+        node.saved.push(SavedTensor::output(0, &alias));
+        Ok(())
+    })?;
+    alias.set_edge(Edge { node, nr: 0 });
+    Ok(alias)
+}
+
 /// `out`, which was computed from `x` in steps that no graph shows (a random draw), as a function of it with derivative zero.
 ///
 /// # Errors

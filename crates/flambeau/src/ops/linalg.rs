@@ -595,12 +595,18 @@ pub fn einsum(equation: &str, operands: &[Tensor]) -> Result<Tensor> {
     for (i, y) in parts.iter().enumerate().skip(1) {
         acc = contract(&acc, y, free, &parts[i + 1..])?;
     }
-    let sum: Vec<i64> =
-        (free..order.len()).filter(|&d| acc.sizes().len() > free && d < acc.dim()).map(|d| d as i64).collect();
-    if sum.is_empty() {
+    // What products summed is a dimension of size 1 by now; a sum over it would widen small integers.
+    let (mut sum, mut done) = (Vec::new(), Vec::new());
+    for d in free..acc.dim() {
+        let list = if parts.len() > 1 && acc.sizes()[d] == 1 { &mut done } else { &mut sum };
+        list.push(d as i64);
+    }
+    let acc = if sum.is_empty() { acc } else { reduction::sum_to(&acc, &sum, true, None, Dest::New)? };
+    let gone: Vec<i64> = sum.into_iter().chain(done).collect();
+    if gone.is_empty() {
         return Ok(acc);
     }
-    reduction::sum_to(&acc, &sum, false, None, Dest::New)
+    view::squeeze(&acc, Some(&gone))
 }
 /// One product of an einsum: letters that no later operand has are summed now, as a batched matrix product.
 fn contract(a: &Tensor, b: &Tensor, free: usize, later: &[Tensor]) -> Result<Tensor> {

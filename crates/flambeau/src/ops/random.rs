@@ -18,8 +18,8 @@ trait Store: Copy {
 macro_rules! store {
     ($($t:ty, $x:ident => $e:expr);* $(;)?) => { $(impl Store for $t { #[inline(always)] fn of($x: f64) -> Self { $e } })* };
 }
-store!(u8, x => x as u8; i8, x => x as i64 as i8; i16, x => x as i64 as i16; i32, x => x as i64 as i32; i64, x => x as i64;
-    u16, x => x as u16; u32, x => x as u32; u64, x => x as u64; f32, x => x as f32; f64, x => x;
+store!(u8, x => x as i64 as u8; i8, x => x as i64 as i8; i16, x => x as i64 as i16; i32, x => x as i64 as i32; i64, x => x as i64;
+    u16, x => x as i64 as u16; u32, x => x as i64 as u32; u64, x => x as u64; f32, x => x as f32; f64, x => x;
     f16, x => f16::from_f32(x as f32); bf16, x => bf16::from_f32(x as f32); bool, x => x != 0.0);
 
 /// Runs `$body` with `$T` the Rust type of a dtype.
@@ -197,29 +197,24 @@ pub fn uniform_(t: &Tensor, from: f64, to: f64, generator: Option<&Generator>) -
          exceed the limit",
         t.dtype().title()
     );
+    // One rounding: the product and the sum are fused, as in PyTorch's kernels. What rounds up to the open end is the closed one.
+    macro_rules! draw {
+        ($T:ty, $A:ident, $unit:ident, $round:expr) => {{
+            let (a, width) = (from as $A, to as $A - from as $A);
+            let (first, end) = ($round(from as $A), $round(to as $A));
+            fill::<$T>(t, generator, |g, out| {
+                out.iter_mut().for_each(|x| {
+                    let drawn = $round(g.$unit().mul_add(width, a));
+                    *x = if drawn == end { first } else { drawn };
+                })
+            })
+        }};
+    }
     match t.dtype() {
-        // One rounding: the product and the sum are fused, as in PyTorch's kernels.
-        DType::F64 => {
-            fill::<f64>(t, generator, |g, out| out.iter_mut().for_each(|x| *x = g.unit_f64().mul_add(to - from, from)))
-        }
-        DType::F32 => {
-            let (a, b) = (from as f32, to as f32);
-            fill::<f32>(t, generator, |g, out| out.iter_mut().for_each(|x| *x = g.unit_f32().mul_add(b - a, a)))
-        }
-        DType::F16 => {
-            let (a, b) = (f16::from_f64(from).to_f32(), f16::from_f64(to).to_f32());
-            let width = f16::from_f32(b - a).to_f32();
-            fill::<f16>(t, generator, |g, out| {
-                out.iter_mut().for_each(|x| *x = f16::from_f32(g.unit_f32().mul_add(width, a)))
-            })
-        }
-        _ => {
-            let (a, b) = (bf16::from_f64(from).to_f32(), bf16::from_f64(to).to_f32());
-            let width = bf16::from_f32(b - a).to_f32();
-            fill::<bf16>(t, generator, |g, out| {
-                out.iter_mut().for_each(|x| *x = bf16::from_f32(g.unit_f32().mul_add(width, a)))
-            })
-        }
+        DType::F64 => draw!(f64, f64, unit_f64, std::convert::identity),
+        DType::F32 => draw!(f32, f32, unit_f32, std::convert::identity),
+        DType::F16 => draw!(f16, f32, unit_f32, f16::from_f32),
+        _ => draw!(bf16, f32, unit_f32, bf16::from_f32),
     }
 }
 
@@ -259,14 +254,11 @@ normal_blocks!(normal_blocks_f64, f64, unit_f64);
 pub fn normal_(t: &Tensor, mean: f64, std: f64, generator: Option<&Generator>) -> Result<Tensor> {
     ensure!(std >= 0.0, Runtime, "normal expects std >= 0.0, but found std {std}");
     if t.dtype().is_complex() {
-        // Real and imaginary parts share the variance.
+        // Real and imaginary parts share the variance, and each has the mean, as in PyTorch.
         let parts = view::view_as_real(t)?;
         let std = std / std::f64::consts::SQRT_2;
         let _off = mode::no_grad();
-        normal_(&parts, 0.0, std, generator)?;
-        if mean != 0.0 {
-            e::copy_(&parts, &e::add(&parts, &Tensor::from_slice(&[mean, 0.0], &[2])?)?)?;
-        }
+        normal_(&parts, mean, std, generator)?;
         return Ok(t.clone());
     }
     floating("normal_kernel_cpu", t)?;
@@ -847,7 +839,22 @@ pub fn normal_tensors(
     generator: Option<&Generator>,
 ) -> Result<Tensor> {
     use crate::tensor::Value;
-    let _off = mode::no_grad();
+    let drawn = {
+        let _off = mode::no_grad();
+        draw_normal(mean, std, generator)?
+    };
+    // The draw has derivative zero with respect to both.
+    for x in [mean, std] {
+        if let Value::Tensor(x) = x {
+            if x.requires_grad() {
+                return crate::autograd::node::constant_of(drawn, x);
+            }
+        }
+    }
+    Ok(drawn)
+}
+fn draw_normal(mean: crate::tensor::Value, std: crate::tensor::Value, generator: Option<&Generator>) -> Result<Tensor> {
+    use crate::tensor::Value;
     match (mean, std) {
         (Value::Tensor(m), Value::Number(s)) => e::add(m, &normal_(&empty_like(m)?, 0.0, s.to_f64(), generator)?),
         (Value::Number(m), Value::Tensor(s)) => {

@@ -1,12 +1,15 @@
 //! Reductions over dimensions.
 
 use crate::apply::{apply, apply1, Dest};
-use crate::autograd::node::{constant_of, formally_saves, Vjp};
+use crate::autograd::node::{constant_of, differentiated_as, formally_saves, Vjp};
+use crate::mode;
 use crate::ops::elementwise as e;
 use crate::ops::{factory, view};
 use crate::primitive::*;
 use crate::tensor::{Meta, Tensor};
 use flambeau_core::*;
+use smallvec::smallvec;
+use std::sync::Arc;
 
 /// A reduction over a set of dimensions.
 #[derive(Clone, Debug)]
@@ -639,13 +642,67 @@ pub fn vector_norm(t: &Tensor, ord: f64, dims: &[i64], keepdim: bool, dtype: Opt
     if ord == 0.0 {
         return constant_of(p_norm(&x, ord, dims, keepdim)?, &x);
     }
-    // Powers of halves leave their range long before the norm does.
-    let y = if x.dtype().is_reduced() {
-        e::to_dtype(&p_norm(&e::to_dtype(&x, DType::F32)?, ord, dims, keepdim)?, x.dtype())?
-    } else {
-        p_norm(&x, ord, dims, keepdim)?
+    let compute = || {
+        // Powers of halves leave their range long before the norm does.
+        if x.dtype().is_reduced() {
+            e::to_dtype(&p_norm(&e::to_dtype(&x, DType::F32)?, ord, dims, keepdim)?, x.dtype())
+        } else {
+            p_norm(&x, ord, dims, keepdim)
+        }
     };
-    formally_saves(y, &[&x], true, "linalg_vector_norm")
+    if ord == 1.0 || ord.is_infinite() || !x.requires_grad() || !mode::grad_enabled() || x.as_batched().is_some() {
+        return formally_saves(compute()?, &[&x], true, "linalg_vector_norm");
+    }
+    let y = {
+        let _off = mode::no_grad();
+        compute()?
+    };
+    let mask = if keepdim { 0 } else { dim_mask(dims, x.dim())? };
+    let gone = (0..x.dim() as i64).filter(|d| mask >> d & 1 == 1).collect();
+    differentiated_as(y, &x, Arc::new(NormGradient { ord, gone }))
+}
+/// The derivative of a p-norm, which stands in graphs only. The norm's own formula would have a 0/0 where PyTorch's gradient is 0.
+#[derive(Clone)]
+struct NormGradient {
+    ord: f64,
+    /// Dimensions that the norm has lost.
+    gone: Vec<i64>,
+}
+impl Primitive for NormGradient {
+    fn name(&self) -> &'static str {
+        "linalg_vector_norm"
+    }
+    fn infer(&self, _: &[&Meta], _: &mut Draft) -> Result<()> {
+        bail!(Runtime, "{}: stands in graphs only", self.name())
+    }
+    fn run(&self, _: &dyn Backend, _: &[Operand], _: &[Operand]) -> Result<()> {
+        bail!(Runtime, "{}: stands in graphs only", self.name())
+    }
+    /// d‖x‖/dx = sgn(x) |x|^(p-1) / ‖x‖^(p-1), and 0 where that is 0/0: at zero norm, and for p < 1 at zero elements.
+    fn vjp(&self, cx: &Vjp, g: &[Option<Tensor>]) -> Result<Gradients> {
+        let Some(g) = &g[0] else { return Ok(smallvec![None]) };
+        let (x, p) = (cx.input(0)?, self.ord);
+        let widen = |t: &Tensor| self.gone.iter().try_fold(t.clone(), |t, d| view::unsqueeze(&t, *d));
+        let (norm, g) = (widen(&cx.output(0)?)?, widen(g)?);
+        let zero_norm = || e::eq(&norm.detach(), 0.0);
+        Ok(smallvec![Some(if p == 2.0 {
+            e::mul(&g, &e::where_(&zero_norm()?, 0.0, &e::div(&x, &norm)?)?)?
+        } else if p < 1.0 {
+            let size = e::abs(&x)?;
+            let power = e::where_(&e::eq(&size.detach(), 0.0)?, 0.0, &e::pow(&size, p - 1.0)?)?;
+            e::mul(&e::mul(&e::mul(&e::sgn(&x)?, &power)?, &g)?, &e::pow(&norm, 1.0 - p)?)?
+        } else {
+            let slope = if p < 2.0 {
+                e::mul(&e::sgn(&x)?, &e::pow(&e::abs(&x)?, p - 1.0)?)?
+            } else {
+                e::mul(&x, &e::pow(&e::abs(&x)?, p - 2.0)?)?
+            };
+            let scale = e::div(&g, &e::pow(&norm, p - 1.0)?)?;
+            e::mul(&slope, &e::where_(&zero_norm()?, 0.0, &scale)?)?
+        })])
+    }
+    fn key(&self, _: &mut PlanKey) {}
+    crate::shareable!();
 }
 fn p_norm(x: &Tensor, ord: f64, dims: &[i64], keepdim: bool) -> Result<Tensor> {
     let mask = dim_mask(dims, x.dim())?;
