@@ -398,6 +398,9 @@ const KEEP_BYTES: usize = 64 << 20;
 impl<T: Copy> Scratch<T> {
     /// Room for `len` values whose contents are unspecified (but initialised).
     pub(crate) fn new(len: usize) -> Self {
+        if len == 0 {
+            return Scratch { buffer: Vec::new(), len, _type: std::marker::PhantomData };
+        }
         let words = (len * std::mem::size_of::<T>()).div_ceil(8) + 8;
         let mut buffer = STACK.with_borrow_mut(|s| s.pop()).unwrap_or_default();
         if buffer.len() < words {
@@ -409,6 +412,9 @@ impl<T: Copy> Scratch<T> {
     #[inline]
     pub(crate) fn ptr(&mut self) -> *mut T {
         let p = self.buffer.as_mut_ptr() as *mut u8;
+        if self.buffer.is_empty() {
+            return p as *mut T;
+        }
         // SAFETY: the buffer has 64 bytes more than the values need.
         unsafe { p.add(p.align_offset(64)) as *mut T }
     }
@@ -423,7 +429,7 @@ impl<T: Copy> Scratch<T> {
 impl<T: Copy> Drop for Scratch<T> {
     fn drop(&mut self) {
         let buffer = std::mem::take(&mut self.buffer);
-        if buffer.len() * 8 <= KEEP_BYTES {
+        if !buffer.is_empty() && buffer.len() * 8 <= KEEP_BYTES {
             // The thread may be ending: then the buffer is simply freed.
             let _ = STACK.try_with(|s| s.borrow_mut().push(buffer));
         }

@@ -1,6 +1,7 @@
 //! The table's rows as loops over contiguous memory: one function for each row, class and level.
 //!
-//! A kernel's output never overlaps its inputs; `map` sees to that by staging through a tile.
+//! A kernel's output may be exactly its first argument's memory and overlaps no other input; `map` sees to that by staging
+//! through a tile.
 
 use crate::isa::{level, Isa};
 use crate::math::Math;
@@ -37,31 +38,39 @@ macro_rules! kernels {
         kernels!(@type Complex32 complex_single $m $args $formula);
         kernels!(@type Complex64 complex_double $m $args $formula);
     };
-    (@type $T:ident $mod:ident $m:ident ($($arg:ident)*) $formula:tt) => {
+    (@type $T:ident $mod:ident $m:ident ($first:ident $($arg:ident)*) $formula:tt) => {
         mod $mod {
             use super::*;
             #[allow(unused_imports)]
             use crate::isa::{Avx2, Avx512, Baseline};
             #[allow(unused_variables, clippy::all)]
             #[inline(always)]
-            fn formula<I: Isa>($m: Math<I, $T>, $($arg: $T),*) -> $T {
+            fn formula<I: Isa>($m: Math<I, $T>, $first: $T, $($arg: $T),*) -> $T {
                 #[allow(dead_code)]
                 type T = $T;
                 $formula
             }
             /// # Safety
-            /// Every used pointer has `n` elements; `out` overlaps none of the inputs.
-            #[allow(unused_assignments)]
+            /// Every used pointer has `n` elements; `out` is the first input or overlaps it nowhere, and overlaps no other.
+            #[allow(unused_assignments, unused_mut, unused_variables)]
             #[inline(always)]
             unsafe fn body<I: Isa>(n: usize, x: [*const u8; 4], out: *mut u8) {
+                let in_place = x[0] == out as *const u8;
                 let out = std::slice::from_raw_parts_mut(out as *mut $T, n);
-                let mut k = 0;
+                let mut k = 1;
                 $(
                     let $arg = std::slice::from_raw_parts(x[k] as *const $T, n);
                     k += 1;
                 )*
-                for i in 0..n {
-                    out[i] = formula::<I>(Math::new(), $($arg[i]),*);
+                if in_place {
+                    for i in 0..n {
+                        out[i] = formula::<I>(Math::new(), out[i], $($arg[i]),*);
+                    }
+                } else {
+                    let first = std::slice::from_raw_parts(x[0] as *const $T, n);
+                    for i in 0..n {
+                        out[i] = formula::<I>(Math::new(), first[i], $($arg[i]),*);
+                    }
                 }
             }
             /// # Safety

@@ -20,6 +20,7 @@ mod gemv;
 pub mod indexed;
 pub mod isa;
 pub mod kernels;
+mod lanes;
 mod ldl;
 pub mod map;
 pub mod math;

@@ -1,6 +1,7 @@
 //! Element by element: one driver for eager operators and fused groups.
 
 use crate::convert;
+use crate::element::Scratch;
 use crate::gemm_kernels::Scalar as _;
 use crate::isa::prefetch;
 use crate::kernels::kernel;
@@ -10,6 +11,9 @@ use flambeau_core::*;
 
 /// Elements a parallel piece has at least.
 const GRAIN: usize = 16 * 1024;
+
+/// Numbers in the memory of an argument that is one number everywhere.
+const SAME: usize = 2 * TILE;
 
 /// Bytes of an output that no cache will hold until it is read.
 const STREAM: usize = 48 << 20;
@@ -43,10 +47,11 @@ pub fn map(program: &Program, x: &[Operand], out: &[Operand]) -> Result<()> {
     }
     let prepared = Prepared::new(program, x)?;
     // A result may go straight to its memory when that has the right form and no operand is there too.
-    let direct = out
-        .iter()
-        .zip(program.results)
-        .position(|(o, &v)| v as usize >= program.inputs.len() && o.dtype == prepared.class(v).dtype() && apart(o, x));
+    let direct = out.iter().zip(program.results).position(|(o, &v)| {
+        v as usize >= program.inputs.len()
+            && o.dtype == prepared.class(v).dtype()
+            && x.iter().enumerate().all(|(k, i)| apart(o, &[*i]) || over_first(program, v, k, i, o))
+    });
     let inner = space.inner();
     // One tile, evaluated and stored.
     let tile = |e: &mut Evaluator, i: usize, n: usize| {
@@ -136,7 +141,7 @@ fn by_rows(program: &Program, x: &[Operand], out: &[Operand], space: &Space, tot
         || !(0..=x.len()).all(|k| space.inner_stride(k) == 1)
         || !x.iter().all(|i| i.dtype == dtype)
         || !program.inputs.iter().all(|i| *i == Input::Operand(step.class))
-        || !apart(o, x)
+        || !x.iter().enumerate().all(|(k, i)| apart(o, &[*i]) || over_first(program, *result, k, i, o))
     {
         return false;
     }
@@ -147,8 +152,8 @@ fn by_rows(program: &Program, x: &[Operand], out: &[Operand], space: &Space, tot
             let p = |k: usize| x[k].ptr.wrapping_offset((at[k] + j0 as isize) * size) as *const u8;
             let a = |i: usize| p(step.args[i] as usize);
             let dst = o.ptr.wrapping_offset((at[x.len()] + j0 as isize) * size);
-            // SAFETY: the space's rows lie in the operands' memory, contiguous in the class's form, and the output overlaps
-            // none of them. Unused arguments are valid pointers that are not read.
+            // SAFETY: the space's rows lie in the operands' memory, contiguous in the class's form, and the output is the
+            // first of them or overlaps none. Unused arguments are valid pointers that are not read.
             unsafe { kernel(j1 - j0, a(0), a(1), a(2), a(3), dst) };
         });
     };
@@ -160,61 +165,78 @@ fn by_rows(program: &Program, x: &[Operand], out: &[Operand], space: &Space, tot
     true
 }
 
-/// One step over contiguous operands in its own class: the kernel alone. False when it is not that.
+/// One step over contiguous operands in its own class, and numbers: the kernel alone. False when it is not that.
 fn plain(program: &Program, x: &[Operand], out: &[Operand], total: usize) -> bool {
     let ([step], [o], [result]) = (program.steps, out, program.results) else { return false };
     let StepOp::Apply(f) = step.op else { return false };
     let dtype = step.class.dtype();
     if *result as usize != program.inputs.len()
-        || x.len() != program.inputs.len()
         || x.is_empty()
         || o.dtype != dtype
         || !o.is_contiguous()
         || !x.iter().all(|i| i.dtype == dtype && i.is_contiguous())
-        || !program.inputs.iter().all(|i| *i == Input::Operand(step.class))
+        || !program.inputs.iter().all(|i| i.class() == step.class)
     {
         return false;
     }
-    // Exactly an operand's memory is staged; anything else that overlaps is not for here.
+    // Exactly an operand's memory is the first argument's, or staged; anything else that overlaps is not for here.
     let in_place = x.iter().any(|i| i.ptr == o.ptr);
+    let staged = x.iter().enumerate().any(|(k, i)| i.ptr == o.ptr && !over_first(program, *result, k, i, o));
     if !x.iter().all(|i| i.ptr == o.ptr || apart(o, &[*i])) {
         return false;
     }
     let Some(kernel) = kernel(f, step.class) else { return false };
-    let at = |lo: usize, k: usize| x[step.args[k] as usize].ptr.wrapping_add(lo * dtype.size()) as *const u8;
-    let stream = !in_place && total * dtype.size() >= STREAM;
+    // Where each input begins, and whether it goes along; a number has a stretch of its own.
+    let (size, numbers) = (dtype.size(), program.inputs.len() - x.len());
+    let mut room = Scratch::<u8>::new(numbers * SAME * size);
+    let mut inputs: SmallVec<[(*const u8, bool); 4]> = SmallVec::new();
+    for input in program.inputs {
+        match *input {
+            Input::Operand(_) => {
+                let seen = inputs.iter().filter(|i| i.1).count();
+                inputs.push((x[seen].ptr, true));
+            }
+            Input::Number(number, class) => {
+                let tile = room.ptr().wrapping_add(inputs.iter().filter(|i| !i.1).count() * SAME * size);
+                // SAFETY: the room has a stretch for each number.
+                unsafe { convert::fill(class, number, SAME.min(total), tile) };
+                inputs.push((tile, false));
+            }
+        }
+    }
+    let args = step.args.map(|a| inputs[a as usize]).map(|(p, along)| (Ptr(p as *mut u8), along));
+    let at = |lo: usize, k: usize| {
+        let (p, along) = args[k];
+        p.0.wrapping_add(if along { lo * size } else { 0 }) as *const u8
+    };
+    let stream = !in_place && total * size >= STREAM;
     let run = |lo: usize, hi: usize| {
-        let dst = |lo: usize| o.ptr.wrapping_add(lo * dtype.size());
-        if stream {
-            // Past the last-level cache a store that does not first read the line saves a third of the traffic.
+        let dst = |lo: usize| o.ptr.wrapping_add(lo * size);
+        if stream || staged {
             let mut buffer = std::mem::MaybeUninit::<[u128; TILE]>::uninit();
             let buffer = buffer.as_mut_ptr() as *mut u8;
-            let tile = TILE * 16 / dtype.size();
+            let tile = if numbers > 0 { TILE } else { TILE * 16 / size };
             for lo in (lo..hi).step_by(tile) {
                 let n = tile.min(hi - lo);
                 // SAFETY: as below, into a buffer that holds that many numbers, and from there to the output.
                 unsafe {
                     kernel(n, at(lo, 0), at(lo, 1), at(lo, 2), at(lo, 3), buffer);
-                    crate::isa::stream(buffer, dst(lo), n * dtype.size());
+                    if stream {
+                        // Past the last-level cache a store that does not first read the line saves a third of the traffic.
+                        crate::isa::stream(buffer, dst(lo), n * size);
+                    } else {
+                        std::ptr::copy_nonoverlapping(buffer, dst(lo), n * size);
+                    }
                 }
             }
             return;
         }
-        if !in_place {
-            // SAFETY: every operand has elements lo..hi contiguous in the class's form, and the output overlaps none of them.
-            unsafe { kernel(hi - lo, at(lo, 0), at(lo, 1), at(lo, 2), at(lo, 3), dst(lo)) };
-            return;
-        }
-        let mut buffer = std::mem::MaybeUninit::<[u128; TILE]>::uninit();
-        let buffer = buffer.as_mut_ptr() as *mut u8;
-        for lo in (lo..hi).step_by(TILE) {
-            let n = TILE.min(hi - lo);
-            // SAFETY: as above, into a buffer that holds a tile of any class; then it is copied over the operand's elements,
-            // which have been read.
-            unsafe {
-                kernel(n, at(lo, 0), at(lo, 1), at(lo, 2), at(lo, 3), buffer);
-                std::ptr::copy_nonoverlapping(buffer, dst(lo), n * dtype.size());
-            }
+        let step = if numbers > 0 { SAME } else { hi - lo };
+        for lo in (lo..hi).step_by(step.max(1)) {
+            let n = step.min(hi - lo);
+            // SAFETY: every operand has elements lo..hi contiguous in the class's form, numbers have a stretch of them, and the
+            // output is the first operand or overlaps none.
+            unsafe { kernel(n, at(lo, 0), at(lo, 1), at(lo, 2), at(lo, 3), dst(lo)) };
         }
     };
     if total < 2 * GRAIN {
@@ -223,6 +245,18 @@ fn plain(program: &Program, x: &[Operand], out: &[Operand], total: usize) -> boo
         pool::chunks(total, GRAIN, run);
     }
     true
+}
+
+/// Whether output `o`, value `v`, lies exactly over operand `k`, and the last step makes it of that operand as its first
+/// argument alone: what has been read by then is not needed again.
+fn over_first(program: &Program, v: u16, k: usize, x: &Operand, o: &Operand) -> bool {
+    if x.ptr != o.ptr || x.strides != o.strides || v as usize + 1 != program.inputs.len() + program.steps.len() {
+        return false;
+    }
+    let Some(Step { op: StepOp::Apply(f), args, .. }) = program.steps.last() else { return false };
+    let operands = program.inputs.iter().enumerate().filter(|(_, i)| matches!(i, Input::Operand(_)));
+    let Some((value, _)) = operands.clone().nth(k) else { return false };
+    args[1..f.arity()].iter().all(|&a| a as usize != value)
 }
 
 /// The dimension in which some operand is contiguous while it strides along the innermost one.

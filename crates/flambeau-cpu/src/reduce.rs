@@ -3,11 +3,11 @@
 
 use crate::convert;
 use crate::isa::{dispatch, prefetch, Isa, Kernel};
+use crate::lanes::{fold, LANES};
 use crate::pool;
 use crate::tile::{Evaluator, Prepared, Space, TILE};
 use flambeau_core::*;
 
-const LANES: usize = 64;
 const BLOCK: usize = 4096;
 /// Elements of one parallel piece: a power of two of blocks, so that pieces are whole subtrees.
 const PIECE: usize = 16 * BLOCK;
@@ -55,13 +55,15 @@ macro_rules! simple_fold {
 }
 
 macro_rules! real_folds {
-    ($mod:ident $T:ident $lowest:expr, $highest:expr, $nan:expr, $add:expr, $mul:expr) => {
+    ($mod:ident $T:ident $lowest:expr, $highest:expr, $nan:expr, $or_nan:expr, $add:expr, $mul:expr) => {
         mod $mod {
             use super::*;
             simple_fold!(Sum, $T, 0 as $T, |a, x| $add(a, x));
             simple_fold!(Prod, $T, 1 as $T, |a, x| $mul(a, x));
-            simple_fold!(Max, $T, $lowest, |a, x| if x > a || $nan(x) { x } else { a });
-            simple_fold!(Min, $T, $highest, |a, x| if x < a || $nan(x) { x } else { a });
+            // NaN stays, because nothing is larger or smaller. It comes in by arithmetic: a choice to keep what is there would
+            // become a store under a condition, and the lanes would stay in memory.
+            simple_fold!(Max, $T, $lowest, |a, x| $or_nan(if x > a { x } else { a }, x));
+            simple_fold!(Min, $T, $highest, |a, x| $or_nan(if x < a { x } else { a }, x));
             simple_fold!(Any, $T, 0 as $T, |a, x| (a != 0 as $T || x != 0 as $T) as u8 as $T);
             simple_fold!(All, $T, 1 as $T, |a, x| (a != 0 as $T && x != 0 as $T) as u8 as $T);
             /// The extreme value and where it is: first of equals, NaN wins.
@@ -157,9 +159,39 @@ macro_rules! deviation {
 }
 deviation!(DeviationSingle f32);
 deviation!(DeviationDouble f64);
-real_folds!(single f32 f32::NEG_INFINITY, f32::INFINITY, |x: f32| x.is_nan(), |a: f32, b: f32| a + b, |a: f32, b: f32| a * b);
-real_folds!(double f64 f64::NEG_INFINITY, f64::INFINITY, |x: f64| x.is_nan(), |a: f64, b: f64| a + b, |a: f64, b: f64| a * b);
-real_folds!(integer i64 i64::MIN, i64::MAX, |_: i64| false, |a: i64, b: i64| a.wrapping_add(b), |a: i64, b: i64| a.wrapping_mul(b));
+/// `best`, or NaN where `x` is.
+#[inline(always)]
+fn or_nan_single(best: f32, x: f32) -> f32 {
+    f32::from_bits(best.to_bits() | 0u32.wrapping_sub(x.is_nan() as u32))
+}
+#[inline(always)]
+fn or_nan_double(best: f64, x: f64) -> f64 {
+    f64::from_bits(best.to_bits() | 0u64.wrapping_sub(x.is_nan() as u64))
+}
+real_folds!(
+    single f32 f32::NEG_INFINITY,
+    f32::INFINITY,
+    |x: f32| x.is_nan(),
+    or_nan_single,
+    |a: f32, b: f32| a + b,
+    |a: f32, b: f32| a * b
+);
+real_folds!(
+    double f64 f64::NEG_INFINITY,
+    f64::INFINITY,
+    |x: f64| x.is_nan(),
+    or_nan_double,
+    |a: f64, b: f64| a + b,
+    |a: f64, b: f64| a * b
+);
+real_folds!(
+    integer i64 i64::MIN,
+    i64::MAX,
+    |_: i64| false,
+    |best: i64, _: i64| best,
+    |a: i64, b: i64| a.wrapping_add(b),
+    |a: i64, b: i64| a.wrapping_mul(b)
+);
 
 macro_rules! complex_folds {
     ($mod:ident $C:ident) => {
@@ -226,30 +258,21 @@ impl<T: Copy, F: Fold<T>> Kernel for Lanes<'_, T, F> {
     #[inline(always)]
     fn run<I: Isa>(self) {
         let mut i = self.at;
-        let mut rows = self.x.chunks_exact(LANES);
-        for row in &mut rows {
+        let mut lanes = *self.lanes;
+        let (rows, rest) = self.x.as_chunks::<LANES>();
+        for row in rows {
             // Indexed on purpose: this is the form that vectorises.
             #[allow(clippy::needless_range_loop)]
             for j in 0..LANES {
-                self.lanes[j] = self.f.push(self.lanes[j], row[j], i + j);
+                lanes[j] = self.f.push(lanes[j], row[j], i + j);
             }
             i += LANES;
         }
-        for (j, &x) in rows.remainder().iter().enumerate() {
+        *self.lanes = lanes;
+        for (j, &x) in rest.iter().enumerate() {
             self.lanes[j] = self.f.push(self.lanes[j], x, i + j);
         }
     }
-}
-
-fn join_lanes<T: Copy, F: Fold<T>>(f: F, mut lanes: [F::State; LANES]) -> F::State {
-    let mut n = LANES;
-    while n > 1 {
-        n /= 2;
-        for j in 0..n {
-            lanes[j] = f.join(lanes[j], lanes[j + n]);
-        }
-    }
-    lanes[0]
 }
 
 /// The iteration: outer kept dimensions, reduced ones, and inner kept columns.
@@ -308,6 +331,11 @@ fn run<T: Copy + Send + Sync, F: Fold<T>>(
                     o += rows;
                 } else {
                     let f = fold(o);
+                    if r <= PIECE {
+                        emit(o, row::<T, F>(&mut e, f, value, o * r, 0, r));
+                        o += 1;
+                        continue;
+                    }
                     let mut tree = Tree::new();
                     for piece in 0..r.div_ceil(PIECE) {
                         let s = row::<T, F>(&mut e, f, value, o * r, piece * PIECE, ((piece + 1) * PIECE).min(r));
@@ -502,8 +530,8 @@ impl<T: Copy, F: Fold<T>> Kernel for Block<'_, T, F> {
         }
         let mut lanes = [f.start(); LANES];
         let mut i = at;
-        let mut rows = x.chunks_exact(LANES);
-        for row in &mut rows {
+        let (rows, rest) = x.as_chunks::<LANES>();
+        for row in rows {
             // The processor fetches ahead within a page of 4 KiB only.
             for line in (0..LANES * std::mem::size_of::<T>()).step_by(64) {
                 prefetch((row.as_ptr() as *const u8).wrapping_add(2048 + line));
@@ -513,10 +541,14 @@ impl<T: Copy, F: Fold<T>> Kernel for Block<'_, T, F> {
             }
             i += LANES;
         }
-        for (j, &x) in rows.remainder().iter().enumerate() {
+        if rest.is_empty() {
+            return fold(&lanes, |a, b| f.join(a, b));
+        }
+        let mut lanes: [F::State; LANES] = std::array::from_fn(|j| lanes[j]);
+        for (j, &x) in rest.iter().enumerate() {
             lanes[j] = f.push(lanes[j], x, i + j);
         }
-        join_lanes(f, lanes)
+        fold(&lanes, |a, b| f.join(a, b))
     }
 }
 
@@ -564,6 +596,16 @@ fn direct(how: Reduction, program: &Program, x: &Operand, dims: u64, out: &Opera
 
 /// Elements `lo..hi` of the row that starts at `base`; `lo` is a multiple of a block.
 fn row<T: Copy, F: Fold<T>>(e: &mut Evaluator, f: F, value: u16, base: usize, lo: usize, hi: usize) -> F::State {
+    if lo >= hi {
+        return f.start();
+    }
+    if hi - lo <= BLOCK {
+        if let Some(p) = e.span(value, base + lo, hi - lo) {
+            // SAFETY: `span` leads to that many numbers of the value's class, which is `T`.
+            let x = unsafe { std::slice::from_raw_parts(p as *const T, hi - lo) };
+            return dispatch(Block { f, x, at: lo });
+        }
+    }
     let mut tree = Tree::new();
     let mut at = lo;
     while at < hi {
@@ -589,7 +631,7 @@ fn row<T: Copy, F: Fold<T>>(e: &mut Evaluator, f: F, value: u16, base: usize, lo
             }
             at += n;
         }
-        tree.push(if F::WHOLE { whole } else { join_lanes(f, lanes) }, |a, b| f.join(a, b));
+        tree.push(if F::WHOLE { whole } else { fold(&lanes, |a, b| f.join(a, b)) }, |a, b| f.join(a, b));
     }
     tree.finish(|a, b| f.join(a, b)).unwrap_or(f.start())
 }

@@ -4,6 +4,7 @@
 use crate::element::{extent_of, unravel, with_float, without, Element, Float, Ptr, Scratch};
 use crate::gemm::{Load, Store};
 use crate::isa::{dispatch, Isa, Kernel};
+use crate::lanes::{fold, LANES};
 use crate::pool;
 use flambeau_core::{bail, ensure, DType, Error, Operand, Result, Shape, SmallVec};
 use parking_lot::Mutex;
@@ -11,7 +12,6 @@ use std::any::TypeId;
 
 // ---- sums --------------------------------------------------------------------------------------------------------------
 
-const LANES: usize = 64;
 const BLOCK: usize = 4096;
 
 /// Sum of `f(i)` in a fixed tree: 64 lanes over blocks of 4,096, blocks one after another.
@@ -45,20 +45,6 @@ pub(crate) fn sum<S: Float>(n: usize, f: impl Fn(usize) -> S) -> S {
     total
 }
 
-/// The pairwise sum of lanes. Sizes are constants throughout, so that lanes stay in registers: an array that is anywhere
-/// indexed by a variable is kept in memory, and its sums wait for it at every turn.
-#[inline(always)]
-fn join<S: Float>(lanes: [S; LANES]) -> S {
-    let a: [S; 32] = std::array::from_fn(|l| lanes[l].add(lanes[l + 32]));
-    join_half(a)
-}
-#[inline(always)]
-fn join_half<S: Float>(a: [S; 32]) -> S {
-    let b: [S; 16] = std::array::from_fn(|l| a[l].add(a[l + 16]));
-    let c: [S; 8] = std::array::from_fn(|l| b[l].add(b[l + 8]));
-    let d: [S; 4] = std::array::from_fn(|l| c[l].add(c[l + 4]));
-    d[0].add(d[2]).add(d[1].add(d[3]))
-}
 /// What is left of a slice as a whole number of lanes (apart, for the same reason).
 #[inline(never)]
 fn padded<S: Copy, const N: usize>(x: &[S], rest: S) -> [S; N] {
@@ -67,17 +53,24 @@ fn padded<S: Copy, const N: usize>(x: &[S], rest: S) -> [S; N] {
     out
 }
 
-/// Sum of `f(a, b, c)` over slices of one length, in the tree of [`sum`].
+/// Sums of `f(a, b, c)` and `g(a, b, c)` over slices of one length, each in the tree of [`sum`].
 #[inline(always)]
-pub(crate) fn sum3<S: Float>(a: &[S], b: &[S], c: &[S], f: impl Fn(S, S, S) -> S) -> S {
-    let mut total = S::default();
+pub(crate) fn sum3_pair<S: Float>(
+    a: &[S],
+    b: &[S],
+    c: &[S],
+    f: impl Fn(S, S, S) -> S,
+    g: impl Fn(S, S, S) -> S,
+) -> (S, S) {
+    let mut total = (S::default(), S::default());
     for ((a, b), c) in a.chunks(BLOCK).zip(b.chunks(BLOCK)).zip(c.chunks(BLOCK)) {
-        let mut acc = [S::default(); LANES];
+        let (mut p, mut q) = ([S::default(); LANES], [S::default(); LANES]);
         let ((rows_a, a), (rows_b, b), (rows_c, c)) =
             (a.as_chunks::<LANES>(), b.as_chunks::<LANES>(), c.as_chunks::<LANES>());
         for ((a, b), c) in rows_a.iter().zip(rows_b).zip(rows_c) {
             for l in 0..LANES {
-                acc[l] = acc[l].add(f(a[l], b[l], c[l]));
+                p[l] = p[l].add(f(a[l], b[l], c[l]));
+                q[l] = q[l].add(g(a[l], b[l], c[l]));
             }
         }
         let n = a.len();
@@ -85,13 +78,21 @@ pub(crate) fn sum3<S: Float>(a: &[S], b: &[S], c: &[S], f: impl Fn(S, S, S) -> S
             let zero = S::default();
             let (a, b, c): ([S; LANES], [S; LANES], [S; LANES]) = (padded(a, zero), padded(b, zero), padded(c, zero));
             for l in 0..LANES {
-                let next = acc[l].add(f(a[l], b[l], c[l]));
-                acc[l] = if l < n { next } else { acc[l] };
+                // Chosen before it is added: a lane that is stored under a condition would keep all of them in memory. A sum
+                // from 0 is never -0, so adding 0 changes nothing.
+                p[l] = p[l].add(if l < n { f(a[l], b[l], c[l]) } else { zero });
+                q[l] = q[l].add(if l < n { g(a[l], b[l], c[l]) } else { zero });
             }
         }
-        total = total.add(join(acc));
+        total = (total.0.add(fold(&p, S::add)), total.1.add(fold(&q, S::add)));
     }
     total
+}
+/// Sum of `f(a, b, c)` over slices of one length, in the tree of [`sum`].
+#[inline(always)]
+pub(crate) fn sum3<S: Float>(a: &[S], b: &[S], c: &[S], f: impl Fn(S, S, S) -> S) -> S {
+    let zero = S::default();
+    sum3_pair(a, b, c, f, |_, _, _| zero).0
 }
 /// [`sum3`] of one slice.
 #[inline(always)]
@@ -128,11 +129,7 @@ pub(crate) fn largest<S: Float>(x: &[S]) -> S {
             acc[l] = larger(acc[l], row[l]);
         }
     }
-    let a: [S; 32] = std::array::from_fn(|l| larger(acc[l], acc[l + 32]));
-    let b: [S; 16] = std::array::from_fn(|l| larger(a[l], a[l + 16]));
-    let c: [S; 8] = std::array::from_fn(|l| larger(b[l], b[l + 8]));
-    let d: [S; 4] = std::array::from_fn(|l| larger(c[l], c[l + 4]));
-    larger(larger(d[0], d[2]), larger(d[1], d[3]))
+    fold(&acc, larger)
 }
 
 // ---- rows of an operand ------------------------------------------------------------------------------------------------
@@ -163,6 +160,10 @@ impl<E: Element> Rows<E> {
     }
     fn at(&self, i: usize) -> isize {
         unravel(i, &self.sizes, &self.strides)
+    }
+    /// Room for `step` rows, of which none is needed where rows are used one by one as they lie.
+    fn room(&self, step: usize) -> Scratch<E::Acc> {
+        Scratch::new(if step == 1 && self.direct() { 0 } else { step * self.n })
     }
     fn offsets(&self, i: usize, rows: usize) -> ([isize; STAGED], bool) {
         let mut offsets = [0; STAGED];
@@ -316,7 +317,7 @@ pub fn softmax(x: &Operand, dim: usize, log: bool, out: &Operand) -> Result<()> 
         let n = x.n;
         let step = if x.direct() && y.direct() { 1 } else { STAGED };
         each_block(x.count(), n * 4, step, |i, rows| {
-            let (mut a, mut b) = (Scratch::new(rows * n), Scratch::new(rows * n));
+            let (mut a, mut b) = (x.room(rows), y.room(rows));
             // SAFETY: rows of the operands; every block writes its own.
             unsafe {
                 let (from, to) = (x.read(i, rows, a.ptr()), y.target(i, rows, b.ptr()));
@@ -369,7 +370,7 @@ pub fn softmax_grad(g: &Operand, y: &Operand, dim: usize, log: bool, gx: &Operan
         let n = g.n;
         let step = if g.direct() && y.direct() && gx.direct() { 1 } else { STAGED };
         each_block(g.count(), n * 2, step, |i, rows| {
-            let (mut a, mut b, mut c) = (Scratch::new(rows * n), Scratch::new(rows * n), Scratch::new(rows * n));
+            let (mut a, mut b, mut c) = (g.room(rows), y.room(rows), gx.room(rows));
             // SAFETY: as in `softmax`.
             unsafe {
                 let (p, q, to) = (g.read(i, rows, a.ptr()), y.read(i, rows, b.ptr()), gx.target(i, rows, c.ptr()));
@@ -518,7 +519,7 @@ pub fn layer_norm(
         let (w, b) = (w.as_mut().map(|v| &*v.slice()), b.as_mut().map(|v| &*v.slice()));
         let step = if x.direct() && y.direct() { 1 } else { STAGED };
         each_block(rows, n * 2, step, |i, rows| {
-            let (mut p, mut q) = (Scratch::new(rows * n), Scratch::new(rows * n));
+            let (mut p, mut q) = (x.room(rows), y.room(rows));
             // SAFETY: as in `softmax`; the vectors have been checked.
             unsafe {
                 let (from, to) = (x.read(i, rows, p.ptr()), y.target(i, rows, q.ptr()));
@@ -552,14 +553,24 @@ impl<S: Float> Kernel for NormGradRow<'_, S> {
         let n = self.g.len();
         let (g, x, mean, rstd) = (self.g, &self.x[..n], self.mean, self.rstd);
         let normal = |x: S| x.sub(mean).mul(rstd);
-        if let Some(gw) = self.gw {
-            for ((gw, g), x) in gw[..n].iter_mut().zip(g).zip(x) {
-                *gw = gw.add(g.mul(normal(*x)));
+        match (self.gw, self.gb) {
+            (Some(gw), Some(gb)) => {
+                for (((gw, gb), g), x) in gw[..n].iter_mut().zip(&mut gb[..n]).zip(g).zip(x) {
+                    *gw = gw.add(g.mul(normal(*x)));
+                    *gb = gb.add(*g);
+                }
             }
-        }
-        if let Some(gb) = self.gb {
-            for (gb, g) in gb[..n].iter_mut().zip(g) {
-                *gb = gb.add(*g);
+            (gw, gb) => {
+                if let Some(gw) = gw {
+                    for ((gw, g), x) in gw[..n].iter_mut().zip(g).zip(x) {
+                        *gw = gw.add(g.mul(normal(*x)));
+                    }
+                }
+                if let Some(gb) = gb {
+                    for (gb, g) in gb[..n].iter_mut().zip(g) {
+                        *gb = gb.add(*g);
+                    }
+                }
             }
         }
         let Some(gx) = self.gx else { return };
@@ -569,15 +580,15 @@ impl<S: Float> Kernel for NormGradRow<'_, S> {
         match self.weight {
             Some(w) => {
                 let w = &w[..n];
-                let a = sum2(g, w, |g, w| g.mul(w)).div(count);
-                let b = sum3(g, w, x, |g, w, x| g.mul(w).mul(normal(x))).div(count);
+                let (a, b) = sum3_pair(g, w, x, |g, w, _| g.mul(w), |g, w, x| g.mul(w).mul(normal(x)));
+                let (a, b) = (a.div(count), b.div(count));
                 for (((gx, g), w), x) in gx.iter_mut().zip(g).zip(w).zip(x) {
                     *gx = rstd.mul(g.mul(*w).sub(a).sub(normal(*x).mul(b)));
                 }
             }
             None => {
-                let a = sum1(g, |g| g).div(count);
-                let b = sum2(g, x, |g, x| g.mul(normal(x))).div(count);
+                let (a, b) = sum3_pair(g, x, x, |g, _, _| g, |g, x, _| g.mul(normal(x)));
+                let (a, b) = (a.div(count), b.div(count));
                 for ((gx, g), x) in gx.iter_mut().zip(g).zip(x) {
                     *gx = rstd.mul(g.sub(a).sub(normal(*x).mul(b)));
                 }
@@ -641,7 +652,8 @@ pub fn layer_norm_grad(
         }
         let sums = Ptr(partial.ptr());
         each_block(rows, n * 4, SUMMED, |first, count| {
-            let (mut a, mut b, mut c) = (Scratch::new(step * n), Scratch::new(step * n), Scratch::new(step * n));
+            let (mut a, mut b) = (g.room(step), x.room(step));
+            let mut c = gx.as_ref().map_or(Scratch::new(0), |gx| gx.room(step));
             for i in (first..first + count).step_by(step) {
                 let rows = step.min(first + count - i);
                 // SAFETY: as in `softmax`; every block has its own partial sums.
@@ -819,7 +831,7 @@ pub fn cross_entropy_grad(
         let (x, y) = (Rows::<E>::new(logits, 1), Rows::<E>::new(gx, 1));
         let step = if x.direct() && y.direct() { 1 } else { STAGED };
         each_block(rows, n * 4, step, |i, rows| {
-            let (mut a, mut b) = (Scratch::new(rows * n), Scratch::new(rows * n));
+            let (mut a, mut b) = (x.room(rows), y.room(rows));
             // SAFETY: as in `cross_entropy`.
             unsafe {
                 let (from, to) = (x.read(i, rows, a.ptr()), y.target(i, rows, b.ptr()));

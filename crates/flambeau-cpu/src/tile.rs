@@ -210,7 +210,8 @@ impl<'a, 'p> Evaluator<'a, 'p> {
     }
 
     /// Evaluates elements `start .. start + n` of the space (n ≤ TILE). `target`, if given, is memory in which value
-    /// `.0` is to end up: it has the value's class, `n` elements, and does not overlap any operand.
+    /// `.0` is to end up: it has the value's class, `n` elements, and does not overlap any operand but exactly the first
+    /// argument of the last step.
     pub fn tile(&mut self, start: usize, n: usize, target: Option<(u16, *mut u8)>) {
         debug_assert!(n <= TILE);
         let inner = self.space.inner();
@@ -269,7 +270,7 @@ impl<'a, 'p> Evaluator<'a, 'p> {
             };
             let a = |i: usize| self.at[step.args[i] as usize];
             // SAFETY: every argument is an earlier value with `n` numbers of the step's class; the slot is this value's own, or
-            // memory that overlaps no operand. Unused arguments are valid pointers that are not read.
+            // memory of which `target` says what it overlaps. Unused arguments are valid pointers that are not read.
             unsafe {
                 match (step.op, self.p.kernels[i]) {
                     (StepOp::Convert(dtype, to), _) => convert::round_trip(dtype, step.class, to, n, a(0), slot),

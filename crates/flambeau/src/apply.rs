@@ -774,6 +774,18 @@ fn out_form(
             x.iter().try_for_each(|t| check_overlap(target, t))?;
         }
     }
+    // Of the right form already: written where it is.
+    if let ([target], [o]) = (targets, &draft.outputs[..]) {
+        let fits = {
+            let t = target.meta();
+            t.sizes == o.sizes && t.dtype == o.dtype && !may_overlap_itself(&t.sizes, &t.strides)
+        };
+        if fits && op.effect() == Effect::Elementwise {
+            let _off = mode::no_grad();
+            inplace(op, share, x, target, o, draft, 0, mode::current(), device)?;
+            return Ok(SmallVec::from_iter([(*target).clone()]));
+        }
+    }
     // Results first, so that an `out` that overlaps an operand is safe; then one copy.
     let results = {
         let _off = mode::no_grad();

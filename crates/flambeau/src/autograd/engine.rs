@@ -403,12 +403,19 @@ fn deliver(tasks: &mut Tasks, edge: &Edge, g: Tensor, create_graph: bool) -> Res
     Ok(())
 }
 
-/// Whether nobody else can see this tensor or its memory.
+/// Whether nobody else can see this tensor or its memory; a view's base that only the view holds (a gradient in another
+/// shape) is nobody else.
 fn owned(t: &Tensor) -> bool {
-    t.ref_count() == 1 && {
-        let m = t.meta();
-        Arc::strong_count(&m.storage) == 1 && is_non_overlapping_and_dense(&m.sizes, &m.strides)
+    if t.ref_count() != 1 {
+        return false;
     }
+    let base_numel = t.autograd().as_ref().and_then(|a| {
+        let base = &a.view.as_ref()?.base;
+        (base.ref_count() == 1).then(|| base.numel())
+    });
+    let m = t.meta();
+    let holders = if base_numel == Some(numel(&m.sizes)) { 2 } else { 1 };
+    Arc::strong_count(&m.storage) == holders && is_non_overlapping_and_dense(&m.sizes, &m.strides)
 }
 
 /// Brings a gradient to the shape and dtype of the value that it belongs to.
