@@ -64,15 +64,28 @@ impl Number {
             Number::Complex(_) => float.to_complex(),
         }
     }
-    /// Whether the value can be stored in `dtype` at all.
+    /// Whether the value can be stored in `dtype` at all. Negative integers may wrap around in unsigned dtypes.
     ///
     /// # Errors
-    /// `Runtime`, as PyTorch words it, for an integer outside an integer dtype's range.
+    /// `Runtime`, as PyTorch words it, for a number outside the dtype's range.
     pub fn check_fits(self, dtype: DType) -> Result<()> {
-        if let (Number::Int(i), Some((lo, hi))) = (self, dtype.integer_range()) {
-            if dtype != DType::Bool && (i < lo.min(-(hi as i128) as i64) || (i > 0 && i as u64 > hi)) {
-                bail!(Runtime, "value cannot be converted to type {} without overflow", dtype.name());
+        let fits = match (self, dtype.integer_range()) {
+            _ if dtype == DType::Bool => true,
+            (Number::Int(i), Some((lo, hi))) => i >= lo.min(-(hi as i128) as i64) && (i <= 0 || i as u64 <= hi),
+            (Number::Float(f), Some((lo, hi))) => f >= lo as f64 && f <= hi as f64,
+            (Number::Float(f), None) => {
+                let largest = match dtype.to_real() {
+                    DType::F16 => 65504.0,
+                    DType::BF16 => f32::from_bits(0x7f7f_0000) as f64,
+                    DType::F32 => f32::MAX as f64,
+                    _ => f64::INFINITY,
+                };
+                !f.is_finite() || f.abs() <= largest
             }
+            _ => true,
+        };
+        if !fits {
+            bail!(Runtime, "value cannot be converted to type {} without overflow", dtype.name());
         }
         Ok(())
     }

@@ -58,9 +58,9 @@ Sign "sign" (a) Promote [float { m.sign(a) } int { a.signum() }] cuda [any "m_si
 /// `a / |a|`, 0 at 0.
 Sgn "sgn" (a) Promote [float { m.sign(a) } int { a.signum() } complex { m.sgn(a) }] cuda [any "m_sgn(a)"] saves [a out] grad { a: g.sgn_grad(a, out) };
 Maximum "maximum" (a b) Promote [float { m.max(a, b) } int { a.max(b) }] cuda [any "m_max(a, b)"] saves [a b]
-    grad { a: a.eq(b).select(g * 0.5, a.gt(b).select(g, 0.0)), b: a.eq(b).select(g * 0.5, a.lt(b).select(g, 0.0)) };
+    grad { a: a.eq(b).select(g * 0.5, a.lt(b).select(0.0, g)), b: a.eq(b).select(g * 0.5, a.gt(b).select(0.0, g)) };
 Minimum "minimum" (a b) Promote [float { m.min(a, b) } int { a.min(b) }] cuda [any "m_min(a, b)"] saves [a b]
-    grad { a: a.eq(b).select(g * 0.5, a.lt(b).select(g, 0.0)), b: a.eq(b).select(g * 0.5, a.gt(b).select(g, 0.0)) };
+    grad { a: a.eq(b).select(g * 0.5, a.gt(b).select(0.0, g)), b: a.eq(b).select(g * 0.5, a.lt(b).select(0.0, g)) };
 /// Maximum that ignores a NaN.
 Fmax "fmax" (a b) Promote [float { m.fmax(a, b) } int { a.max(b) }] cuda [any "m_fmax(a, b)"] saves [a b]
     grad { a: a.ge(b).logical_or(b.isnan()).select(g, 0.0), b: a.ge(b).logical_or(b.isnan()).select(0.0, g) };
@@ -232,12 +232,12 @@ FrexpExponent "frexp_exponent" (a) Promote [float { m.frexp_exponent(a) }] cuda 
 
 // ---- activations ------------------------------------------------------------------------------------------------------
 Relu "relu" (a) Promote [float { if a <= 0.0 { 0.0 } else { a } } int { a.max(0) }] cuda [any "a <= T(0) ? T(0) : a"] saves [out] grad { a: g.relu_grad(out) };
-/// `g` where the output is positive.
-ReluGrad "relu_grad" (a out) Promote [float { if out > 0.0 { a } else { 0.0 } }] cuda [float "out > T(0) ? a : T(0)"] saves [out] grad { a: g.relu_grad(out), out: g.zero() };
+/// `g` where the output is positive, or NaN.
+ReluGrad "relu_grad" (a out) Promote [float { if out <= 0.0 { 0.0 } else { a } }] cuda [float "out <= T(0) ? T(0) : a"] saves [out] grad { a: g.relu_grad(out), out: g.zero() };
 LeakyRelu "leaky_relu" (a s) Promote [float { if a > 0.0 { a } else { a * s } }] cuda [float "a > T(0) ? a : a * s"] saves [a s] grad { a: a.gt(0.0).select(g, g * s), s: a.gt(0.0).select(0.0, g * a) };
 /// `scale a` above zero, `scale alpha (exp(k a) - 1)` below.
 Elu "elu" (a alpha scale k) Promote [float { if a > 0.0 { a * scale } else { m.expm1(a * k) * alpha * scale } }] cuda [float "a > T(0) ? a * scale : m_expm1(a * k) * alpha * scale"] saves [a alpha scale k]
-    grad { a: a.gt(0.0).select(g * scale, g * (a * k).exp() * (alpha * scale * k)) };
+    grad { a: a.le(0.0).select(g * (a * k).exp() * (alpha * scale * k), g * scale) };
 Gelu "gelu" (a) Promote [float { m.gelu(a) }] cuda [float "m_gelu(a)"] saves [a] grad { a: g.gelu_grad(a) };
 /// `g` times the derivative of gelu at `x`: `Φ(x) + x φ(x)`.
 GeluGrad "gelu_grad" (a x) Promote [float { m.gelu_grad(a, x) }] cuda [float "m_gelu_grad(a, x)"] saves [a x]

@@ -6,7 +6,7 @@ use crate::error::*;
 use crate::raw::*;
 use crate::signatures::elementwise as rows;
 use crate::tensor::*;
-use flambeau::core::{err, ScalarFn};
+use flambeau::core::{err, ErrorKind, ScalarFn};
 use flambeau::ops::elementwise;
 use flambeau::{Dest, Number, Result, Tensor, Value};
 use pyo3::ffi::*;
@@ -191,6 +191,9 @@ unsafe extern "C" fn nb_abs(o: Obj) -> Obj {
     by_row(o, "abs")
 }
 unsafe extern "C" fn nb_invert(o: Obj) -> Obj {
+    if is_tensor(o) && !tensor_of(o).dtype().is_integral(true) {
+        return raise(err!(Type, "~ (operator.invert) is only implemented on integer and Boolean-type tensors"));
+    }
     by_row(o, "bitwise_not")
 }
 
@@ -207,6 +210,17 @@ unsafe extern "C" fn richcompare(a: Obj, b: Obj, op: c_int) -> Obj {
     let (f, name) = OPERATORS[op as usize % 6];
     if let (Some(x), Some(y)) = (value(a), value(b)) {
         return guard(null_mut(), || done(elementwise::binary(f, x, y, Dest::New)));
+    }
+    if f == ScalarFn::Eq && is_tensor(a) && PyErr_Occurred().is_null() && !acceptable(b) {
+        // An array is compared as the tensor of its memory; one without a tensor's dtype is some other object.
+        return guard(null_mut(), || match crate::convert::array_like(b) {
+            Ok(Some(array)) => done(elementwise::binary(f, tensor_of(a), &array, Dest::New)),
+            Err(e) if e.kind() != ErrorKind::Type => raise(e),
+            _ => {
+                PyErr_Clear();
+                not_implemented()
+            }
+        });
     }
     binary_slow(a, b, name)
 }

@@ -90,7 +90,17 @@ fn from_numpy(array: Object) -> Result<Tensor> {
         if extract(&o).is_some() || !o.hasattr("__array_interface__")? || !o.hasattr("__len__")? {
             return Err(pyo3::exceptions::PyTypeError::new_err(format!("expected np.ndarray (got {name})")));
         }
-        convert::from_interface(&o).py()
+        let t = convert::from_interface(&o).py()?;
+        static WARNED: std::sync::Once = std::sync::Once::new();
+        if !o.getattr("flags").and_then(|f| f.getattr("writeable")?.is_truthy()).unwrap_or(true)
+            && !WARNED.is_completed()
+        {
+            WARNED.call_once(|| {});
+            let text = c"from_numpy(): the given array is not writable, but nothing keeps the tensor from being written to, which \
+                         is undefined. Copy the array first, or make it writable. This is said once.";
+            PyErr::warn(py, &py.get_type::<pyo3::exceptions::PyUserWarning>(), text, 1)?;
+        }
+        Ok(t)
     })
 }
 fn frombuffer(buffer: Object, dtype: DType, count: i64, offset: i64, requires_grad: bool) -> Result<Tensor> {

@@ -81,14 +81,11 @@ pub fn sub_values(a: Value<'_>, b: Value<'_>, alpha: Number, dest: Dest<'_>) -> 
         ));
     }
     if is_bool(a) || is_bool(b) {
-        let tensor_bool = |v: Value<'_>| matches!(v, Value::Tensor(t) if t.dtype() == DType::Bool);
-        if tensor_bool(a) || tensor_bool(b) {
-            return Err(err!(
-                Runtime,
-                "Subtraction, the `-` operator, with a bool tensor is not supported. If you are trying to invert a mask, use the \
-                 `~` or `logical_not()` operator instead."
-            ));
-        }
+        return Err(err!(
+            Runtime,
+            "Subtraction, the `-` operator, with a bool tensor is not supported. If you are trying to invert a mask, use the \
+             `~` or `logical_not()` operator instead."
+        ));
     }
     if is_one(alpha) {
         return elementwise::binary(ScalarFn::Sub, a, b, dest);
@@ -363,6 +360,8 @@ fn hardtanh(input: &Tensor, lo: f64, hi: f64, inplace: bool) -> Result<Tensor> {
     if input.dtype() == DType::Bool {
         return Err(err!(Runtime, "Bool inputs not supported for hardtanh"));
     }
+    Number::Float(lo).check_fits(input.dtype())?;
+    Number::Float(hi).check_fits(input.dtype())?;
     let number = |x: f64| if input.dtype().is_integral(false) { Number::Int(x as i64) } else { Number::Float(x) };
     elementwise::map(ScalarFn::Hardtanh, &[input.into(), number(lo).into(), number(hi).into()], onto(input, inplace))
 }
@@ -387,6 +386,15 @@ fn softshrink(input: &Tensor, lambd: f64) -> Result<Tensor> {
     elementwise::binary(ScalarFn::Softshrink, input, lambd, Dest::New)
 }
 fn threshold(input: &Tensor, threshold: Number, value: Number, inplace: bool) -> Result<Tensor> {
+    let dtype = input.dtype();
+    if dtype == DType::Bool || dtype.is_complex() {
+        return Err(err!(NotImplemented, "\"threshold_cpu\" not implemented for '{}'", dtype.title()));
+    }
+    threshold.check_fits(dtype)?;
+    value.check_fits(dtype)?;
+    // The result keeps the input's dtype.
+    let number = |n: Number| if dtype.is_integral(false) { Number::Int(n.to_i64()) } else { n };
+    let (threshold, value) = (number(threshold), number(value));
     elementwise::map(ScalarFn::Threshold, &[input.into(), threshold.into(), value.into()], onto(input, inplace))
 }
 

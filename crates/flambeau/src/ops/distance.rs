@@ -27,6 +27,12 @@ fn norm(d: &Tensor, p: f64) -> Result<Tensor> {
         let slope = reduction::sum(&e::mul(&e::sub(&a, &a.detach())?, &at_top)?, &[-1], false)?;
         return e::add(&view::squeeze(&top, Some(&[-1]))?, &slope);
     }
+    if p == 1.0 && d.requires_grad() {
+        // The gradient of a component that is not a number is none either.
+        let still = d.detach();
+        let slope = e::where_(&e::isnan(&still)?, &still, &e::sgn(&still)?)?;
+        return reduction::sum(&e::mul(d, &slope)?, &[-1], false);
+    }
     reduction::vector_norm(d, p, &[-1], false, None)
 }
 

@@ -637,7 +637,47 @@ pub fn map(f: ScalarFn, x: &[Value], dest: Dest) -> Result<Tensor> {
         op.numbers[0] = None;
         return apply1(op, &[&t], dest);
     }
+    check_numbers(&op, &tensors)?;
+    check_divisor(f, x)?;
     apply_map(op, &tensors, dest)
+}
+/// Refuses numbers that the operands' common dtype cannot hold, where PyTorch's kernel takes them in that dtype. Other rows' numbers
+/// are tensors to PyTorch, which wrap around.
+fn check_numbers(op: &Map, tensors: &[&Tensor]) -> Result<()> {
+    use ScalarFn::*;
+    let first = match op.f {
+        AddScaled | Addcmul | Addcdiv | Clamp | ClampMin | ClampMax | Hardtanh | Pow | Threshold | Where => 1,
+        _ => return Ok(()),
+    };
+    if op.numbers.iter().skip(first).all(Option::is_none) {
+        return Ok(());
+    }
+    let guards: SmallVec<[_; 4]> = tensors.iter().map(|t| t.meta()).collect();
+    let metas: SmallVec<[&Meta; 4]> = guards.iter().map(|g| &**g).collect();
+    let Ok((dtype, _)) = op.dtypes(&metas) else { return Ok(()) };
+    op.numbers.iter().skip(first).flatten().try_for_each(|n| n.check_fits(dtype))
+}
+/// Refuses to divide integers by zero: by a number, or by a tensor whose values can be looked at now.
+fn check_divisor(f: ScalarFn, x: &[Value]) -> Result<()> {
+    if !matches!(f, ScalarFn::FloorDiv | ScalarFn::TruncDiv | ScalarFn::Remainder | ScalarFn::Fmod) {
+        return Ok(());
+    }
+    let integral = |v: &Value| match v {
+        Value::Tensor(t) => t.dtype().is_integral(true),
+        Value::Number(n) => n.category() < Category::Float,
+    };
+    if !x.iter().all(integral) {
+        return Ok(());
+    }
+    let zero = match x[1] {
+        Value::Number(n) => !n.to_bool(),
+        Value::Tensor(t) => {
+            let known = t.device() == Device::Cpu && mode::current() & mode::RECORD == 0 && t.as_batched().is_none();
+            known && t.numel() > 0 && !crate::ops::reduction::all(t, &[], false, Dest::New)?.item()?.to_bool()
+        }
+    };
+    ensure!(!zero, Runtime, "ZeroDivisionError: {}: an integer is divided by zero", f.name());
+    Ok(())
 }
 /// A row of one argument.
 ///
@@ -652,7 +692,10 @@ pub fn unary(f: ScalarFn, a: &Tensor, dest: Dest) -> Result<Tensor> {
 /// As [`map`].
 pub fn binary<'a>(f: ScalarFn, a: impl Into<Value<'a>>, b: impl Into<Value<'a>>, dest: Dest) -> Result<Tensor> {
     match (a.into(), b.into()) {
-        (Value::Tensor(a), Value::Tensor(b)) => apply_map(Map::new(f), &[a, b], dest),
+        (Value::Tensor(a), Value::Tensor(b)) => {
+            check_divisor(f, &[a.into(), b.into()])?;
+            apply_map(Map::new(f), &[a, b], dest)
+        }
         (a, b) => map(f, &[a, b], dest),
     }
 }

@@ -740,7 +740,7 @@ pub fn masked_fill(x: &Tensor, mask: &Tensor, value: Value, dest: Dest) -> Resul
         }
         Value::Number(n) => {
             ensure!(
-                n.category() <= x.dtype().category() || x.dtype() == DType::Bool,
+                n.category() < Category::Complex || x.dtype().is_complex() || x.dtype() == DType::Bool,
                 Runtime,
                 "value cannot be converted to type {} without overflow",
                 x.dtype().name()
