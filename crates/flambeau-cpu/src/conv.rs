@@ -580,12 +580,28 @@ where
     let (rows, channels) = (y.channels / shape.groups, x.channels / shape.groups);
     let columns = channels * shape.taps();
     let area: usize = y.size.iter().product();
+    let few = direct::pays(rows, channels, shape.taps());
+    if !few && crate::gemm::same::<E, f32>() && shape.is_three_by_three() && winograd::pays(&x, &y, channels, rows) {
+        for group in 0..shape.groups {
+            let ptr = unsafe_at(weight.ptr, (group * rows) as isize * weight.so);
+            winograd::WinogradGrad {
+                x: &winograd::group(&x, group * channels),
+                g: &winograd::group(&y, group * rows),
+                channels,
+                rows,
+                weight: weight.window(ptr, weight.so, weight.sc),
+                padding: [shape.padding[1], shape.padding[2]],
+            }
+            .run();
+        }
+        return;
+    }
     let mut taps = Vec::new();
     for k in 0..columns {
         let tap = shape.tap(k % shape.taps());
         taps.push(Tap { offset: (k / shape.taps()) as isize * x.channel, shift: shape.shift(tap) });
     }
-    if shape.groups >= MANY && direct::pays(rows, channels, shape.taps()) && y.samples * area > 0 {
+    if shape.groups >= MANY && few && y.samples * area > 0 {
         let steps: Vec<isize> = (0..columns)
             .map(|k| (k / shape.taps()) as isize * weight.sc + weight.at(shape.tap(k % shape.taps())))
             .collect();

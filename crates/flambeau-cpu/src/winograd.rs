@@ -58,11 +58,34 @@ fn result(m: &mut Tile) {
         }
     }
 }
+/// A y Aᵀ of the first M rows and columns.
+#[inline(always)]
+fn gradient(y: &mut Tile) {
+    for s in 0..M {
+        for l in 0..LANES {
+            let (a, b) = (y[0][s][l], y[1][s][l]);
+            (y[1][s][l], y[2][s][l], y[3][s][l]) = (a + b, a - b, -b);
+        }
+    }
+    for row in y {
+        for l in 0..LANES {
+            let (a, b) = (row[0][l], row[1][l]);
+            (row[1][l], row[2][l], row[3][l]) = (a + b, a - b, -b);
+        }
+    }
+}
 /// G w
 #[inline(always)]
 fn filter(w: [f32; 3]) -> [f32; SPAN] {
     let (even, odd) = (0.5 * (w[0] + w[2]), 0.5 * w[1]);
     [w[0], even + odd, even - odd, w[2]]
+}
+
+/// Gᵀ u
+#[inline(always)]
+fn filter_gradient(u: [f32; SPAN]) -> [f32; 3] {
+    let (even, odd) = (0.5 * (u[1] + u[2]), 0.5 * (u[1] - u[2]));
+    [u[0] + even, odd, even + u[3]]
 }
 
 /// Numbers between the matrices of two points, which hold `n` rows of a panel: not a power of two, since a transform reads or
@@ -133,6 +156,22 @@ struct Run {
     tile: [usize; 2],
 }
 
+/// The tiles of a panel of `nr` lanes, and how many runs they are.
+fn runs(panel: usize, nr: usize, tiles: usize, [down, across]: [usize; 2]) -> ([Run; LANES], usize) {
+    let mut runs = [Run::default(); LANES];
+    let (mut count, mut at) = (0, 0);
+    let lanes = nr.min(tiles - panel * nr);
+    while at < lanes {
+        let tile = panel * nr + at;
+        let (sample, row, column) = (tile / (down * across), tile / across % down, tile % across);
+        let len = (across - column).min(lanes - at);
+        runs[count] = Run { at, len, sample, tile: [row, column] };
+        count += 1;
+        at += len;
+    }
+    (runs, count)
+}
+
 impl Winograd<'_> {
     pub(crate) fn run(&self) {
         let micro = f32::micro();
@@ -198,22 +237,8 @@ impl Winograd<'_> {
         let (mut images, mut products) =
             (Scratch::<f32>::new(n * POINTS * image), Scratch::<f32>::new(n * POINTS * product));
         let (v, m) = (images.ptr(), products.ptr());
-        let runs = |panel: usize| {
-            let mut runs = [Run::default(); LANES];
-            let (mut count, mut at) = (0, 0);
-            let lanes = nr.min(tiles - panel * nr);
-            while at < lanes {
-                let tile = panel * nr + at;
-                let (sample, row, column) = (tile / (down * across), tile / across % down, tile % across);
-                let len = (across - column).min(lanes - at);
-                runs[count] = Run { at, len, sample, tile: [row, column] };
-                count += 1;
-                at += len;
-            }
-            (runs, count)
-        };
         for p in 0..n {
-            let (runs, count) = runs(lo + p);
+            let (runs, count) = runs(lo + p, nr, tiles, [down, across]);
             dispatch(Data { of: self, runs: &runs[..count], nr, to: v.add(p * POINTS * image) });
         }
         for point in 0..POINTS {
@@ -228,8 +253,60 @@ impl Winograd<'_> {
             }
         }
         for p in 0..n {
-            let (runs, count) = runs(lo + p);
+            let (runs, count) = runs(lo + p, nr, tiles, [down, across]);
             dispatch(Results { of: self, runs: &runs[..count], nr, from: m.add(p * POINTS * product) });
+        }
+    }
+}
+
+/// Windows of S × S numbers, M apart, of one channel: lane by lane in the first S rows and columns of `d`. Lanes of no tile
+/// are 0.
+#[inline(always)]
+fn windows<const S: usize>(
+    d: &mut Tile,
+    x: &Images<f32>,
+    channel: usize,
+    padding: [isize; 2],
+    runs: &[Run],
+    line: &mut [f32; ROOM * M + SPAN],
+) {
+    let (height, width) = (x.size[1] as isize, x.size[2] as isize);
+    for run in runs {
+        let left = (run.tile[1] * M) as isize - padding[1];
+        let wanted = (run.len * M + S - M) as isize;
+        // What of the line lies in the image.
+        let (lo, hi) = ((-left).clamp(0, wanted), (width - left).clamp(0, wanted));
+        for (r, row) in d[..S].iter_mut().enumerate() {
+            let i = (run.tile[0] * M + r) as isize - padding[0];
+            if i < 0 || i >= height {
+                for lanes in row[..S].iter_mut() {
+                    lanes[run.at..run.at + run.len].fill(0.0);
+                }
+                continue;
+            }
+            // SAFETY: `lo..hi` of the line are in row `i` of the image.
+            let from = unsafe {
+                let at = run.sample as isize * x.sample + channel as isize * x.channel + i * x.stride[1];
+                std::slice::from_raw_parts(x.ptr.at(at + left + lo), (hi - lo).max(0) as usize)
+            };
+            line[..lo as usize].fill(0.0);
+            copy(from, &mut line[lo as usize..]);
+            line[lo as usize + from.len()..wanted as usize].fill(0.0);
+            for i in (0..run.len).step_by(CHUNK) {
+                for half in 0..S / 2 {
+                    let pairs: &[f32; CHUNK * 2] = line[i * M + 2 * half..].first_chunk().expect("room");
+                    let (even, odd) = split(pairs);
+                    row[2 * half][run.at + i..run.at + i + CHUNK].copy_from_slice(&even);
+                    row[2 * half + 1][run.at + i..run.at + i + CHUNK].copy_from_slice(&odd);
+                }
+            }
+        }
+    }
+    // Chunks reach past the last tile, with numbers of other places.
+    let used = runs.last().map_or(0, |r| r.at + r.len);
+    if used < LANES {
+        for lanes in d[..S].iter_mut().flat_map(|row| &mut row[..S]) {
+            lanes[used..LANES].fill(0.0);
         }
     }
 }
@@ -247,52 +324,17 @@ impl Kernel for Data<'_, '_> {
     fn run<I: Isa>(self) {
         let Data { of, runs, nr, to } = self;
         let (x, c) = (of.x, of.channels);
-        let (height, width) = (x.size[1] as isize, x.size[2] as isize);
         let mut d: Tile = [[[0.0; ROOM]; SPAN]; SPAN];
         // Lanes of the last chunk read past the line's values.
         let mut line = [0f32; ROOM * M + SPAN];
         for channel in 0..c {
-            for run in runs {
-                let left = (run.tile[1] * M) as isize - of.padding[1];
-                let wanted = (run.len * M + 2) as isize;
-                // What of the line lies in the image.
-                let (lo, hi) = ((-left).clamp(0, wanted), (width - left).clamp(0, wanted));
-                for (r, row) in d.iter_mut().enumerate() {
-                    let i = (run.tile[0] * M + r) as isize - of.padding[0];
-                    if i < 0 || i >= height {
-                        for lanes in row.iter_mut() {
-                            lanes[run.at..run.at + run.len].fill(0.0);
-                        }
-                        continue;
-                    }
-                    // SAFETY: `lo..hi` of the line are in row `i` of the image.
-                    let from = unsafe {
-                        let at = run.sample as isize * x.sample + channel as isize * x.channel + i * x.stride[1];
-                        std::slice::from_raw_parts(x.ptr.at(at + left + lo), (hi - lo).max(0) as usize)
-                    };
-                    line[..lo as usize].fill(0.0);
-                    copy(from, &mut line[lo as usize..]);
-                    line[lo as usize + from.len()..wanted as usize].fill(0.0);
-                    for i in (0..run.len).step_by(CHUNK) {
-                        for half in 0..SPAN / 2 {
-                            let pairs: &[f32; CHUNK * 2] = line[i * M + 2 * half..].first_chunk().expect("room");
-                            let (even, odd) = split(pairs);
-                            row[2 * half][run.at + i..run.at + i + CHUNK].copy_from_slice(&even);
-                            row[2 * half + 1][run.at + i..run.at + i + CHUNK].copy_from_slice(&odd);
-                        }
-                    }
-                }
-            }
+            windows::<SPAN>(&mut d, x, channel, of.padding, runs, &mut line);
             data(&mut d);
             for (point, lanes) in d.iter().flatten().enumerate() {
                 // SAFETY: the panel has room for every point, channel and lane.
                 copy(&lanes[..nr], unsafe {
                     std::slice::from_raw_parts_mut(to.add(point * point_step(c, nr) + channel * nr), nr)
                 });
-            }
-            // The transform was in place; lanes of no tile stay finite.
-            if runs.iter().map(|r| r.len).sum::<usize>() < nr {
-                d = [[[0.0; ROOM]; SPAN]; SPAN];
             }
         }
     }
@@ -378,6 +420,143 @@ impl Kernel for Results<'_, '_> {
                     let to =
                         unsafe { std::slice::from_raw_parts_mut(y.at(run.sample, row, [0, line_of, left]), count) };
                     copy(&line[..count], to);
+                }
+            }
+        }
+    }
+}
+
+/// The weight's gradient of a convolution: `gw[o, c] = Gᵀ (Σ_tiles (A g Aᵀ) ⊙ (Bᵀ x B)) G`, where `g` is the result's
+/// gradient. The sums over tiles are (M + 2)² products, whose depth goes in pieces that the cache holds, one after another.
+pub(crate) struct WinogradGrad<'a> {
+    pub x: &'a Images<f32>,
+    pub g: &'a Images<f32>,
+    /// Channels in use (of a group), from the images' own addresses on.
+    pub channels: usize,
+    pub rows: usize,
+    /// Where the gradient goes.
+    pub weight: Weight,
+    pub padding: [isize; 2],
+}
+
+/// Bytes of transformed numbers at once, and panels of tiles in such a piece.
+const PIECE: usize = 8 << 20;
+const DEEP: usize = 16;
+
+impl WinogradGrad<'_> {
+    pub(crate) fn run(&self) {
+        let Micro { mr, nr, run } = f32::micro();
+        let (c, o) = (self.channels, self.rows);
+        let (down, across) = (self.g.size[1].div_ceil(M), self.g.size[2].div_ceil(M));
+        let tiles = self.g.samples * down * across;
+        let panels = tiles.div_ceil(nr);
+        let (wide, high) = (c.div_ceil(nr), o.div_ceil(mr));
+        let per = (PIECE / (POINTS * nr * (wide * nr + high * mr) * 4)).clamp(1, DEEP);
+        let mut images = Scratch::<f32>::new(POINTS * wide * per * nr * nr);
+        let mut gradients = Scratch::<f32>::new(POINTS * high * per * nr * mr);
+        let mut sums = Scratch::<f32>::new(POINTS * o * wide * nr);
+        let (v, m, u) = (Ptr(images.ptr()), Ptr(gradients.ptr()), Ptr(sums.ptr()));
+        for first in (0..panels).step_by(per) {
+            let n = per.min(panels - first);
+            let depth = n * nr;
+            pool::chunks(n, 1, |lo, hi| {
+                for p in lo..hi {
+                    let (runs, count) = runs(first + p, nr, tiles, [down, across]);
+                    let runs = &runs[..count];
+                    let panel = |width| Panel { runs, nr, width, depth, at: p * nr };
+                    let (x, g) = (self.x, self.g);
+                    // SAFETY (of the writes inside): the panels have room for every point, and panels of tiles are apart.
+                    dispatch(Transposed::<SPAN> { of: x, channels: c, padding: self.padding, panel: panel(nr), to: v.get() });
+                    dispatch(Transposed::<M> { of: g, channels: o, padding: [0; 2], panel: panel(mr), to: m.get() });
+                }
+            });
+            pool::chunks(POINTS * high, (1 << 18) / (depth * mr * c) + 1, |lo, hi| {
+                for unit in lo..hi {
+                    let (point, group) = (unit / high, unit % high);
+                    // SAFETY: both panels hold `depth` steps; units write disjoint rows of the sums.
+                    unsafe {
+                        let a = m.get().add(unit * depth * mr);
+                        for side in 0..wide {
+                            let b = v.get().add((point * wide + side) * depth * nr);
+                            let to = u.get().add(((point * o + group * mr) * wide + side) * nr);
+                            run(depth, a, b, nr, to, (wide * nr) as isize, mr.min(o - group * mr), nr, first > 0);
+                        }
+                    }
+                }
+            });
+        }
+        pool::chunks(o, ((1 << 12) / c).max(1), |lo, hi| {
+            for row in lo..hi {
+                for channel in 0..c {
+                    // SAFETY: the sums have every point, row and channel; the weight's windows are disjoint.
+                    unsafe {
+                        let at = |i: usize, j: usize| *u.get().add(((i * SPAN + j) * o + row) * wide * nr + channel);
+                        let half: [[f32; 3]; SPAN] =
+                            std::array::from_fn(|i| filter_gradient(std::array::from_fn(|j| at(i, j))));
+                        let first = row as isize * self.weight.row + channel as isize * self.weight.channel;
+                        for j in 0..3 {
+                            let column = filter_gradient(std::array::from_fn(|i| half[i][j]));
+                            for (i, value) in column.into_iter().enumerate() {
+                                let tap = i as isize * self.weight.taps[0] + j as isize * self.weight.taps[1];
+                                *self.weight.ptr.at(first + tap) = value;
+                            }
+                        }
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// Where a panel of `nr` tiles goes: steps `at..at + nr` of `depth`, in panels `width` channels wide.
+#[derive(Clone, Copy)]
+struct Panel<'a> {
+    runs: &'a [Run],
+    nr: usize,
+    width: usize,
+    depth: usize,
+    at: usize,
+}
+/// Transformed windows with channels side by side: `to[point][channel / width][tile][channel % width]`.
+struct Transposed<'a, const S: usize> {
+    of: &'a Images<f32>,
+    channels: usize,
+    padding: [isize; 2],
+    panel: Panel<'a>,
+    to: *mut f32,
+}
+impl<const S: usize> Kernel for Transposed<'_, S> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let Transposed { of, channels, padding, panel: Panel { runs, nr, width, depth, at }, to } = self;
+        let mut d: Tile = [[[0.0; ROOM]; SPAN]; SPAN];
+        let mut line = [0f32; ROOM * M + SPAN];
+        let step = width * nr + CHUNK;
+        let mut room = Scratch::<f32>::new(POINTS * step);
+        let buffer = room.ptr();
+        let groups = channels.div_ceil(width);
+        for group in 0..groups {
+            let count = width.min(channels - group * width);
+            for l in 0..count {
+                windows::<S>(&mut d, of, group * width + l, padding, runs, &mut line);
+                if S == SPAN {
+                    data(&mut d);
+                } else {
+                    gradient(&mut d);
+                }
+                for (point, lanes) in d.iter().flatten().enumerate() {
+                    // SAFETY: the buffer has room for every point, channel of the group and lane.
+                    copy(&lanes[..nr], unsafe {
+                        std::slice::from_raw_parts_mut(buffer.add(point * step + l * nr), nr)
+                    });
+                }
+            }
+            for point in 0..POINTS {
+                // SAFETY: `nr` steps of a panel, `width` numbers each, from what has been written above.
+                unsafe {
+                    let dst = to.add(((point * groups + group) * depth + at) * width);
+                    f32::transpose(dst, width, buffer.add(point * step), nr as isize, count, nr);
                 }
             }
         }
