@@ -466,7 +466,13 @@ impl WinogradGrad<'_> {
                     let panel = |width| Panel { runs, nr, width, depth, at: p * nr };
                     let (x, g) = (self.x, self.g);
                     // SAFETY (of the writes inside): the panels have room for every point, and panels of tiles are apart.
-                    dispatch(Transposed::<SPAN> { of: x, channels: c, padding: self.padding, panel: panel(nr), to: v.get() });
+                    dispatch(Transposed::<SPAN> {
+                        of: x,
+                        channels: c,
+                        padding: self.padding,
+                        panel: panel(nr),
+                        to: v.get(),
+                    });
                     dispatch(Transposed::<M> { of: g, channels: o, padding: [0; 2], panel: panel(mr), to: m.get() });
                 }
             });
