@@ -3,6 +3,7 @@
 //! A kernel is a generic body, inlined into one function a level that carries `#[target_feature]`. Three levels exist on
 //! x86-64: baseline, AVX2 with FMA, and AVX-512; elsewhere the baseline alone (NEON is part of it on aarch64).
 
+use crate::vector::Vector;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 /// A level of vector instructions.
@@ -11,6 +12,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
     const FMA: bool;
     /// Vector width in bytes.
     const WIDTH: usize;
+    /// A register of float32, for what plain loops do not express.
+    type F32: Vector;
 }
 #[derive(Clone, Copy)]
 pub struct Baseline;
@@ -21,14 +24,23 @@ pub struct Avx512;
 impl Isa for Baseline {
     const FMA: bool = cfg!(target_arch = "aarch64");
     const WIDTH: usize = 16;
+    type F32 = crate::vector::Plain;
 }
 impl Isa for Avx2 {
     const FMA: bool = true;
     const WIDTH: usize = 32;
+    #[cfg(target_arch = "x86_64")]
+    type F32 = crate::vector::x86::V256;
+    #[cfg(not(target_arch = "x86_64"))]
+    type F32 = crate::vector::Plain;
 }
 impl Isa for Avx512 {
     const FMA: bool = true;
     const WIDTH: usize = 64;
+    #[cfg(target_arch = "x86_64")]
+    type F32 = crate::vector::x86::V512;
+    #[cfg(not(target_arch = "x86_64"))]
+    type F32 = crate::vector::Plain;
 }
 
 /// Asks for the cache line at an address, which need not be valid.

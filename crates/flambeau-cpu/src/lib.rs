@@ -40,6 +40,7 @@ pub mod special;
 #[cfg(test)]
 mod testing;
 pub mod tile;
+mod vector;
 mod wide;
 mod winograd;
 

@@ -12,73 +12,75 @@ use crate::element::{Ptr, Scratch};
 use crate::gemm_kernels::{Micro, Scalar};
 use crate::isa::{dispatch, Isa, Kernel};
 use crate::pool;
+use crate::vector::{mask, Vector};
 
 /// Results of a tile in each direction, and numbers of its transform: F(2 × 2, 3 × 3), whose transforms only add and halve, so
 /// that the rounding error is that of the direct sum.
 const M: usize = 2;
 const SPAN: usize = M + 2;
 const POINTS: usize = SPAN * SPAN;
-/// The widest panel of any level, lanes that are moved at once, and room for such a chunk past the last lane.
+/// The widest panel of any level.
 const LANES: usize = 32;
+/// Numbers between the matrices of two points in a buffer, beside what they hold (see `point_step`).
 const CHUNK: usize = 16;
-const ROOM: usize = LANES + CHUNK;
 
-/// A number of every lane for each place of a tile. Transforms work in place and lane by lane with all sizes constant: what
-/// goes through iterators or closures here ends up in memory a vector at a time.
-type Tile = [[[f32; ROOM]; SPAN]; SPAN];
+/// A vector of tiles for each place of a tile.
+type Tile<V> = [[V; SPAN]; SPAN];
 /// Bᵀ d B
 #[inline(always)]
-fn data(d: &mut Tile) {
+fn data<V: Vector>(d: &mut Tile<V>) {
+    let step = |[a, b, c, e]: [V; SPAN]| [a.sub(c), b.add(c), c.sub(b), b.sub(e)];
     for s in 0..SPAN {
-        for l in 0..LANES {
-            let (a, b, c, e) = (d[0][s][l], d[1][s][l], d[2][s][l], d[3][s][l]);
-            (d[0][s][l], d[1][s][l], d[2][s][l], d[3][s][l]) = (a - c, b + c, c - b, b - e);
-        }
+        [d[0][s], d[1][s], d[2][s], d[3][s]] = step([d[0][s], d[1][s], d[2][s], d[3][s]]);
     }
-    for row in d {
-        for l in 0..LANES {
-            let (a, b, c, e) = (row[0][l], row[1][l], row[2][l], row[3][l]);
-            (row[0][l], row[1][l], row[2][l], row[3][l]) = (a - c, b + c, c - b, b - e);
-        }
+    for r in 0..SPAN {
+        d[r] = step(d[r]);
     }
 }
 /// Aᵀ m A, in the places of the first M rows and columns.
 #[inline(always)]
-fn result(m: &mut Tile) {
+fn result<V: Vector>(m: &mut Tile<V>) {
+    let step = |[a, b, c, e]: [V; SPAN]| (a.add(b).add(c), b.sub(c).sub(e));
     for s in 0..SPAN {
-        for l in 0..LANES {
-            let (a, b, c, e) = (m[0][s][l], m[1][s][l], m[2][s][l], m[3][s][l]);
-            (m[0][s][l], m[1][s][l]) = (a + b + c, b - c - e);
-        }
+        (m[0][s], m[1][s]) = step([m[0][s], m[1][s], m[2][s], m[3][s]]);
     }
-    for row in &mut m[..M] {
-        for l in 0..LANES {
-            let (a, b, c, e) = (row[0][l], row[1][l], row[2][l], row[3][l]);
-            (row[0][l], row[1][l]) = (a + b + c, b - c - e);
-        }
+    for r in 0..M {
+        (m[r][0], m[r][1]) = step(m[r]);
     }
 }
 /// A y Aᵀ of the first M rows and columns.
 #[inline(always)]
-fn gradient(y: &mut Tile) {
+fn gradient<V: Vector>(y: &mut Tile<V>) {
+    let step = |a: V, b: V| (a.add(b), a.sub(b), V::zero().sub(b));
     for s in 0..M {
-        for l in 0..LANES {
-            let (a, b) = (y[0][s][l], y[1][s][l]);
-            (y[1][s][l], y[2][s][l], y[3][s][l]) = (a + b, a - b, -b);
-        }
+        (y[1][s], y[2][s], y[3][s]) = step(y[0][s], y[1][s]);
     }
-    for row in y {
-        for l in 0..LANES {
-            let (a, b) = (row[0][l], row[1][l]);
-            (row[1][l], row[2][l], row[3][l]) = (a + b, a - b, -b);
-        }
+    for r in 0..SPAN {
+        (y[r][1], y[r][2], y[r][3]) = step(y[r][0], y[r][1]);
     }
 }
 /// G w
 #[inline(always)]
-fn filter(w: [f32; 3]) -> [f32; SPAN] {
-    let (even, odd) = (0.5 * (w[0] + w[2]), 0.5 * w[1]);
-    [w[0], even + odd, even - odd, w[2]]
+fn filter<V: Vector>(w: [V; 3]) -> [V; SPAN] {
+    let half = V::splat(0.5);
+    let (even, odd) = (w[0].add(w[2]).mul(half), w[1].mul(half));
+    [w[0], even.add(odd), even.sub(odd), w[2]]
+}
+/// G w Gᵀ of the windows that `tap(i, j)` reads. (Loops, because closures of arrays' methods are not inlined into code of a
+/// level.)
+#[inline(always)]
+fn filters<V: Vector>(tap: impl Fn(isize, isize) -> V) -> Tile<V> {
+    let mut u = [[V::zero(); SPAN]; SPAN];
+    for j in 0..3 {
+        let column = filter([tap(0, j as isize), tap(1, j as isize), tap(2, j as isize)]);
+        for i in 0..SPAN {
+            u[i][j] = column[i];
+        }
+    }
+    for i in 0..SPAN {
+        u[i] = filter([u[i][0], u[i][1], u[i][2]]);
+    }
+    u
 }
 
 /// Gᵀ u
@@ -182,7 +184,7 @@ impl Winograd<'_> {
         pool::chunks(groups, ((1 << 12) / (micro.mr * c)).max(1), |lo, hi| {
             for group in lo..hi {
                 // SAFETY: the weight holds rows × channels windows; groups write disjoint panels.
-                unsafe { self.filters(u.get(), groups, group, micro.mr) };
+                dispatch(Filters { of: self, to: u.get(), groups, group, mr: micro.mr });
             }
         });
         let (down, across) = (self.y.size[1].div_ceil(M), self.y.size[2].div_ceil(M));
@@ -194,29 +196,6 @@ impl Winograd<'_> {
             // SAFETY: images and weights describe their memory; panels are disjoint tiles of the result.
             unsafe { self.panels(&micro, u.get(), groups, lo, hi, tiles, [down, across]) };
         });
-    }
-
-    /// Transformed weights of `mr` rows: `u[point][group][channel][row]`.
-    unsafe fn filters(&self, u: *mut f32, groups: usize, group: usize, mr: usize) {
-        let w = &self.weight;
-        let c = self.channels;
-        for l in 0..mr.min(self.rows - group * mr) {
-            for channel in 0..c {
-                let at = (group * mr + l) as isize * w.row + channel as isize * w.channel;
-                let tap = |i: isize, j: isize| *w.ptr.at(at + i * w.taps[0] + j * w.taps[1]);
-                // G w Gᵀ
-                let half: [[f32; 3]; SPAN] = {
-                    let columns: [[f32; SPAN]; 3] =
-                        std::array::from_fn(|j| filter(std::array::from_fn(|i| tap(i as isize, j as isize))));
-                    std::array::from_fn(|i| std::array::from_fn(|j| columns[j][i]))
-                };
-                for (i, row) in half.into_iter().enumerate() {
-                    for (j, value) in filter(row).into_iter().enumerate() {
-                        *u.add((((i * SPAN + j) * groups + group) * c + channel) * mr + l) = value;
-                    }
-                }
-            }
-        }
     }
 
     /// Panels `lo..hi` of tiles.
@@ -259,55 +238,152 @@ impl Winograd<'_> {
     }
 }
 
-/// Windows of S × S numbers, M apart, of one channel: lane by lane in the first S rows and columns of `d`. Lanes of no tile
-/// are 0.
-#[inline(always)]
-fn windows<const S: usize>(
-    d: &mut Tile,
-    x: &Images<f32>,
-    channel: usize,
-    padding: [isize; 2],
-    runs: &[Run],
-    line: &mut [f32; ROOM * M + SPAN],
-) {
-    let (height, width) = (x.size[1] as isize, x.size[2] as isize);
-    for run in runs {
-        let left = (run.tile[1] * M) as isize - padding[1];
-        let wanted = (run.len * M + S - M) as isize;
-        // What of the line lies in the image.
-        let (lo, hi) = ((-left).clamp(0, wanted), (width - left).clamp(0, wanted));
-        for (r, row) in d[..S].iter_mut().enumerate() {
-            let i = (run.tile[0] * M + r) as isize - padding[0];
-            if i < 0 || i >= height {
-                for lanes in row[..S].iter_mut() {
-                    lanes[run.at..run.at + run.len].fill(0.0);
+/// Transformed weights of a group of `mr` rows: `to[point][group][channel][row]`.
+struct Filters<'a, 'b> {
+    of: &'a Winograd<'b>,
+    to: *mut f32,
+    groups: usize,
+    group: usize,
+    mr: usize,
+}
+impl Kernel for Filters<'_, '_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let Filters { of, to, groups, group, mr } = self;
+        let (w, c, n) = (&of.weight, of.channels, I::F32::N);
+        let first = group * mr;
+        let rows = mr.min(of.rows - first);
+        // Several channels at once, then channels beside rows.
+        let blocks = if w.channel.unsigned_abs() * n < 1 << 31 { c / n } else { 0 };
+        let step = mr * n + CHUNK;
+        let mut room = Scratch::<f32>::new(POINTS * step);
+        let buffer = room.ptr();
+        for channel in (0..blocks * n).step_by(n) {
+            for l in 0..rows {
+                let at = (first + l) as isize * w.row + channel as isize * w.channel;
+                // SAFETY: the weight holds rows × channels windows; the buffer has room for every point, row and channel of
+                // the block.
+                unsafe {
+                    let u = filters(|i, j| I::F32::strided(w.ptr.at(at + i * w.taps[0] + j * w.taps[1]), w.channel));
+                    for i in 0..SPAN {
+                        for j in 0..SPAN {
+                            u[i][j].store(buffer.add((i * SPAN + j) * step + l * n));
+                        }
+                    }
                 }
-                continue;
             }
-            // SAFETY: `lo..hi` of the line are in row `i` of the image.
-            let from = unsafe {
-                let at = run.sample as isize * x.sample + channel as isize * x.channel + i * x.stride[1];
-                std::slice::from_raw_parts(x.ptr.at(at + left + lo), (hi - lo).max(0) as usize)
-            };
-            line[..lo as usize].fill(0.0);
-            copy(from, &mut line[lo as usize..]);
-            line[lo as usize + from.len()..wanted as usize].fill(0.0);
-            for i in (0..run.len).step_by(CHUNK) {
-                for half in 0..S / 2 {
-                    let pairs: &[f32; CHUNK * 2] = line[i * M + 2 * half..].first_chunk().expect("room");
-                    let (even, odd) = split(pairs);
-                    row[2 * half][run.at + i..run.at + i + CHUNK].copy_from_slice(&even);
-                    row[2 * half + 1][run.at + i..run.at + i + CHUNK].copy_from_slice(&odd);
+            for point in 0..POINTS {
+                // SAFETY: `n` channels of `rows` numbers, from what has been written above; groups are apart.
+                unsafe {
+                    let dst = to.add(((point * groups + group) * c + channel) * mr);
+                    f32::transpose(dst, mr, buffer.add(point * step), n as isize, rows, n);
+                }
+            }
+        }
+        for channel in blocks * n..c {
+            for l in 0..rows {
+                let at = (first + l) as isize * w.row + channel as isize * w.channel;
+                let mut lanes = [0f32; LANES];
+                // SAFETY: as above.
+                unsafe {
+                    let u = filters(|i, j| I::F32::splat(*w.ptr.at(at + i * w.taps[0] + j * w.taps[1])));
+                    for i in 0..SPAN {
+                        for j in 0..SPAN {
+                            u[i][j].store(lanes.as_mut_ptr());
+                            *to.add((((i * SPAN + j) * groups + group) * c + channel) * mr + l) = lanes[0];
+                        }
+                    }
                 }
             }
         }
     }
-    // Chunks reach past the last tile, with numbers of other places.
-    let used = runs.last().map_or(0, |r| r.at + r.len);
-    if used < LANES {
-        for lanes in d[..S].iter_mut().flat_map(|row| &mut row[..S]) {
-            lanes[used..LANES].fill(0.0);
+}
+
+/// Where the lanes of half a vector of tiles lie in a row of the images, two numbers a tile: at `from` the first two columns of
+/// the windows, two numbers on the next two.
+#[derive(Clone, Copy)]
+struct Place {
+    from: isize,
+    masks: [u32; 2],
+}
+/// Where the windows of a panel's tiles lie, for each vector of tiles, row of the window, and half of the vector.
+struct Places {
+    list: Vec<Place>,
+    ends: [[[u32; 2]; SPAN]; 2],
+}
+impl Places {
+    /// Windows of S × S numbers, M apart, over images with `padding` zeros around them; two vectors of `n` tiles.
+    fn new<const S: usize>(x: &Images<f32>, padding: [isize; 2], runs: &[Run], n: usize) -> Places {
+        let (height, width) = (x.size[1] as isize, x.size[2] as isize);
+        let mut list = Vec::with_capacity(4 * S + 2 * runs.len() * S);
+        let mut ends = [[[0; 2]; SPAN]; 2];
+        for (v, ends) in ends.iter_mut().enumerate() {
+            for (r, ends) in ends[..S].iter_mut().enumerate() {
+                for (half, end) in ends.iter_mut().enumerate() {
+                    let lane = v * n + half * n / 2;
+                    for run in runs {
+                        let row = (run.tile[0] * M + r) as isize - padding[0];
+                        if run.at >= lane + n / 2 || run.at + run.len <= lane || row < 0 || row >= height {
+                            continue;
+                        }
+                        let away = run.at as isize - lane as isize;
+                        let column = (run.tile[1] as isize - away) * M as isize - padding[1];
+                        let (lo, hi) = (away * M as isize, (away + run.len as isize) * M as isize);
+                        let mask = |column: isize| {
+                            mask(lo.max(-column), hi.min(width - column), n)
+                        };
+                        list.push(Place {
+                            from: run.sample as isize * x.sample + row * x.stride[1] + column,
+                            masks: [mask(column), if S > M { mask(column + M as isize) } else { 0 }],
+                        });
+                    }
+                    *end = list.len() as u32;
+                }
+            }
         }
+        Places { list, ends }
+    }
+    /// The places of each row of a vector of tiles: `f(row, half, place)`.
+    #[inline(always)]
+    fn each(&self, v: usize, rows: usize, mut f: impl FnMut(usize, usize, &Place)) {
+        let mut at = if v == 0 { 0 } else { self.ends[0][rows - 1][1] as usize };
+        for r in 0..rows {
+            for half in 0..2 {
+                let end = self.ends[v][r][half] as usize;
+                for place in &self.list[at..end] {
+                    f(r, half, place);
+                }
+                at = end;
+            }
+        }
+    }
+    /// The first S rows and columns of the windows of one channel, whose image begins at `base`. Lanes of no tile are 0.
+    ///
+    /// # Safety
+    /// The images are readable.
+    #[inline(always)]
+    unsafe fn load<const S: usize, V: Vector>(&self, base: *const f32, v: usize) -> Tile<V> {
+        let mut d = [[V::zero(); SPAN]; SPAN];
+        let mut at = if v == 0 { 0 } else { self.ends[0][S - 1][1] as usize };
+        for r in 0..S {
+            let mut pairs = [[V::zero(); 2]; 2];
+            for half in 0..2 {
+                let end = self.ends[v][r][half] as usize;
+                for place in &self.list[at..end] {
+                    let from = base.wrapping_offset(place.from);
+                    pairs[0][half] = pairs[0][half].fill(from, place.masks[0]);
+                    if S > M {
+                        pairs[1][half] = pairs[1][half].fill(from.wrapping_add(M), place.masks[1]);
+                    }
+                }
+                at = end;
+            }
+            for j in 0..S / M {
+                (d[r][M * j], d[r][M * j + 1]) = pairs[j][0].split(pairs[j][1]);
+            }
+        }
+        d
     }
 }
 
@@ -323,57 +399,24 @@ impl Kernel for Data<'_, '_> {
     #[inline(always)]
     fn run<I: Isa>(self) {
         let Data { of, runs, nr, to } = self;
-        let (x, c) = (of.x, of.channels);
-        let mut d: Tile = [[[0.0; ROOM]; SPAN]; SPAN];
-        // Lanes of the last chunk read past the line's values.
-        let mut line = [0f32; ROOM * M + SPAN];
+        let (x, c, n) = (of.x, of.channels, I::F32::N);
+        let places = Places::new::<SPAN>(x, of.padding, runs, n);
+        let step = point_step(c, nr);
         for channel in 0..c {
-            windows::<SPAN>(&mut d, x, channel, of.padding, runs, &mut line);
-            data(&mut d);
-            for (point, lanes) in d.iter().flatten().enumerate() {
-                // SAFETY: the panel has room for every point, channel and lane.
-                copy(&lanes[..nr], unsafe {
-                    std::slice::from_raw_parts_mut(to.add(point * point_step(c, nr) + channel * nr), nr)
-                });
+            for v in 0..2 {
+                // SAFETY: the images describe their memory; the panel has room for every point, channel and lane.
+                unsafe {
+                    let mut d = places.load::<SPAN, I::F32>(x.ptr.at(channel as isize * x.channel), v);
+                    data(&mut d);
+                    let to = to.add(channel * nr + v * n);
+                    for r in 0..SPAN {
+                        for s in 0..SPAN {
+                            d[r][s].store(to.add((r * SPAN + s) * step));
+                        }
+                    }
+                }
             }
         }
-    }
-}
-
-/// Numbers at even and at odd places. (A pair as one integer, because that is what compiles to vectors.)
-#[inline(always)]
-fn split(pairs: &[f32; CHUNK * 2]) -> ([f32; CHUNK], [f32; CHUNK]) {
-    let (mut even, mut odd) = ([0.0; CHUNK], [0.0; CHUNK]);
-    for l in 0..CHUNK {
-        // SAFETY: pair `l` lies in the array.
-        let pair = u64::from_le(unsafe { (pairs.as_ptr() as *const u64).add(l).read_unaligned() });
-        (even[l], odd[l]) = (f32::from_bits(pair as u32), f32::from_bits((pair >> 32) as u32));
-    }
-    (even, odd)
-}
-/// The reverse, with a number added to each.
-#[inline(always)]
-fn join(even: &[f32; CHUNK], odd: &[f32; CHUNK], bias: f32) -> [f32; CHUNK * 2] {
-    let mut pairs = [0.0f32; CHUNK * 2];
-    for l in 0..CHUNK {
-        let pair = (even[l] + bias).to_bits() as u64 | ((odd[l] + bias).to_bits() as u64) << 32;
-        // SAFETY: pair `l` lies in the array.
-        unsafe { (pairs.as_mut_ptr() as *mut u64).add(l).write_unaligned(pair.to_le()) };
-    }
-    pairs
-}
-
-/// Copies to the front of `to`, without a call.
-#[inline(always)]
-fn copy(from: &[f32], to: &mut [f32]) {
-    let to = &mut to[..from.len()];
-    let (blocks, rest) = from.as_chunks::<8>();
-    let (blocks_to, rest_to) = to.as_chunks_mut::<8>();
-    for (b, a) in blocks_to.iter_mut().zip(blocks) {
-        *b = *a;
-    }
-    for (b, a) in rest_to.iter_mut().zip(rest) {
-        *b = *a;
     }
 }
 
@@ -389,37 +432,30 @@ impl Kernel for Results<'_, '_> {
     #[inline(always)]
     fn run<I: Isa>(self) {
         let Results { of, runs, nr, from } = self;
-        let (y, o) = (of.y, of.rows);
-        let mut m: Tile = [[[0.0; ROOM]; SPAN]; SPAN];
-        let mut line = [0f32; ROOM * M];
+        let (y, o, n) = (of.y, of.rows, I::F32::N);
+        let places = Places::new::<M>(y, [0; 2], runs, n);
+        let step = point_step(o, nr);
         for row in 0..o {
             // SAFETY: a bias has one value a row.
-            let bias = of.bias.map_or(0.0, |b| unsafe { *b.get().add(row) });
-            for (point, lanes) in m.iter_mut().flatten().enumerate() {
-                // SAFETY: the products hold every point, row and lane.
-                copy(unsafe { std::slice::from_raw_parts(from.add(point * point_step(o, nr) + row * nr), nr) }, lanes);
-            }
-            result(&mut m);
-            for run in runs {
-                let left = run.tile[1] * M;
-                let count = (run.len * M).min(y.size[2] - left);
-                for (i, tile) in m[..M].iter().enumerate() {
-                    let line_of = run.tile[0] * M + i;
-                    if line_of >= y.size[1] {
-                        break;
+            let bias = I::F32::splat(of.bias.map_or(0.0, |b| unsafe { *b.get().add(row) }));
+            for v in 0..2 {
+                // SAFETY: the products hold every point, row and lane; the places are the result's.
+                unsafe {
+                    let from = from.add(row * nr + v * n);
+                    let mut m = [[I::F32::zero(); SPAN]; SPAN];
+                    for r in 0..SPAN {
+                        for s in 0..SPAN {
+                            m[r][s] = I::F32::load(from.add((r * SPAN + s) * step));
+                        }
                     }
-                    for k in (0..run.len).step_by(CHUNK) {
-                        let both: &mut [f32; CHUNK * M] = line[k * M..].first_chunk_mut().expect("room");
-                        let (a, b): (&[f32; CHUNK], &[f32; CHUNK]) = (
-                            tile[0][run.at + k..].first_chunk().expect("room"),
-                            tile[1][run.at + k..].first_chunk().expect("room"),
-                        );
-                        *both = join(a, b, bias);
-                    }
-                    // SAFETY: the row has `count` elements from `left` on.
-                    let to =
-                        unsafe { std::slice::from_raw_parts_mut(y.at(run.sample, row, [0, line_of, left]), count) };
-                    copy(&line[..count], to);
+                    result(&mut m);
+                    let to = y.ptr.at(row as isize * y.channel);
+                    let (a, b) = (m[0][0].add(bias).join(m[0][1].add(bias)), m[1][0].add(bias).join(m[1][1].add(bias)));
+                    places.each(v, M, |r, half, place| {
+                        let (low, high) = if r == 0 { a } else { b };
+                        let value = if half == 0 { low } else { high };
+                        value.store_some(to.wrapping_offset(place.from), place.masks[0]);
+                    });
                 }
             }
         }
@@ -536,8 +572,8 @@ impl<const S: usize> Kernel for Transposed<'_, S> {
     #[inline(always)]
     fn run<I: Isa>(self) {
         let Transposed { of, channels, padding, panel: Panel { runs, nr, width, depth, at }, to } = self;
-        let mut d: Tile = [[[0.0; ROOM]; SPAN]; SPAN];
-        let mut line = [0f32; ROOM * M + SPAN];
+        let n = I::F32::N;
+        let places = Places::new::<S>(of, padding, runs, n);
         let step = width * nr + CHUNK;
         let mut room = Scratch::<f32>::new(POINTS * step);
         let buffer = room.ptr();
@@ -545,17 +581,23 @@ impl<const S: usize> Kernel for Transposed<'_, S> {
         for group in 0..groups {
             let count = width.min(channels - group * width);
             for l in 0..count {
-                windows::<S>(&mut d, of, group * width + l, padding, runs, &mut line);
-                if S == SPAN {
-                    data(&mut d);
-                } else {
-                    gradient(&mut d);
-                }
-                for (point, lanes) in d.iter().flatten().enumerate() {
-                    // SAFETY: the buffer has room for every point, channel of the group and lane.
-                    copy(&lanes[..nr], unsafe {
-                        std::slice::from_raw_parts_mut(buffer.add(point * step + l * nr), nr)
-                    });
+                for v in 0..2 {
+                    // SAFETY: the images describe their memory; the buffer has room for every point, channel of the group
+                    // and lane.
+                    unsafe {
+                        let mut d = places.load::<S, I::F32>(of.ptr.at((group * width + l) as isize * of.channel), v);
+                        if S == SPAN {
+                            data(&mut d);
+                        } else {
+                            gradient(&mut d);
+                        }
+                        let to = buffer.add(l * nr + v * n);
+                        for r in 0..SPAN {
+                            for s in 0..SPAN {
+                                d[r][s].store(to.add((r * SPAN + s) * step));
+                            }
+                        }
+                    }
                 }
             }
             for point in 0..POINTS {
