@@ -379,6 +379,7 @@ where
         extent: y.size,
         step: g.stride,
         taps: &taps,
+            cycle: if last { 0 } else { g.taps() },
         first: 0,
         plain: g.is_pointwise(),
     };
@@ -504,6 +505,7 @@ where
             extent,
             step: [1; 3],
             taps: &taps,
+            cycle: if last { 0 } else { reached.len() },
             first: 0,
             plain: shape.is_pointwise(),
         };
@@ -615,6 +617,7 @@ where
             extent: y.size,
             step: shape.stride,
             taps: &taps,
+            cycle: shape.taps(),
             first: 0,
             plain: false,
         };
@@ -656,6 +659,7 @@ where
             extent: y.size,
             step: shape.stride,
             taps: &taps,
+            cycle: shape.taps(),
             first: 0,
             plain: false,
         };
@@ -667,6 +671,7 @@ where
             stride: y.stride,
             step: [1; 3],
             taps: &own,
+            cycle: 1,
             ..windows
         };
         // SAFETY: the operands describe their memory; every task has its own partial sums.

@@ -1,9 +1,10 @@
 //! How convolutions read images: windows as the panels of a matrix product.
 
 use crate::element::{Element, Ptr, Scratch};
-use crate::gemm::Panels;
+use crate::gemm::{same, Panels};
 use crate::gemm_kernels::Scalar;
 use crate::isa::{dispatch, Isa, Kernel};
+use crate::vector::{mask, Vector};
 use flambeau_core::Operand;
 
 /// A tensor (n, c, spatial…) with three spatial dimensions, the missing ones of size 1 in front.
@@ -72,6 +73,8 @@ pub(crate) struct Windows<'a, E> {
     pub extent: [usize; 3],
     pub step: [usize; 3],
     pub taps: &'a [Tap],
+    /// Taps of one channel, when the taps are those of the channels one after another; else 0.
+    pub cycle: usize,
     /// The position that lane 0 is.
     pub first: usize,
     /// One tap that reads every position once, without padding.
@@ -207,12 +210,175 @@ impl<E: Element> Kernel for PackWindows<'_, '_, E> {
     }
 }
 
-impl<S: Scalar, E: Element<Acc = S>> Panels<S> for Windows<'_, E> {
-    unsafe fn pack(&self, dst: *mut S, width: usize, lane: usize, lanes: usize, k: usize, kb: usize) {
+/// Where the lanes of vectors of positions lie in a channel, for every tap of one: the same for all channels.
+#[derive(Default)]
+struct Places {
+    /// What this has been made from.
+    key: Vec<isize>,
+    /// Offsets at which lane 0 of a vector would lie, and lanes that lie so.
+    list: Vec<(isize, u32)>,
+    /// Where the list ends for each tap and vector.
+    ends: Vec<u32>,
+}
+
+/// Places made lately, by position.
+const LATELY: usize = 8;
+
+thread_local! {
+    static PLACES: std::cell::RefCell<[Places; LATELY]> = std::cell::RefCell::default();
+    static KEY: std::cell::RefCell<Vec<isize>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+impl Places {
+    /// Vectors of `n` numbers for the `lanes` positions of the runs.
+    fn make<E>(&mut self, windows: &Windows<'_, E>, lanes: usize, n: usize, runs: &[Run]) {
+        self.list.clear();
+        self.ends.clear();
+        let step = windows.step[2];
+        // Numbers of memory that a vector's lanes span, and vectors of memory.
+        let vectors = lanes.div_ceil(n) * step;
+        for tap in &windows.taps[..windows.cycle] {
+            let mut next = 0;
+            for v in 0..vectors {
+                let (first, last) = (v * n, (v + 1) * n);
+                while next < runs.len() && (runs[next].at + runs[next].len) * step <= first {
+                    next += 1;
+                }
+                for run in &runs[next..] {
+                    if run.at * step >= last {
+                        break;
+                    }
+                    let y = (run.t[0] * windows.step[0]) as isize + tap.shift[0];
+                    let z = (run.t[1] * windows.step[1]) as isize + tap.shift[1];
+                    if y as usize >= windows.size[0] || z as usize >= windows.size[1] {
+                        continue;
+                    }
+                    let away = (run.at * step) as isize - first as isize;
+                    let column = (run.t[2] * step) as isize + tap.shift[2] - away;
+                    let (lo, hi) = (away, away + (run.len * step) as isize);
+                    let mask = mask(lo.max(-column), hi.min(windows.size[2] as isize - column), n);
+                    if mask != 0 {
+                        let row = run.sample as isize * windows.sample + y * windows.stride[0] + z * windows.stride[1];
+                        self.list.push((row + column, mask));
+                    }
+                }
+                self.ends.push(self.list.len() as u32);
+            }
+        }
+    }
+}
+
+impl<E: Element> Windows<'_, E> {
+    /// Whether positions beside each other can be read as vectors.
+    fn has_places(&self) -> bool {
+        same::<E, f32>() && self.cycle > 0 && self.stride[2] == 1 && self.step[2] <= 2
+    }
+    /// Calls `f` with the places of `lanes` positions from `lo` on.
+    fn with_places(&self, lo: usize, lanes: usize, n: usize, f: impl FnOnce(&Places)) {
+        KEY.with_borrow_mut(|key| {
+            key.clear();
+            key.extend([lo, lanes, n, self.cycle].map(|v| v as isize));
+            key.extend([self.size, self.extent, self.step].into_iter().flatten().map(|v| v as isize));
+            key.extend(self.stride);
+            key.push(self.sample);
+            key.extend(self.taps[..self.cycle].iter().flat_map(|tap| tap.shift));
+            PLACES.with_borrow_mut(|all| {
+                let places = &mut all[lo / lanes.max(1) % LATELY];
+                if places.key != *key {
+                    RUNS.with_borrow_mut(|runs| {
+                        self.runs(lo, lo + lanes, runs);
+                        places.make(self, lanes, n, runs);
+                    });
+                    std::mem::swap(&mut places.key, key);
+                }
+                f(places);
+            });
+        });
+    }
+    /// Writes `dst[p · width + l]` for the taps `k + p` at the positions `lo + l`.
+    ///
+    /// # Safety
+    /// As `Panels::pack`.
+    unsafe fn pack(&self, dst: *mut E::Acc, width: usize, lo: usize, lanes: usize, k: usize, kb: usize) {
+        if self.has_places() {
+            return dispatch(PackPlaces { windows: self, dst: dst as *mut f32, width, lo, lanes, k, kb });
+        }
         RUNS.with_borrow_mut(|runs| {
-            self.runs(self.first + lane, self.first + lane + lanes, runs);
+            self.runs(lo, lo + lanes, runs);
             dispatch(PackWindows { windows: self, dst, width, taps: &self.taps[k..k + kb], runs });
         });
+    }
+}
+
+struct PackPlaces<'a, 'b, E> {
+    windows: &'a Windows<'b, E>,
+    dst: *mut f32,
+    width: usize,
+    lo: usize,
+    lanes: usize,
+    k: usize,
+    kb: usize,
+}
+impl<E: Element> Kernel for PackPlaces<'_, '_, E> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let PackPlaces { windows, dst, width, lo, lanes, k, kb } = self;
+        let n = I::F32::N;
+        windows.with_places(lo, lanes, n, |places| {
+            dispatch(PackFrom { places, windows, dst, width, vectors: lanes.div_ceil(n), k, kb });
+        });
+    }
+}
+struct PackFrom<'a, 'b, E> {
+    places: &'a Places,
+    windows: &'a Windows<'b, E>,
+    dst: *mut f32,
+    width: usize,
+    vectors: usize,
+    k: usize,
+    kb: usize,
+}
+impl<E: Element> Kernel for PackFrom<'_, '_, E> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let PackFrom { places, windows, dst, width, vectors, k, kb } = self;
+        let (n, step, cycle) = (I::F32::N, windows.step[2], windows.cycle);
+        let each = vectors * step;
+        let mut tap = k % cycle;
+        for p in 0..kb {
+            let base = windows.image.get().wrapping_offset(windows.taps[k + p].offset) as *const f32;
+            let ends = &places.ends[tap * each..(tap + 1) * each];
+            let mut at = if tap == 0 { 0 } else { places.ends[tap * each - 1] as usize };
+            for v in 0..vectors {
+                // SAFETY: the places lie in the image; `Panels::pack`'s contract.
+                unsafe {
+                    let mut halves = [I::F32::zero(); 2];
+                    for half in 0..step {
+                        let end = ends[v * step + half] as usize;
+                        for &(from, mask) in &places.list[at..end] {
+                            halves[half] = halves[half].fill(base.wrapping_offset(from), mask);
+                        }
+                        at = end;
+                    }
+                    let value = if step == 2 { halves[0].split(halves[1]).0 } else { halves[0] };
+                    let to = dst.add(p * width + v * n);
+                    if (v + 1) * n <= width {
+                        value.store(to);
+                    } else {
+                        value.store_some(to, mask(0, (width - v * n) as isize, n));
+                    }
+                }
+            }
+            tap = if tap + 1 == cycle { 0 } else { tap + 1 };
+        }
+    }
+}
+
+impl<S: Scalar, E: Element<Acc = S>> Panels<S> for Windows<'_, E> {
+    unsafe fn pack(&self, dst: *mut S, width: usize, lane: usize, lanes: usize, k: usize, kb: usize) {
+        self.pack(dst, width, self.first + lane, lanes, k, kb);
     }
 }
 
@@ -223,22 +389,15 @@ pub(crate) struct Transposed<'a, E>(pub Windows<'a, E>);
 impl<S: Scalar, E: Element<Acc = S>> Panels<S> for Transposed<'_, E> {
     unsafe fn pack(&self, dst: *mut S, width: usize, lane: usize, lanes: usize, k: usize, kb: usize) {
         const BLOCK: usize = 128;
-        let mut rows = Scratch::<S>::new(lanes * BLOCK);
+        // Rows a little apart, since those of a power of two meet in the same sets of the cache.
+        const ROW: usize = BLOCK + 16;
+        let mut rows = Scratch::<S>::new(lanes * ROW);
         let buffer = rows.ptr();
-        RUNS.with_borrow_mut(|runs| {
-            for p in (0..kb).step_by(BLOCK) {
-                let n = BLOCK.min(kb - p);
-                self.0.runs(self.0.first + k + p, self.0.first + k + p + n, runs);
-                dispatch(PackWindows {
-                    windows: &self.0,
-                    dst: buffer,
-                    width: BLOCK,
-                    taps: &self.0.taps[lane..lane + lanes],
-                    runs,
-                });
-                S::transpose(dst.add(p * width), width, buffer, BLOCK as isize, lanes, n);
-            }
-        });
+        for p in (0..kb).step_by(BLOCK) {
+            let n = BLOCK.min(kb - p);
+            self.0.pack(buffer, ROW, self.0.first + k + p, n, lane, lanes);
+            S::transpose(dst.add(p * width), width, buffer, ROW as isize, lanes, n);
+        }
     }
 }
 

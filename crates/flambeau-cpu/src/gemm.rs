@@ -169,6 +169,8 @@ const ROWS: usize = 168;
 const COLUMNS: usize = 256;
 /// Bytes of packed B held at once.
 const PACKED: usize = 6 << 20;
+/// Steps of K in a task that packs.
+const SLICE: usize = 128;
 /// Multiplications below which threads do not pay.
 pub(crate) const SERIAL: usize = 1 << 19;
 
@@ -274,9 +276,12 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
         for pc in (0..k).step_by(kc) {
             let kb = kc.min(k - pc);
             let add = self.accumulate || pc > 0;
-            for t in 0..tiles {
-                self.a.pack(ap.get().add(t * mr * kb), mr, t * mr, mr.min(m - t * mr), pc, kb);
-            }
+            split(parallel && m * kb >= 1 << 14, tiles, ((1 << 12) / (mr * kb)).max(1), |lo, hi| {
+                for t in lo..hi {
+                    // SAFETY: `run`'s contract; tasks write disjoint tiles.
+                    unsafe { self.a.pack(ap.get().add(t * mr * kb), mr, t * mr, mr.min(m - t * mr), pc, kb) };
+                }
+            });
             let task = |lo: usize, hi: usize| {
                 let mut buffer = Scratch::<S>::new(nr * kb);
                 let bp = buffer.ptr();
@@ -328,10 +333,14 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
             for pc in (0..k).step_by(kc) {
                 let kb = kc.min(k - pc);
                 let add = self.accumulate || pc > 0;
-                split(parallel, panels, ((1 << 14) / (kb * nr)).max(1), |lo, hi| {
-                    for j in lo..hi {
+                // Panels in slices of K, since there may be few panels.
+                let slices = kb.div_ceil(SLICE);
+                split(parallel, panels * slices, ((1 << 14) / (kb.min(SLICE) * nr)).max(1), |lo, hi| {
+                    for unit in lo..hi {
+                        let (j, p) = (unit / slices, unit % slices * SLICE);
+                        let to = bp.get().wrapping_add(j * nr * kb + p * nr);
                         // SAFETY: `run`'s contract; tasks write disjoint panels.
-                        unsafe { self.b.pack(bp.get().add(j * nr * kb), nr, jc + j * nr, nr.min(nb - j * nr), pc, kb) };
+                        unsafe { self.b.pack(to, nr, jc + j * nr, nr.min(nb - j * nr), pc + p, SLICE.min(kb - p)) };
                     }
                 });
                 // With one thread a block of A is packed once for all groups of columns.
