@@ -9,6 +9,7 @@
 
 use crate::conv_windows::Images;
 use crate::element::{Ptr, Scratch};
+use crate::gemm::split;
 use crate::gemm_kernels::{Micro, Scalar};
 use crate::isa::{dispatch, Isa, Kernel};
 use crate::pool;
@@ -85,9 +86,10 @@ fn filters<V: Vector>(tap: impl Fn(isize, isize) -> V) -> Tile<V> {
 
 /// Gᵀ u
 #[inline(always)]
-fn filter_gradient(u: [f32; SPAN]) -> [f32; 3] {
-    let (even, odd) = (0.5 * (u[1] + u[2]), 0.5 * (u[1] - u[2]));
-    [u[0] + even, odd, even + u[3]]
+fn filter_gradient<V: Vector>(u: [V; SPAN]) -> [V; 3] {
+    let half = V::splat(0.5);
+    let (even, odd) = (u[1].add(u[2]).mul(half), u[1].sub(u[2]).mul(half));
+    [u[0].add(even), odd, even.add(u[3])]
 }
 
 /// Numbers between the matrices of two points, which hold `n` rows of a panel: not a power of two, since a transform reads or
@@ -130,9 +132,9 @@ pub(crate) fn group<E>(x: &Images<E>, first: usize) -> Images<f32> {
 pub(crate) fn pays<E>(x: &Images<E>, y: &Images<E>, channels: usize, rows: usize) -> bool {
     let tiles = y.samples * y.size[1].div_ceil(M) * y.size[2].div_ceil(M);
     let plain = x.stride[2] == 1 && y.stride[2] == 1 && x.size[0] == 1 && y.size[0] == 1;
-    // In units of a multiplication in a product; a transformed number costs about 16.
+    // In units of a multiplication in a product: what a transformed number of the image, the result and the weight costs.
     let saved = tiles * channels * rows * (9 * M * M - POINTS);
-    let spent = 16 * POINTS * (tiles * (channels + rows) + channels * rows);
+    let spent = POINTS * (10 * tiles * (channels + rows) + 20 * channels * rows);
     plain && channels <= 1024 && y.size[2] >= 2 * M && saved > spent
 }
 
@@ -192,13 +194,18 @@ impl Winograd<'_> {
         let panels = tiles.div_ceil(micro.nr);
         // A few panels together use a group of weights while it is near.
         let together = ((256 << 10) / ((c + o) * POINTS * micro.nr)).clamp(1, 4);
-        pool::chunks(panels, together, |lo, hi| {
-            // SAFETY: images and weights describe their memory; panels are disjoint tiles of the result.
-            unsafe { self.panels(&micro, u.get(), groups, lo, hi, tiles, [down, across]) };
-        });
+        // SAFETY: images and weights describe their memory; panels are disjoint tiles of the result.
+        let task = |lo, hi, inside| unsafe {
+            self.panels(&micro, u.get(), groups, lo, hi, tiles, [down, across], inside);
+        };
+        if panels.div_ceil(together) < 4 {
+            split(false, panels, together, |lo, hi| task(lo, hi, true));
+        } else {
+            pool::chunks(panels, together, |lo, hi| task(lo, hi, false));
+        }
     }
 
-    /// Panels `lo..hi` of tiles.
+    /// Panels `lo..hi` of tiles, each step of them on the pool's threads when `parallel`.
     #[allow(clippy::too_many_arguments)]
     unsafe fn panels(
         &self,
@@ -209,32 +216,43 @@ impl Winograd<'_> {
         hi: usize,
         tiles: usize,
         [down, across]: [usize; 2],
+        parallel: bool,
     ) {
         let Micro { mr, nr, run } = *micro;
         let (c, o, n) = (self.channels, self.rows, hi - lo);
         let (image, product) = (point_step(c, nr), point_step(o, nr));
         let (mut images, mut products) =
             (Scratch::<f32>::new(n * POINTS * image), Scratch::<f32>::new(n * POINTS * product));
-        let (v, m) = (images.ptr(), products.ptr());
-        for p in 0..n {
+        let (v, m, u) = (Ptr(images.ptr()), Ptr(products.ptr()), Ptr(u as *mut f32));
+        // Channels of a panel in one task.
+        let slice = if parallel { 64 } else { c.max(o) };
+        let (slices, results) = (c.div_ceil(slice), o.div_ceil(slice));
+        split(parallel, n * slices, 1, |unit, _| {
+            let (p, first) = (unit / slices, unit % slices * slice);
             let (runs, count) = runs(lo + p, nr, tiles, [down, across]);
-            dispatch(Data { of: self, runs: &runs[..count], nr, to: v.add(p * POINTS * image) });
-        }
-        for point in 0..POINTS {
+            let to = v.get().wrapping_add(p * POINTS * image);
+            dispatch(Data { of: self, runs: &runs[..count], nr, to, channels: (first, c.min(first + slice)) });
+        });
+        split(parallel, POINTS, 1, |point, _| {
             for group in 0..groups {
-                let a = u.add((point * groups + group) * c * mr);
                 let rows = mr.min(o - group * mr);
                 for p in 0..n {
-                    let b = v.add((p * POINTS + point) * image);
-                    let to = m.add((p * POINTS + point) * product + group * mr * nr);
-                    run(c, a, b, nr, to, nr as isize, rows, nr, false);
+                    // SAFETY: the panels hold every point; points are apart.
+                    unsafe {
+                        let a = u.get().add((point * groups + group) * c * mr);
+                        let b = v.get().add((p * POINTS + point) * image);
+                        let to = m.get().add((p * POINTS + point) * product + group * mr * nr);
+                        run(c, a, b, nr, to, nr as isize, rows, nr, false);
+                    }
                 }
             }
-        }
-        for p in 0..n {
+        });
+        split(parallel, n * results, 1, |unit, _| {
+            let (p, first) = (unit / results, unit % results * slice);
             let (runs, count) = runs(lo + p, nr, tiles, [down, across]);
-            dispatch(Results { of: self, runs: &runs[..count], nr, from: m.add(p * POINTS * product) });
-        }
+            let from = m.get().wrapping_add(p * POINTS * product);
+            dispatch(Results { of: self, runs: &runs[..count], nr, from, rows: (first, o.min(first + slice)) });
+        });
     }
 }
 
@@ -393,16 +411,17 @@ struct Data<'a, 'b> {
     runs: &'a [Run],
     nr: usize,
     to: *mut f32,
+    channels: (usize, usize),
 }
 impl Kernel for Data<'_, '_> {
     type Out = ();
     #[inline(always)]
     fn run<I: Isa>(self) {
-        let Data { of, runs, nr, to } = self;
+        let Data { of, runs, nr, to, channels } = self;
         let (x, c, n) = (of.x, of.channels, I::F32::N);
         let places = Places::new::<SPAN>(x, of.padding, runs, n);
         let step = point_step(c, nr);
-        for channel in 0..c {
+        for channel in channels.0..channels.1 {
             for v in 0..2 {
                 // SAFETY: the images describe their memory; the panel has room for every point, channel and lane.
                 unsafe {
@@ -426,16 +445,17 @@ struct Results<'a, 'b> {
     runs: &'a [Run],
     nr: usize,
     from: *const f32,
+    rows: (usize, usize),
 }
 impl Kernel for Results<'_, '_> {
     type Out = ();
     #[inline(always)]
     fn run<I: Isa>(self) {
-        let Results { of, runs, nr, from } = self;
+        let Results { of, runs, nr, from, rows } = self;
         let (y, o, n) = (of.y, of.rows, I::F32::N);
         let places = Places::new::<M>(y, [0; 2], runs, n);
         let step = point_step(o, nr);
-        for row in 0..o {
+        for row in rows.0..rows.1 {
             // SAFETY: a bias has one value a row.
             let bias = I::F32::splat(of.bias.map_or(0.0, |b| unsafe { *b.get().add(row) }));
             for v in 0..2 {
@@ -527,26 +547,62 @@ impl WinogradGrad<'_> {
                 }
             });
         }
-        pool::chunks(o, ((1 << 12) / c).max(1), |lo, hi| {
+        pool::chunks(o, ((1 << 10) / c).max(1), |lo, hi| {
             for row in lo..hi {
-                for channel in 0..c {
-                    // SAFETY: the sums have every point, row and channel; the weight's windows are disjoint.
-                    unsafe {
-                        let at = |i: usize, j: usize| *u.get().add(((i * SPAN + j) * o + row) * wide * nr + channel);
-                        let half: [[f32; 3]; SPAN] =
-                            std::array::from_fn(|i| filter_gradient(std::array::from_fn(|j| at(i, j))));
-                        let first = row as isize * self.weight.row + channel as isize * self.weight.channel;
-                        for j in 0..3 {
-                            let column = filter_gradient(std::array::from_fn(|i| half[i][j]));
-                            for (i, value) in column.into_iter().enumerate() {
-                                let tap = i as isize * self.weight.taps[0] + j as isize * self.weight.taps[1];
-                                *self.weight.ptr.at(first + tap) = value;
+                dispatch(Windows { of: self, from: u.get(), row, line: wide * nr });
+            }
+        });
+    }
+}
+
+/// Gᵀ u G of one row's channels, written to the weight: `from[point][row][channel]` with `line` numbers a row.
+struct Windows<'a, 'b> {
+    of: &'a WinogradGrad<'b>,
+    from: *const f32,
+    row: usize,
+    line: usize,
+}
+impl Kernel for Windows<'_, '_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let Windows { of, from, row, line } = self;
+        let (w, c, n) = (&of.weight, of.channels, I::F32::N);
+        let mut buffer = [0f32; 9 * LANES];
+        let plain = w.channel == 9 && w.taps == [3, 1];
+        for channel in (0..c).step_by(n) {
+            let count = n.min(c - channel);
+            // SAFETY: the sums have every point and row, and whole vectors of channels; the weight's windows are disjoint.
+            unsafe {
+                let mut half = [[I::F32::zero(); 3]; SPAN];
+                for i in 0..SPAN {
+                    let mut u = [I::F32::zero(); SPAN];
+                    for j in 0..SPAN {
+                        u[j] = I::F32::load(from.add(((i * SPAN + j) * of.rows + row) * line + channel));
+                    }
+                    half[i] = filter_gradient(u);
+                }
+                for j in 0..3 {
+                    let column = filter_gradient([half[0][j], half[1][j], half[2][j], half[3][j]]);
+                    for i in 0..3 {
+                        column[i].store(buffer.as_mut_ptr().add((3 * i + j) * n));
+                    }
+                }
+                let to = w.ptr.at(row as isize * w.row + channel as isize * w.channel);
+                if plain {
+                    f32::transpose(to, 9, buffer.as_ptr(), n as isize, 9, count);
+                } else {
+                    for l in 0..count {
+                        for i in 0..3 {
+                            for j in 0..3 {
+                                let tap = i as isize * w.taps[0] + j as isize * w.taps[1];
+                                *to.offset(l as isize * w.channel + tap) = buffer[(3 * i + j) * n + l];
                             }
                         }
                     }
                 }
             }
-        });
+        }
     }
 }
 
