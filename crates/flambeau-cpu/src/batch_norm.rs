@@ -1,6 +1,7 @@
 //! Batch normalisation in training, forward and backward. Two layouts: planes (n, c, s) with adjacent s, where a channel
 //! is read, summed and written while the cache holds it; and rows of adjacent channels, summed in blocks of rows that are
-//! joined pairwise. Either way the order of additions follows from the sizes alone.
+//! joined pairwise. Samples of small planes are rows whose channels have several columns. Either way the order of additions
+//! follows from the sizes alone.
 
 use crate::element::{with_float, Element, Float, Ptr, Scratch};
 use crate::gemm::{Load, Store};
@@ -13,13 +14,16 @@ use std::any::TypeId;
 /// Elements that a parallel piece has at least.
 const GRAIN: usize = 16 * 1024;
 
+/// Planes of fewer elements are not looked at one by one.
+const PLANE: usize = 32;
+
 /// (n, c, s) and how they lie.
 struct Layout {
     n: usize,
     c: usize,
     s: usize,
-    /// Whether channels are adjacent: n · s rows of c.
-    rows: bool,
+    /// How many rows they are, and how many columns of a row each channel has.
+    rows: Option<(usize, usize)>,
 }
 
 fn layout(name: &str, x: &Operand, others: &[&Operand]) -> Result<Layout> {
@@ -49,8 +53,9 @@ fn layout(name: &str, x: &Operand, others: &[&Operand]) -> Result<Layout> {
         "{name}: expected dense planes or dense rows of channels, but got strides {}",
         Shape(x.strides)
     );
-    // Vectors of channels are rows, whatever is said of their single position.
-    Ok(Layout { n: n as usize, c: c as usize, s: s as usize, rows: rows || s == 1 })
+    let (n, c, s) = (n as usize, c as usize, s as usize);
+    let rows = if planes { (s < PLANE).then_some((n, s)) } else { Some((n * s, 1)) };
+    Ok(Layout { n, c, s, rows })
 }
 
 fn check(name: &str, c: usize, vectors: &[(&str, Option<&Operand>)]) -> Result<()> {
@@ -209,6 +214,21 @@ fn column_sums<S: Float>(m: usize, c: usize, terms: usize, add: impl Fn(usize, &
     partial.slice()[..width].to_vec()
 }
 
+/// The sums of each channel's columns.
+fn by_channel<S: Float>(sums: Vec<S>, each: usize) -> Vec<S> {
+    if each == 1 {
+        return sums;
+    }
+    sums.chunks_exact(each).map(|columns| columns.iter().fold(S::default(), |a, b| a.add(*b))).collect()
+}
+/// Every channel's value in each of its columns.
+fn by_column<S: Float>(values: &[S], each: usize) -> Vec<S> {
+    if each == 1 {
+        return values.to_vec();
+    }
+    values.iter().flat_map(|v| std::iter::repeat_n(*v, each)).collect()
+}
+
 // ---- the two families --------------------------------------------------------------------------------------------------
 
 fn rstd<S: Float>(var: S, eps: f64) -> S {
@@ -242,7 +262,7 @@ pub fn batch_norm(
             let r = rstd(var, eps);
             w.map_or(r, |w| r * w[ch])
         };
-        if !l.rows {
+        let Some((m, each)) = l.rows else {
             blocks(c, (GRAIN / (n * s)).max(1), |lo, hi| {
                 let mut buffer = Scratch::<S>::new(s);
                 let buffer = buffer.ptr();
@@ -266,18 +286,21 @@ pub fn batch_norm(
                 }
             });
             return Ok(());
-        }
-        let m = n * s;
+        };
+        let columns = c * each;
         // SAFETY (all three): rows of the checked layout, each written by one task.
-        let mut means = column_sums::<S>(m, c, 1, |row, sums| unsafe {
-            let mut buffer = Scratch::<S>::new(c);
-            dispatch(AddTo(sums, slice(read(x.at((row * c) as isize), c, buffer.ptr()), c)));
+        let means = column_sums::<S>(m, columns, 1, |row, sums| unsafe {
+            let mut buffer = Scratch::<S>::new(columns);
+            dispatch(AddTo(sums, slice(read(x.at((row * columns) as isize), columns, buffer.ptr()), columns)));
         });
+        let mut means = by_channel(means, each);
         means.iter_mut().for_each(|v| *v /= count);
-        let mut vars = column_sums::<S>(m, c, 1, |row, acc| unsafe {
-            let mut buffer = Scratch::<S>::new(c);
-            dispatch(SquareRow { x: slice(read(x.at((row * c) as isize), c, buffer.ptr()), c), mean: &means, acc });
+        let wide = by_column(&means, each);
+        let vars = column_sums::<S>(m, columns, 1, |row, acc| unsafe {
+            let mut buffer = Scratch::<S>::new(columns);
+            dispatch(SquareRow { x: slice(read(x.at((row * columns) as isize), columns, buffer.ptr()), columns), mean: &wide, acc });
         });
+        let mut vars = by_channel(vars, each);
         vars.iter_mut().for_each(|v| *v /= count);
         let scales: Vec<S> = (0..c).map(|ch| scale(ch, vars[ch])).collect();
         let shifts: Vec<S> = b.map_or(vec![S::default(); c], <[S]>::to_vec);
@@ -288,13 +311,14 @@ pub fn batch_norm(
                 put(var, ch, Float::to_f64(vars[ch]));
             }
         }
-        blocks(m, (GRAIN / c).max(1), |lo, hi| {
-            let (mut from, mut to) = (Scratch::<S>::new(c), Scratch::<S>::new(c));
+        let (scales, shifts) = (by_column(&scales, each), by_column(&shifts, each));
+        blocks(m, (GRAIN / columns).max(1), |lo, hi| {
+            let (mut from, mut to) = (Scratch::<S>::new(columns), Scratch::<S>::new(columns));
             for row in lo..hi {
-                let at = (row * c) as isize;
+                let at = (row * columns) as isize;
                 unsafe {
-                    let x = slice(read(x.at(at), c, from.ptr()), c);
-                    write(y.at(at), c, to.ptr(), |y| dispatch(ApplyRow { x, mean: &means, scale: &scales, shift: &shifts, y }));
+                    let x = slice(read(x.at(at), columns, from.ptr()), columns);
+                    write(y.at(at), columns, to.ptr(), |y| dispatch(ApplyRow { x, mean: &wide, scale: &scales, shift: &shifts, y }));
                 }
             }
         });
@@ -357,7 +381,7 @@ pub fn batch_norm_grad(
             }
             (total / count, product * r * r / count, w.map_or(r, |w| r * w[ch]))
         };
-        if !l.rows {
+        let Some((m, each)) = l.rows else {
             blocks(c, (GRAIN / (n * s)).max(1), |lo, hi| {
                 let (mut a, mut b, mut staged) = (Scratch::<S>::new(s), Scratch::<S>::new(s), Scratch::<S>::new(s));
                 let (a, b) = (a.ptr(), b.ptr());
@@ -385,29 +409,32 @@ pub fn batch_norm_grad(
                 }
             });
             return Ok(());
-        }
-        let m = n * s;
+        };
+        let columns = c * each;
         // SAFETY (both): as forward.
-        let sums = column_sums::<S>(m, c, 2, |row, sums| unsafe {
-            let (mut p, mut q) = (Scratch::<S>::new(c), Scratch::<S>::new(c));
-            let at = (row * c) as isize;
-            let (g, x) = (slice(read(g.at(at), c, p.ptr()), c), slice(read(x.at(at), c, q.ptr()), c));
-            let (total, product) = sums.split_at_mut(c);
+        let wide = by_column(mean, each);
+        let sums = column_sums::<S>(m, columns, 2, |row, sums| unsafe {
+            let (mut p, mut q) = (Scratch::<S>::new(columns), Scratch::<S>::new(columns));
+            let at = (row * columns) as isize;
+            let (g, x) = (slice(read(g.at(at), columns, p.ptr()), columns), slice(read(x.at(at), columns, q.ptr()), columns));
+            let (total, product) = sums.split_at_mut(columns);
             dispatch(AddTo(total, g));
-            dispatch(ProductRow { g, x, mean, acc: product });
+            dispatch(ProductRow { g, x, mean: &wide, acc: product });
         });
+        let sums = by_channel(sums, each);
         let (mut a, mut b, mut k) = (vec![S::default(); c], vec![S::default(); c], vec![S::default(); c]);
         for ch in 0..c {
             (a[ch], b[ch], k[ch]) = finish(ch, sums[ch], sums[c + ch]);
         }
         let Some(to) = to else { return Ok(()) };
-        blocks(m, (GRAIN / c).max(1), |lo, hi| {
-            let (mut p, mut q, mut staged) = (Scratch::<S>::new(c), Scratch::<S>::new(c), Scratch::<S>::new(c));
+        let (a, b, k) = (by_column(&a, each), by_column(&b, each), by_column(&k, each));
+        blocks(m, (GRAIN / columns).max(1), |lo, hi| {
+            let (mut p, mut q, mut staged) = (Scratch::<S>::new(columns), Scratch::<S>::new(columns), Scratch::<S>::new(columns));
             for row in lo..hi {
-                let at = (row * c) as isize;
+                let at = (row * columns) as isize;
                 unsafe {
-                    let (g, x) = (slice(read(g.at(at), c, p.ptr()), c), slice(read(x.at(at), c, q.ptr()), c));
-                    write(to.at(at), c, staged.ptr(), |gx| dispatch(GradRow { g, x, mean, a: &a, b: &b, k: &k, gx }));
+                    let (g, x) = (slice(read(g.at(at), columns, p.ptr()), columns), slice(read(x.at(at), columns, q.ptr()), columns));
+                    write(to.at(at), columns, staged.ptr(), |gx| dispatch(GradRow { g, x, mean: &wide, a: &a, b: &b, k: &k, gx }));
                 }
             }
         });

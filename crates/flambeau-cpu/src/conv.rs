@@ -379,7 +379,7 @@ where
         extent: y.size,
         step: g.stride,
         taps: &taps,
-            cycle: if last { 0 } else { g.taps() },
+        cycle: if last { 0 } else { g.taps() },
         first: 0,
         plain: g.is_pointwise(),
     };

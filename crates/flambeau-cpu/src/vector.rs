@@ -263,9 +263,7 @@ pub(crate) mod x86 {
             unsafe {
                 let (even, odd) =
                     (_mm256_shuffle_ps::<0x88>(self.0, other.0), _mm256_shuffle_ps::<0xDD>(self.0, other.0));
-                let order = |v| {
-                    V256(_mm256_castpd_ps(_mm256_permute4x64_pd::<0xD8>(_mm256_castps_pd(v))))
-                };
+                let order = |v| V256(_mm256_castpd_ps(_mm256_permute4x64_pd::<0xD8>(_mm256_castps_pd(v))));
                 (order(even), order(odd))
             }
         }
@@ -273,10 +271,7 @@ pub(crate) mod x86 {
         fn join(self, other: Self) -> (Self, Self) {
             unsafe {
                 let (low, high) = (_mm256_unpacklo_ps(self.0, other.0), _mm256_unpackhi_ps(self.0, other.0));
-                (
-                    V256(_mm256_permute2f128_ps::<0x20>(low, high)),
-                    V256(_mm256_permute2f128_ps::<0x31>(low, high)),
-                )
+                (V256(_mm256_permute2f128_ps::<0x20>(low, high)), V256(_mm256_permute2f128_ps::<0x31>(low, high)))
             }
         }
     }

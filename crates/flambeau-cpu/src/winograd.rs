@@ -134,7 +134,7 @@ pub(crate) fn pays<E>(x: &Images<E>, y: &Images<E>, channels: usize, rows: usize
     let plain = x.stride[2] == 1 && y.stride[2] == 1 && x.size[0] == 1 && y.size[0] == 1;
     // In units of a multiplication in a product: what a transformed number of the image, the result and the weight costs.
     let saved = tiles * channels * rows * (9 * M * M - POINTS);
-    let spent = POINTS * (10 * tiles * (channels + rows) + 20 * channels * rows);
+    let spent = POINTS * (10 * tiles * (channels + rows) + 40 * channels * rows);
     plain && channels <= 1024 && y.size[2] >= 2 * M && saved > spent
 }
 
@@ -348,9 +348,7 @@ impl Places {
                         let away = run.at as isize - lane as isize;
                         let column = (run.tile[1] as isize - away) * M as isize - padding[1];
                         let (lo, hi) = (away * M as isize, (away + run.len as isize) * M as isize);
-                        let mask = |column: isize| {
-                            mask(lo.max(-column), hi.min(width - column), n)
-                        };
+                        let mask = |column: isize| mask(lo.max(-column), hi.min(width - column), n);
                         list.push(Place {
                             from: run.sample as isize * x.sample + row * x.stride[1] + column,
                             masks: [mask(column), if S > M { mask(column + M as isize) } else { 0 }],
