@@ -326,11 +326,17 @@ impl<E: Element> Kernel for PackPlaces<'_, '_, E> {
         let PackPlaces { windows, dst, width, lo, lanes, k, kb } = self;
         let n = I::F32::N;
         windows.with_places(lo, lanes, n, |places| {
-            dispatch(PackFrom { places, windows, dst, width, vectors: lanes.div_ceil(n), k, kb });
+            let vectors = lanes.div_ceil(n);
+            if windows.step[2] == 2 {
+                dispatch(PackFrom::<E, 2> { places, windows, dst, width, vectors, k, kb });
+            } else {
+                dispatch(PackFrom::<E, 1> { places, windows, dst, width, vectors, k, kb });
+            }
         });
     }
 }
-struct PackFrom<'a, 'b, E> {
+/// `STEP` is the distance of positions in a row.
+struct PackFrom<'a, 'b, E, const STEP: usize> {
     places: &'a Places,
     windows: &'a Windows<'b, E>,
     dst: *mut f32,
@@ -339,35 +345,43 @@ struct PackFrom<'a, 'b, E> {
     k: usize,
     kb: usize,
 }
-impl<E: Element> Kernel for PackFrom<'_, '_, E> {
+impl<E: Element, const STEP: usize> Kernel for PackFrom<'_, '_, E, STEP> {
     type Out = ();
     #[inline(always)]
     fn run<I: Isa>(self) {
         let PackFrom { places, windows, dst, width, vectors, k, kb } = self;
-        let (n, step, cycle) = (I::F32::N, windows.step[2], windows.cycle);
-        let each = vectors * step;
+        let (n, cycle) = (I::F32::N, windows.cycle);
         let mut tap = k % cycle;
-        for p in 0..kb {
-            let base = windows.image.get().wrapping_offset(windows.taps[k + p].offset) as *const f32;
-            let ends = &places.ends[tap * each..(tap + 1) * each];
-            let mut at = if tap == 0 { 0 } else { places.ends[tap * each - 1] as usize };
+        let list = places.list.as_ptr();
+        for (p, of) in windows.taps[k..k + kb].iter().enumerate() {
+            let base = windows.image.get().wrapping_offset(of.offset) as *const f32;
+            let first = tap * vectors * STEP;
+            let mut at = if tap == 0 { 0 } else { places.ends[first - 1] as usize };
+            let ends = &places.ends[first..first + vectors * STEP];
             for v in 0..vectors {
-                // SAFETY: the places lie in the image; `Panels::pack`'s contract.
+                // SAFETY: the ends lie in the list, and its places in the image; `Panels::pack`'s contract.
                 unsafe {
-                    let mut halves = [I::F32::zero(); 2];
-                    for half in 0..step {
-                        let end = ends[v * step + half] as usize;
-                        for &(from, mask) in &places.list[at..end] {
-                            halves[half] = halves[half].fill(base.wrapping_offset(from), mask);
-                        }
-                        at = end;
+                    let (mut low, mut high) = (I::F32::zero(), I::F32::zero());
+                    let end = *ends.get_unchecked(v * STEP) as usize;
+                    while at < end {
+                        let (from, mask) = *list.add(at);
+                        low = low.fill(base.wrapping_offset(from), mask);
+                        at += 1;
                     }
-                    let value = if step == 2 { halves[0].split(halves[1]).0 } else { halves[0] };
+                    if STEP == 2 {
+                        let end = *ends.get_unchecked(v * STEP + 1) as usize;
+                        while at < end {
+                            let (from, mask) = *list.add(at);
+                            high = high.fill(base.wrapping_offset(from), mask);
+                            at += 1;
+                        }
+                        low = low.split(high).0;
+                    }
                     let to = dst.add(p * width + v * n);
                     if (v + 1) * n <= width {
-                        value.store(to);
+                        low.store(to);
                     } else {
-                        value.store_some(to, mask(0, (width - v * n) as isize, n));
+                        low.store_some(to, mask(0, (width - v * n) as isize, n));
                     }
                 }
             }
@@ -411,7 +425,20 @@ pub(crate) struct Rows<'a, E> {
 impl<S: Scalar, E: Element<Acc = S>> Panels<S> for Rows<'_, E> {
     unsafe fn pack(&self, dst: *mut S, width: usize, lane: usize, lanes: usize, k: usize, kb: usize) {
         let src = self.ptr.at(lane as isize * self.lane);
-        for (p, &at) in self.steps[k..k + kb].iter().enumerate() {
+        let steps = &self.steps[k..k + kb];
+        let mut next = 0;
+        while next < kb {
+            let (p, at) = (next, steps[next]);
+            next += 1;
+            // Steps beside each other are a small matrix to transpose.
+            while same::<E, S>() && next < kb && steps[next] - at == (next - p) as isize {
+                next += 1;
+            }
+            if next - p >= 8 {
+                S::transpose(dst.add(p * width), width, src.offset(at) as *const S, self.lane, lanes, next - p);
+                continue;
+            }
+            next = p + 1;
             for l in 0..lanes {
                 *dst.add(p * width + l) = (*src.offset(l as isize * self.lane + at)).load();
             }
