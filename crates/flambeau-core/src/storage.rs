@@ -126,6 +126,21 @@ impl Storage {
             }),
         })
     }
+    /// No bytes, and `refusal` for whoever asks for an address.
+    pub fn refusing(device: Device, refusal: Error) -> Arc<Storage> {
+        Arc::new(Storage {
+            state: AtomicU8::new(POISONED),
+            device,
+            ptr: AtomicPtr::new(std::ptr::null_mut()),
+            nbytes: AtomicUsize::new(0),
+            version: AtomicU32::new(0),
+            escaped: AtomicBool::new(false),
+            rest: Mutex::new(Rest {
+                memory: None,
+                rare: Some(Box::new(Rare { failure: Some(refusal), ..Rare::default() })),
+            }),
+        })
+    }
     /// The address of the first byte, after computing the value if it is still pending.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use crate::autograd::view::{self, Creation, Link, ViewInfo};
 use crate::mode;
 use crate::ops::elementwise::Map;
 use crate::primitive::*;
-use crate::tensor::{Meta, Tensor, BATCHED, INFERENCE_TENSOR, LARGE, REQUIRES_GRAD, VIEW};
+use crate::tensor::{Meta, Tensor, BATCHED, INFERENCE_TENSOR, LARGE, REQUIRES_GRAD, SPARSE, VIEW};
 use flambeau_core::*;
 use parking_lot::RwLockReadGuard;
 use std::sync::Arc;
@@ -70,7 +70,7 @@ fn apply_small(op: &Map, x: &[&Tensor]) -> Option<Result<Tensor>> {
     };
     let mode = mode::current();
     let flags = a.flags() | b.map_or(0, Tensor::flags);
-    if mode & (mode::RECORD | mode::INFERENCE | mode::PROFILE) != 0 || flags & (BATCHED | LARGE) != 0 {
+    if mode & (mode::RECORD | mode::INFERENCE | mode::PROFILE) != 0 || flags & (BATCHED | LARGE | SPARSE) != 0 {
         return None;
     }
     let guard = a.meta();
@@ -174,8 +174,11 @@ fn execute(
     if let Dest::Inplace(t) = dest {
         flags |= t.flags();
     }
-    if flags & BATCHED != 0 {
-        return crate::batch::apply_batched(share(), x, dest);
+    if flags & (BATCHED | SPARSE) != 0 {
+        if flags & BATCHED != 0 {
+            return crate::batch::apply_batched(share(), x, dest);
+        }
+        return crate::ops::sparse::apply_sparse(op, x, dest);
     }
     // Pushed one by one: `collect` does not inline.
     let mut guards = Guards::new();

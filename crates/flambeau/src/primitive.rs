@@ -166,6 +166,10 @@ pub trait Primitive: Send + Sync + 'static {
     fn batch(&self, _x: &[(Tensor, Option<usize>)], _level: u32) -> Option<Result<SmallVec<[(Tensor, usize); 2]>>> {
         None
     }
+    /// An own rule for operands of which some are sparse, to a new tensor. `None`: the operator is refused.
+    fn sparse(&self, _x: &[&Tensor]) -> Option<Result<Tensor>> {
+        None
+    }
     /// A copy with the same parameters.
     fn share(&self) -> Arc<dyn Primitive>;
 }

@@ -1,7 +1,7 @@
 //! Tensors as text, in PyTorch's form.
 
 use crate::ops::{indexing, view};
-use crate::tensor::Tensor;
+use crate::tensor::{Sparse, Tensor, TensorLayout};
 use flambeau_core::*;
 use parking_lot::RwLock;
 
@@ -183,10 +183,12 @@ fn read(t: &Tensor) -> Result<Values> {
 /// # Errors
 /// The failure of a pending computation.
 pub fn repr(t: &Tensor) -> Result<String> {
-    const PREFIX: &str = "tensor(";
     let o = options();
     if let Some(b) = t.as_batched() {
         return Ok(format!("BatchedTensor(lvl={}, bdim={}, value=\n{}\n)", b.level, b.dim, repr(&b.value)?));
+    }
+    if let Some(s) = t.as_sparse() {
+        return sparse_repr(t, &s, &o);
     }
     let _off = crate::mode::no_grad();
     let (sizes, dtype, device) = (t.sizes(), t.dtype(), t.device());
@@ -196,23 +198,15 @@ pub fn repr(t: &Tensor) -> Result<String> {
     if device != Device::Cpu {
         suffixes.push(format!("device='{device}'"));
     }
-    let tuple = || {
-        let inside: Vec<String> = sizes.iter().map(i64::to_string).collect();
-        if inside.len() == 1 {
-            format!("({},)", inside[0])
-        } else {
-            format!("({})", inside.join(", "))
-        }
-    };
     let body = if device == Device::Meta {
-        suffixes.push(format!("size={}", tuple()));
+        suffixes.push(format!("size={}", tuple(&sizes)));
         if dtype != default {
             suffixes.push(format!("dtype={dtype}"));
         }
         "...".to_string()
     } else if numel(&sizes) == 0 {
         if sizes.len() != 1 {
-            suffixes.push(format!("size={}", tuple()));
+            suffixes.push(format!("size={}", tuple(&sizes)));
         }
         if dtype != default {
             suffixes.push(format!("dtype={dtype}"));
@@ -222,35 +216,94 @@ pub fn repr(t: &Tensor) -> Result<String> {
         if !usual {
             suffixes.push(format!("dtype={dtype}"));
         }
-        let mut shown = t.detach();
-        let mut cut = vec![false; sizes.len()];
-        if numel(&sizes) as usize > o.threshold {
-            for d in 0..sizes.len() {
-                let (n, edge) = (sizes[d], o.edgeitems as i64);
-                if n > 2 * edge {
-                    let ends: Vec<i64> = (0..edge).chain(n - edge..n).collect();
-                    let index = crate::ops::device::to_device(&Tensor::from_slice(&ends, &[2 * edge])?, device)?;
-                    shown = indexing::index_select(&shown, d as i64, &index)?;
-                    cut[d] = true;
-                }
+        elements_text(t, PREFIX.len(), &o)?
+    };
+    finish(t, format!("{PREFIX}{body}"), suffixes, false, &o)
+}
+
+const PREFIX: &str = "tensor(";
+
+/// `(2, 3)`.
+fn tuple(sizes: &[i64]) -> String {
+    let inside: Vec<String> = sizes.iter().map(i64::to_string).collect();
+    if inside.len() == 1 {
+        format!("({},)", inside[0])
+    } else {
+        format!("({})", inside.join(", "))
+    }
+}
+/// The elements in brackets, summarised where there are many.
+fn elements_text(t: &Tensor, indent: usize, o: &PrintOptions) -> Result<String> {
+    let sizes = t.sizes();
+    if numel(&sizes) == 0 {
+        return Ok("[]".to_string());
+    }
+    let mut shown = t.detach();
+    let mut cut = vec![false; sizes.len()];
+    if numel(&sizes) as usize > o.threshold {
+        for d in 0..sizes.len() {
+            let (n, edge) = (sizes[d], o.edgeitems as i64);
+            if n > 2 * edge {
+                let ends: Vec<i64> = (0..edge).chain(n - edge..n).collect();
+                let index = crate::ops::device::to_device(&Tensor::from_slice(&ends, &[2 * edge])?, t.device())?;
+                shown = indexing::index_select(&shown, d as i64, &index)?;
+                cut[d] = true;
             }
         }
-        let shown = view::contiguous(&shown)?;
-        let values = read(&shown)?;
-        let (texts, width) = elements(&values, &o);
-        let shown_sizes = shown.sizes();
-        Layout { texts: &texts, width, sizes: &shown_sizes, cut: &cut, edge: o.edgeitems, linewidth: o.linewidth }
-            .write(0, 0, PREFIX.len())
+    }
+    let shown = view::contiguous(&shown)?;
+    let values = read(&shown)?;
+    let (texts, width) = elements(&values, o);
+    let shown_sizes = shown.sizes();
+    let layout =
+        Layout { texts: &texts, width, sizes: &shown_sizes, cut: &cut, edge: o.edgeitems, linewidth: o.linewidth };
+    Ok(layout.write(0, 0, indent))
+}
+/// The text of a sparse tensor: its parts, then what it is.
+fn sparse_repr(t: &Tensor, s: &Sparse, o: &PrintOptions) -> Result<String> {
+    let _off = crate::mode::no_grad();
+    let (dtype, device) = (t.dtype(), t.device());
+    let default = crate::mode::default_dtype();
+    let mut suffixes: Vec<String> = Vec::new();
+    if device != Device::Cpu {
+        suffixes.push(format!("device='{device}'"));
+    }
+    suffixes.push(format!("size={}", tuple(&t.sizes())));
+    let meta = device == Device::Meta;
+    if !meta {
+        suffixes.push(format!("nnz={}", s.nnz()));
+    }
+    if !(dtype == default || dtype == default.to_complex() || matches!(dtype, DType::I64 | DType::Bool)) {
+        suffixes.push(format!("dtype={dtype}"));
+    }
+    let names = match s.layout {
+        TensorLayout::SparseCsr => ["crow_indices", "col_indices"],
+        TensorLayout::SparseCsc => ["ccol_indices", "row_indices"],
+        _ => ["", "indices"],
     };
+    let mut parts = Vec::new();
+    let pointers = s.pointers.as_ref().map(|p| (names[0], p));
+    for (name, part) in pointers.into_iter().chain([(names[1], &s.indices), ("values", &s.values)]) {
+        let head = format!("{name}=tensor(");
+        let sizes = part.sizes();
+        let body = if meta { "...".to_string() } else { elements_text(part, PREFIX.len() + head.len(), o)? };
+        let size = if meta || numel(&sizes) == 0 { format!(", size={}", tuple(&sizes)) } else { String::new() };
+        parts.push(format!("{head}{body}{size})"));
+    }
+    suffixes.push(format!("layout=torch.{}", s.layout.name()));
+    let text = format!("{PREFIX}{}", parts.join(&format!(",\n{}", " ".repeat(PREFIX.len()))));
+    finish(t, text, suffixes, s.layout == TensorLayout::SparseCoo, o)
+}
+/// Appends what a tensor is, in lines of the width asked for; `newline`: from a new line on.
+fn finish(t: &Tensor, mut out: String, mut suffixes: Vec<String>, newline: bool, o: &PrintOptions) -> Result<String> {
     match t.grad_fn()? {
         Some(edge) => suffixes.push(format!("grad_fn=<{}>", edge.node.name())),
         None if t.requires_grad() => suffixes.push("requires_grad=True".into()),
         None => {}
     }
-    let mut out = format!("{PREFIX}{body}");
     let mut column = out.len() - out.rfind('\n').map_or(0, |i| i + 1) + 1;
-    for s in suffixes {
-        if column + s.len() + 2 > o.linewidth {
+    for (i, s) in suffixes.into_iter().enumerate() {
+        if (newline && i == 0) || column + s.len() + 2 > o.linewidth {
             out.push_str(&format!(",\n{}{s}", " ".repeat(PREFIX.len())));
             column = PREFIX.len() + s.len();
         } else {

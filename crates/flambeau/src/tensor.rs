@@ -88,6 +88,8 @@ pub(crate) const BATCHED: u8 = 8;
 const OWNS_WRAPPER: u8 = 16;
 /// At least [`LARGE_NUMEL`] elements.
 pub(crate) const LARGE: u8 = 32;
+/// Indices and values in place of memory of its own; see [`mod@crate::ops::sparse`].
+pub(crate) const SPARSE: u8 = 64;
 const LARGE_NUMEL: i64 = 1 << 15;
 
 /// A tensor seen as one example of a batch (`vmap`): the logical sizes lack the batch dimension.
@@ -100,13 +102,70 @@ pub struct Batched {
     pub level: u32,
 }
 
+/// How a tensor's elements are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TensorLayout {
+    /// In memory, at strides.
+    Strided,
+    /// Coordinates and values.
+    SparseCoo,
+    /// Pointers to rows, columns and values.
+    SparseCsr,
+    /// Pointers to columns, rows and values.
+    SparseCsc,
+}
+impl TensorLayout {
+    /// PyTorch's name, `"sparse_coo"`.
+    pub fn name(self) -> &'static str {
+        match self {
+            TensorLayout::Strided => "strided",
+            TensorLayout::SparseCoo => "sparse_coo",
+            TensorLayout::SparseCsr => "sparse_csr",
+            TensorLayout::SparseCsc => "sparse_csc",
+        }
+    }
+    /// As messages name it, `"SparseCsr"`.
+    pub fn title(self) -> &'static str {
+        match self {
+            TensorLayout::Strided => "Strided",
+            TensorLayout::SparseCoo => "Sparse",
+            TensorLayout::SparseCsr => "SparseCsr",
+            TensorLayout::SparseCsc => "SparseCsc",
+        }
+    }
+    /// Whether one dimension's indices are kept as pointers.
+    pub fn is_compressed(self) -> bool {
+        matches!(self, TensorLayout::SparseCsr | TensorLayout::SparseCsc)
+    }
+}
+
+/// What a sparse tensor is made of. Its place in the autograd graph is that of `values`.
+#[derive(Clone)]
+pub struct Sparse {
+    pub layout: TensorLayout,
+    /// COO: (sparse dimensions, entries). Compressed: the other dimension's index of every entry.
+    pub indices: Tensor,
+    /// Compressed: where each row (column) of entries begins, and the end.
+    pub pointers: Option<Tensor>,
+    /// (entries, dense dimensions…).
+    pub values: Tensor,
+    /// Entries are in order and none is twice.
+    pub coalesced: bool,
+}
+
+/// What stands behind a tensor that has no memory of its own.
+enum Behind {
+    Batched(Batched),
+    Sparse(RwLock<Arc<Sparse>>),
+}
+
 pub(crate) struct Impl {
     refs: AtomicUsize,
     flags: AtomicU8,
     wrapper: AtomicPtr<u8>,
     meta: RwLock<Meta>,
     autograd: Mutex<Option<Box<AutogradMeta>>>,
-    batched: Option<Box<Batched>>,
+    behind: Option<Box<Behind>>,
 }
 
 /// A multi-dimensional array. Cloning copies the reference, not the data.
@@ -163,7 +222,7 @@ impl Tensor {
         Self::build(meta, flags, autograd, None)
     }
     #[inline]
-    fn build(meta: Meta, flags: u8, autograd: Option<Box<AutogradMeta>>, batched: Option<Box<Batched>>) -> Tensor {
+    fn build(meta: Meta, flags: u8, autograd: Option<Box<AutogradMeta>>, behind: Option<Box<Behind>>) -> Tensor {
         let flags = if meta.numel() >= LARGE_NUMEL { flags | LARGE } else { flags };
         let boxed = Box::new(Impl {
             refs: AtomicUsize::new(1),
@@ -171,7 +230,7 @@ impl Tensor {
             wrapper: AtomicPtr::new(std::ptr::null_mut()),
             meta: RwLock::new(meta),
             autograd: Mutex::new(autograd),
-            batched,
+            behind,
         });
         Tensor(NonNull::from(Box::leak(boxed)))
     }
@@ -189,12 +248,64 @@ impl Tensor {
         let mut meta = value.meta().clone();
         meta.sizes.remove(dim);
         meta.strides.remove(dim);
-        Self::build(meta, BATCHED, None, Some(Box::new(Batched { value: value.clone(), dim, level })))
+        let behind = Behind::Batched(Batched { value: value.clone(), dim, level });
+        Self::build(meta, BATCHED, None, Some(Box::new(behind)))
     }
     /// What is behind a tensor inside `vmap`.
     #[inline]
     pub fn as_batched(&self) -> Option<&Batched> {
-        self.inner().batched.as_deref()
+        match self.inner().behind.as_deref() {
+            Some(Behind::Batched(b)) => Some(b),
+            _ => None,
+        }
+    }
+    /// A sparse tensor. Its storage has no bytes and answers whoever asks for its address with an error.
+    pub(crate) fn from_sparse(sizes: &[i64], sparse: Sparse) -> Tensor {
+        let (dtype, device) = {
+            let m = sparse.values.meta();
+            (m.dtype, m.device())
+        };
+        let storage = Storage::refusing(
+            device,
+            err!(NotImplemented, "Cannot access storage of {}TensorImpl", sparse.layout.title()),
+        );
+        let strides = contiguous_strides(sizes);
+        let meta = Meta { sizes: sizes.into(), strides, offset: 0, dtype, storage, version: None };
+        let flags = if crate::mode::inference() { INFERENCE_TENSOR } else { 0 };
+        Self::build(meta, flags | SPARSE, None, Some(Box::new(Behind::Sparse(RwLock::new(Arc::new(sparse))))))
+    }
+    /// The parts of a sparse tensor.
+    #[inline]
+    pub fn as_sparse(&self) -> Option<Arc<Sparse>> {
+        match self.inner().behind.as_deref() {
+            Some(Behind::Sparse(s)) => Some(s.read().clone()),
+            _ => None,
+        }
+    }
+    /// Whether indices and values stand for this tensor.
+    #[inline]
+    pub fn is_sparse(&self) -> bool {
+        self.flags() & SPARSE != 0
+    }
+    /// How the elements are kept.
+    pub fn layout(&self) -> TensorLayout {
+        self.as_sparse().map_or(TensorLayout::Strided, |s| s.layout)
+    }
+    /// Replaces sizes and parts in place; nothing for a dense tensor.
+    pub(crate) fn set_sparse(&self, sizes: &[i64], sparse: Sparse) {
+        if let Some(Behind::Sparse(s)) = self.inner().behind.as_deref() {
+            let dtype = sparse.values.dtype();
+            *s.write() = Arc::new(sparse);
+            self.set_meta(|m| {
+                m.sizes = sizes.into();
+                m.strides = contiguous_strides(sizes);
+                m.dtype = dtype;
+            });
+        }
+    }
+    /// The tensor whose place in the graph stands for this one: the values of a sparse tensor.
+    pub(crate) fn carrier(&self) -> Option<Tensor> {
+        self.as_sparse().map(|s| s.values.clone())
     }
 
     // ---- metadata ---------------------------------------------------------------------------------------------------

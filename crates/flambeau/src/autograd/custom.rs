@@ -96,6 +96,9 @@ impl Tensor {
     /// The same memory outside the graph with a version counter of its own (`x.data`).
     pub fn data(&self) -> Tensor {
         let t = self.detach();
+        if t.is_sparse() {
+            return t;
+        }
         t.set_meta(|m: &mut Meta| m.version = Some(Arc::new(AtomicU32::new(0))));
         t
     }
@@ -109,6 +112,19 @@ impl Tensor {
             Runtime,
             "data set to a tensor that requires gradients must be floating point or complex dtype"
         );
+        ensure!(
+            self.is_sparse() == other.is_sparse(),
+            Runtime,
+            "Attempted to call `variable.set_data(tensor)`, but `variable` and `tensor` have incompatible tensor type."
+        );
+        if let (Some(mine), Some(theirs)) = (self.as_sparse(), other.as_sparse()) {
+            let values = theirs.values.detach();
+            if mine.values.requires_grad() {
+                values.set_requires_grad(true)?;
+            }
+            self.set_sparse(&other.sizes(), crate::tensor::Sparse { values, ..(*theirs).clone() });
+            return Ok(());
+        }
         let new = other.meta().clone();
         let version = self.version();
         self.set_meta(|m| {

@@ -186,6 +186,9 @@ pub fn run(
     if let Some(result) = crate::batch::run_backward(outputs, grads, inputs, options) {
         return result;
     }
+    if let Some(result) = ops::sparse::run_backward(outputs, grads, inputs, options) {
+        return result;
+    }
     // Gradients of the roots.
     let mut roots: SmallVec<[(Edge, Tensor); 1]> = SmallVec::new();
     for (i, t) in outputs.iter().enumerate() {
@@ -395,6 +398,7 @@ fn deliver(tasks: &mut Tasks, edge: &Edge, g: Tensor, create_graph: bool) -> Res
     let slot = &mut task.grads[edge.nr as usize];
     *slot = Some(match slot.take() {
         None => g,
+        Some(old) if old.is_sparse() && !g.is_sparse() => ops::elementwise::add(&g, &old)?,
         Some(old) if !create_graph && owned(&old) => {
             ops::elementwise::add_(&old, &g).or_else(|_| ops::elementwise::add(&old, &g))?
         }
@@ -459,6 +463,7 @@ fn accumulate(leaf: &Tensor, g: Tensor, create_graph: bool) -> Result<()> {
                 ops::view::clone(&g.detach())?
             }
         }
+        Some(old) if old.is_sparse() && !g.is_sparse() => ops::elementwise::add(&g, &old)?,
         Some(old) if !create_graph => {
             let _off = mode::no_grad();
             ops::elementwise::add_(&old, &g)?;

@@ -2,7 +2,7 @@
 
 use super::node::{Edge, Node};
 use super::view::ViewInfo;
-use crate::tensor::{Tensor, INFERENCE_TENSOR, REQUIRES_GRAD, VIEW};
+use crate::tensor::{Sparse, Tensor, INFERENCE_TENSOR, REQUIRES_GRAD, VIEW};
 use flambeau_core::*;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -48,6 +48,9 @@ impl Tensor {
         if let Some(b) = self.as_batched() {
             return b.value.requires_grad();
         }
+        if let Some(values) = self.carrier() {
+            return values.requires_grad();
+        }
         if flags & VIEW != 0 {
             let base = self.autograd().as_ref().and_then(|m| m.view.as_ref().map(|v| v.base.clone()));
             return base.is_some_and(|b| b.requires_grad());
@@ -58,6 +61,9 @@ impl Tensor {
     pub fn is_leaf(&self) -> bool {
         if let Some(b) = self.as_batched() {
             return b.value.is_leaf();
+        }
+        if let Some(values) = self.carrier() {
+            return values.is_leaf();
         }
         if !self.requires_grad() {
             return true;
@@ -71,6 +77,9 @@ impl Tensor {
     pub fn set_requires_grad(&self, on: bool) -> Result<()> {
         if let Some(b) = self.as_batched() {
             return b.value.set_requires_grad(on);
+        }
+        if let Some(values) = self.carrier() {
+            return values.set_requires_grad(on);
         }
         if on && !self.dtype().is_differentiable() {
             bail!(Runtime, "only Tensors of floating point and complex dtype can require gradients");
@@ -98,6 +107,9 @@ impl Tensor {
     }
     /// The accumulated gradient of a leaf, or of a tensor that retains its gradient.
     pub fn grad(&self) -> Option<Tensor> {
+        if let Some(s) = self.as_sparse() {
+            return s.values.grad().map(|g| crate::ops::sparse::with_values(&self.sizes(), &s, g));
+        }
         let meta = self.autograd();
         let meta = meta.as_ref()?;
         match (&meta.grad, &meta.retained) {
@@ -135,6 +147,9 @@ impl Tensor {
                 b.device()
             );
         }
+        if self.is_sparse() {
+            return crate::ops::sparse::set_gradient(self, grad);
+        }
         let mut meta = self.autograd();
         if grad.is_none() && meta.is_none() {
             return Ok(());
@@ -153,6 +168,9 @@ impl Tensor {
     /// # Errors
     /// `Runtime` when the view was made in a way that forbids writes to its base.
     pub fn grad_fn(&self) -> Result<Option<Edge>> {
+        if let Some(values) = self.carrier() {
+            return values.grad_fn();
+        }
         if self.flags() & VIEW != 0 {
             return super::view::grad_fn(self);
         }
@@ -165,6 +183,9 @@ impl Tensor {
     pub fn gradient_edge(&self) -> Result<Option<Edge>> {
         if !self.requires_grad() {
             return Ok(None);
+        }
+        if let Some(values) = self.carrier() {
+            return values.gradient_edge();
         }
         if let Some(edge) = self.grad_fn()? {
             return Ok(Some(edge));
@@ -216,6 +237,9 @@ impl Tensor {
     /// `Runtime` when the tensor does not require grad.
     pub fn register_hook(&self, hook: Hook) -> Result<u64> {
         ensure!(self.requires_grad(), Runtime, "cannot register a hook on a tensor that doesn't require gradient");
+        if let Some(s) = self.as_sparse() {
+            return s.values.register_hook(crate::ops::sparse::hook_on_values(self, &s, hook));
+        }
         let id = next_hook_id();
         match self.grad_fn()? {
             Some(edge) => edge.node.add_hook(edge.nr, id, hook),
@@ -230,12 +254,19 @@ impl Tensor {
     pub fn register_post_accumulate_grad_hook(&self, hook: PostHook) -> Result<u64> {
         ensure!(self.requires_grad(), Runtime, "cannot register a hook on a tensor that doesn't require gradient");
         ensure!(self.is_leaf(), Runtime, "post accumulate grad hooks cannot be registered on non-leaf tensors");
+        if let Some(values) = self.carrier() {
+            let this = self.clone();
+            return values.register_post_accumulate_grad_hook(Arc::new(move |_| hook(&this)));
+        }
         let id = next_hook_id();
         self.autograd().get_or_insert_with(Default::default).post_hooks.push((id, hook));
         Ok(id)
     }
     /// Removes a hook by its number; unknown numbers are ignored.
     pub fn remove_hook(&self, id: u64) {
+        if let Some(values) = self.carrier() {
+            return values.remove_hook(id);
+        }
         if let Some(meta) = self.autograd().as_mut() {
             meta.hooks.retain(|(i, _)| *i != id);
             meta.post_hooks.retain(|(i, _)| *i != id);
@@ -250,6 +281,9 @@ impl Tensor {
     /// `Runtime` when the tensor does not require grad.
     pub fn retain_grad(&self) -> Result<()> {
         ensure!(self.requires_grad(), Runtime, "can't retain_grad on Tensor that has requires_grad=False");
+        if let Some(values) = self.carrier() {
+            return values.retain_grad();
+        }
         let Some(edge) = self.grad_fn()? else { return Ok(()) };
         let mut guard = self.autograd();
         let meta = guard.get_or_insert_with(Default::default);
@@ -262,6 +296,9 @@ impl Tensor {
     }
     /// Whether a non-leaf keeps its gradient.
     pub fn retains_grad(&self) -> bool {
+        if let Some(values) = self.carrier() {
+            return values.retains_grad();
+        }
         self.autograd().as_ref().is_some_and(|m| m.retained.is_some())
     }
     /// The tensor that this one is a view of.
@@ -273,6 +310,9 @@ impl Tensor {
         if let Some(b) = self.as_batched() {
             return Tensor::batched(&b.value.detach(), b.dim, b.level);
         }
+        if let Some(s) = self.as_sparse() {
+            return crate::ops::sparse::with_values(&self.sizes(), &s, s.values.detach());
+        }
         let meta = self.meta().clone();
         let inference = self.flags() & INFERENCE_TENSOR;
         Tensor::from_meta(meta, inference, None)
@@ -282,6 +322,10 @@ impl Tensor {
     /// # Errors
     /// `Runtime` for a view.
     pub fn detach_in_place(&self) -> Result<()> {
+        if let Some(s) = self.as_sparse() {
+            self.set_sparse(&self.sizes(), Sparse { values: s.values.detach(), ..(*s).clone() });
+            return Ok(());
+        }
         if self.flags() & VIEW != 0 && self.base().is_some() {
             bail!(
                 Runtime,

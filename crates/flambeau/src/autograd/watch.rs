@@ -105,7 +105,7 @@ pub(crate) fn check_nan(node: &Node, grads: &[Option<Tensor>]) -> Result<()> {
             continue;
         }
         // A sum is NaN where an element is; infinities of both signs make it NaN too, so the elements decide.
-        let g = g.detach();
+        let g = g.carrier().unwrap_or_else(|| g.clone()).detach();
         let nan = crate::ops::elementwise::isnan(&g)?;
         let count = crate::ops::reduction::sum(&nan, &[], false)?;
         ensure!(

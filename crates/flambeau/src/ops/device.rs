@@ -49,6 +49,12 @@ pub fn to_device(t: &Tensor, device: Device) -> Result<Tensor> {
     if let Some(b) = t.as_batched() {
         return Ok(Tensor::batched(&to_device(&b.value, device)?, b.dim, b.level));
     }
+    if let Some(s) = t.as_sparse() {
+        let values = to_device(&s.values, device)?;
+        let pointers = s.pointers.as_ref().map(|p| to_device(p, device)).transpose()?;
+        let parts = crate::tensor::Sparse { indices: to_device(&s.indices, device)?, pointers, values, ..(*s).clone() };
+        return Ok(Tensor::from_sparse(&t.sizes(), parts));
+    }
     let dense = {
         let m = t.meta();
         is_non_overlapping_and_dense(&m.sizes, &m.strides)
@@ -110,6 +116,9 @@ pub fn item(t: &Tensor) -> Result<Number> {
             "vmap: It looks like you're calling .item() on a Tensor. We don't support vmap over calling .item() on a Tensor, \
              please try to rewrite what you're doing with other operations."
         );
+    }
+    if t.is_sparse() && t.numel() == 1 {
+        return item(&crate::ops::sparse::to_dense(&t.detach(), None)?);
     }
     let m = t.meta();
     ensure!(m.numel() == 1, Runtime, "a Tensor with {} elements cannot be converted to Scalar", m.numel());

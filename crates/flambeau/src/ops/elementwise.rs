@@ -302,6 +302,9 @@ impl Primitive for Map {
     fn allows_cpu_scalars(&self) -> bool {
         true
     }
+    fn sparse(&self, x: &[&Tensor]) -> Option<Result<Tensor>> {
+        crate::ops::sparse::map(self, x)
+    }
     fn batch(&self, x: &[(Tensor, Option<usize>)], _level: u32) -> Option<Result<SmallVec<[(Tensor, usize); 2]>>> {
         Some(self.batched(x))
     }
@@ -810,6 +813,19 @@ impl Primitive for Copy {
         Ok(grads)
     }
     fn key(&self, _: &mut PlanKey) {}
+    fn sparse(&self, x: &[&Tensor]) -> Option<Result<Tensor>> {
+        let (to, from) = (x[0], x[1]);
+        Some(if to.is_sparse() && from.is_sparse() {
+            to_dtype(from, to.dtype())
+        } else {
+            Err(err!(
+                Runtime,
+                "copy_() between dense and sparse Tensors is not implemented! Found self layout = torch.{} and src layout = torch.{}",
+                to.layout().name(),
+                from.layout().name()
+            ))
+        })
+    }
     crate::shareable!();
 }
 
@@ -893,6 +909,10 @@ impl Primitive for Fill {
     }
     fn key(&self, key: &mut PlanKey) {
         key.word(self.0.category() as u64);
+    }
+    fn sparse(&self, x: &[&Tensor]) -> Option<Result<Tensor>> {
+        // Zero is no entries; anything else would be dense.
+        (self.0.to_complex() == Complex64::new(0.0, 0.0)).then(|| crate::ops::factory::empty_like(x[0]))
     }
     crate::shareable!();
 }

@@ -96,6 +96,10 @@ pub fn empty_like(t: &Tensor) -> Result<Tensor> {
     if let Some(b) = t.as_batched() {
         return Ok(Tensor::batched(&empty_like(&b.value)?, b.dim, b.level));
     }
+    if let Some(s) = t.as_sparse() {
+        let sizes = t.sizes();
+        return crate::ops::sparse::empty(s.layout, &sizes, sizes.len() - s.sparse_dims(), t.dtype(), t.device());
+    }
     let m = t.meta();
     empty_strided(&m.sizes, &preserve_strides(&m.sizes, &m.strides), m.dtype, m.device())
 }
@@ -106,6 +110,9 @@ pub fn empty_like(t: &Tensor) -> Result<Tensor> {
 pub fn full_like(t: &Tensor, value: Number) -> Result<Tensor> {
     value.check_fits(t.dtype())?;
     let out = empty_like(t)?;
+    if out.is_sparse() {
+        return e::fill_(&out, value);
+    }
     let mut inner = out.clone();
     while let Some(b) = inner.clone().as_batched() {
         inner = b.value.clone();

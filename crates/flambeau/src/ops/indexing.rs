@@ -194,6 +194,12 @@ impl Primitive for Read {
     fn key(&self, key: &mut PlanKey) {
         self.0.words(key);
     }
+    fn sparse(&self, x: &[&Tensor]) -> Option<Result<Tensor>> {
+        match self.0 {
+            Places::Whole(d) if !x[1].is_sparse() => Some(crate::ops::sparse::index_select(x[0], d, x[1])),
+            _ => None,
+        }
+    }
     crate::shareable!();
 }
 
@@ -1122,6 +1128,62 @@ pub fn embedding(indices: &Tensor, weight: &Tensor, padding_idx: Option<i64>) ->
         None => rows,
     };
     view::reshape(&rows, &sizes)
+}
+/// [`embedding`] whose gradient is sparse: the rows that were read, as often as they were.
+///
+/// # Errors
+/// As [`embedding`].
+pub fn embedding_sparse(indices: &Tensor, weight: &Tensor, padding_idx: Option<i64>) -> Result<Tensor> {
+    if !(weight.requires_grad() && crate::mode::grad_enabled()) || weight.dim() != 2 {
+        return embedding(indices, weight, padding_idx);
+    }
+    // The values, and every error, are the dense one's; the node is another.
+    let rows = {
+        let _off = crate::mode::no_grad();
+        embedding(indices, weight, padding_idx)?
+    };
+    let n = weight.sizes()[0];
+    let padding = padding_idx.map(|p| if p < 0 { p + n } else { p });
+    apply1(SparseRows(padding), &[weight, &e::to_dtype(indices, DType::I64)?, &rows], Dest::New)
+}
+/// Rows of operand 0 at operand 1, which are operand 2; the gradient is sparse.
+#[derive(Clone)]
+struct SparseRows(Option<i64>);
+impl Primitive for SparseRows {
+    fn name(&self) -> &'static str {
+        "embedding"
+    }
+    fn infer(&self, x: &[&Meta], out: &mut Draft) -> Result<()> {
+        out.push(x[2].sizes.clone(), x[2].dtype);
+        Ok(())
+    }
+    fn run(&self, on: &dyn Backend, x: &[Operand], out: &[Operand]) -> Result<()> {
+        let class = x[2].dtype.class();
+        on.map(&Program { inputs: &[Input::Operand(class)], steps: &[], results: &[0] }, &x[2..], out)
+    }
+    fn saves(&self, _: Mask) -> Mask {
+        2
+    }
+    fn vjp(&self, cx: &Vjp, g: &[Option<Tensor>]) -> Result<Gradients> {
+        let mut grads: Gradients = SmallVec::from_elem(None, 3);
+        let Some(g) = &g[0] else { return Ok(grads) };
+        if cx.needs(0) {
+            let sizes = &cx.info(0).sizes;
+            let mut at = view::reshape(&cx.input(1)?, &[-1])?;
+            let mut values = view::reshape(g, &[at.numel(), sizes[1]])?;
+            if let Some(padding) = self.0 {
+                let kept = view::reshape(&nonzero(&e::ne(&at, padding)?)?, &[-1])?;
+                at = index_select(&at, 0, &kept)?;
+                values = index_select(&values, 0, &kept)?;
+            }
+            grads[0] = Some(crate::ops::sparse::coo(view::unsqueeze(&at, 0)?, values, sizes, false));
+        }
+        Ok(grads)
+    }
+    fn key(&self, key: &mut PlanKey) {
+        key.word(self.0.unwrap_or(-1) as u64);
+    }
+    crate::shareable!();
 }
 /// One where the class is, in a new last dimension.
 ///

@@ -81,6 +81,9 @@ impl Primitive for Cat {
     fn key(&self, key: &mut PlanKey) {
         key.word(self.0 as u64);
     }
+    fn sparse(&self, x: &[&Tensor]) -> Option<Result<Tensor>> {
+        Some(crate::ops::sparse::cat(x, self.0))
+    }
     crate::shareable!();
 }
 

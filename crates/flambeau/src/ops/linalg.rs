@@ -57,6 +57,9 @@ impl Primitive for Matmul {
         Ok(grads)
     }
     fn key(&self, _: &mut PlanKey) {}
+    fn sparse(&self, x: &[&Tensor]) -> Option<Result<Tensor>> {
+        Some(crate::ops::sparse::matmul(x[0], x[1]))
+    }
     crate::shareable!();
     fn batch(&self, x: &[(Tensor, Option<usize>)], _level: u32) -> Option<Result<SmallVec<[(Tensor, usize); 2]>>> {
         let run = || {
@@ -161,6 +164,9 @@ impl Primitive for Linear {
         Ok(grads)
     }
     fn key(&self, _: &mut PlanKey) {}
+    fn sparse(&self, x: &[&Tensor]) -> Option<Result<Tensor>> {
+        Some(crate::ops::sparse::linear(x[0], x[1], x.get(2).copied()))
+    }
     crate::shareable!();
 }
 fn conj(t: &Tensor) -> Result<Tensor> {

@@ -28,6 +28,7 @@ pub mod scatter;
 pub mod search;
 pub mod solve;
 pub mod sorting;
+pub mod sparse;
 pub mod spectrogram;
 pub mod statistics;
 pub mod view;

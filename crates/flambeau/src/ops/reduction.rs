@@ -231,6 +231,9 @@ impl Primitive for Reduce {
             Ok(apply(op, &[&t], Dest::New)?.into_iter().map(|t| (t, 0)).collect())
         })())
     }
+    fn sparse(&self, x: &[&Tensor]) -> Option<Result<Tensor>> {
+        crate::ops::sparse::reduce(self, x[0])
+    }
     crate::shareable!();
 }
 

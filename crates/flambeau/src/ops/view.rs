@@ -320,6 +320,9 @@ impl Primitive for View {
         // Views are not recorded.
         key.word(0);
     }
+    fn sparse(&self, x: &[&Tensor]) -> Option<Result<Tensor>> {
+        crate::ops::sparse::view(self, x[0])
+    }
     crate::shareable!();
 }
 
