@@ -6,6 +6,7 @@ from typing import Any
 
 from . import _flambeau
 from ._flambeau import Tensor
+from ._ops import ops
 from .storage import TypedStorage, UntypedStorage
 
 
@@ -74,6 +75,36 @@ def _restored(t: Tensor, requires_grad: bool, backward_hooks: Any, metadata: Any
     if backward_hooks:
         t._backward_hooks = backward_hooks
     return t
+
+
+def _reduce_sparse_tensor(t: Tensor) -> Any:
+    """What a file keeps of a sparse tensor: its layout and its parts."""
+    if t.is_sparse:
+        parts: Any = (t._indices(), t._values(), t.size(), t.is_coalesced())
+    elif t.layout is _flambeau.sparse_csr:
+        parts = (t.crow_indices(), t.col_indices(), t.values().detach(), t.size())
+    else:
+        parts = (t.ccol_indices(), t.row_indices(), t.values().detach(), t.size())
+    return _rebuild_sparse_tensor, (t.layout, parts)
+
+
+def _rebuild_sparse_tensor(layout: Any, data: Any) -> Tensor:
+    """A sparse tensor of its parts, which are checked: a file is not to be trusted."""
+    if layout is _flambeau.sparse_coo:
+        # Files of old versions do not say whether the entries are in order.
+        indices, values, size = data[:3]
+        coalesced = data[3] if len(data) > 3 else None
+        t = ops.sparse_coo_tensor(indices, values, size)
+        if coalesced:
+            again = t.coalesce()
+            if again._nnz() != t._nnz() or not ops.equal(again._indices(), t._indices()):
+                raise RuntimeError("a checkpoint's sparse tensor is marked as coalesced, but its indices are not in order and distinct")
+            t = again
+        return t
+    if layout in (_flambeau.sparse_csr, _flambeau.sparse_csc):
+        pointers, indices, values, size = data
+        return ops.sparse_compressed_tensor(pointers, indices, values, size, layout=layout)
+    raise NotImplementedError(f"rebuilding sparse tensor for layout {layout}")
 
 
 def _rebuild_parameter(data: Tensor, requires_grad: bool, backward_hooks: Any = None) -> Any:

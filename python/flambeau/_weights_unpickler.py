@@ -103,7 +103,7 @@ def _known_globals() -> dict[str, Any]:
         names[f"torch.{name}"] = getattr(storage, name)
     for name in (
         "_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_parameter", "_rebuild_parameter_with_state",
-        "_rebuild_from_type_v2",
+        "_rebuild_from_type_v2", "_rebuild_sparse_tensor",
     ):  # fmt: skip
         names[f"torch._utils.{name}"] = getattr(_utils, name)
     names["torch._tensor._rebuild_from_type_v2"] = _utils._rebuild_from_type_v2

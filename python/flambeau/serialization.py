@@ -185,9 +185,10 @@ def _storage_class(dtype: Any) -> Any:
 
 def _get_layout(name: str) -> Any:
     """The layout of a name such as "torch.strided"."""
-    if name not in ("torch.strided", "torch.sparse_coo", "torch.sparse_csr") or not hasattr(_flambeau, name[len("torch.") :]):
+    found = getattr(_flambeau, str(name).removeprefix("torch."), None)
+    if not isinstance(found, _flambeau.layout):
         raise pickle.UnpicklingError(f"{name!r} is no layout")
-    return getattr(_flambeau, name[len("torch.") :])
+    return found
 
 
 def _reduce_tensor(t: Tensor) -> Any:
@@ -201,6 +202,8 @@ def _reduce_tensor(t: Tensor) -> Any:
         if state:
             return _utils._rebuild_parameter_with_state, (t.data, t.requires_grad, hooks, state)
         return _utils._rebuild_parameter, (t.data, t.requires_grad, hooks)
+    if t.layout is not _flambeau.strided:
+        return _utils._reduce_sparse_tensor(t)
     plain = t.detach() if type(t) is Tensor else t.detach().as_subclass(Tensor)
     if plain.is_conj() or plain.is_neg():
         plain = plain.resolve_conj().resolve_neg()

@@ -7,6 +7,7 @@ use crate::raw::*;
 use crate::tensor::*;
 use crate::types;
 use flambeau::core::{bail, err};
+use flambeau::tensor::TensorLayout;
 use flambeau::{Device, Result, Tensor};
 use pyo3::ffi::*;
 use std::ffi::{c_int, c_void, CStr};
@@ -157,10 +158,16 @@ attributes! {
     "shape" "The sizes." |t| Ok(unsafe { types::size_object(&t.meta().sizes) });
     "dtype" "The type of the elements." |t| Ok(unsafe { types::dtype_object(t.dtype()) });
     "device" "Where the memory is." |t| Ok(unsafe { types::device_object(t.device()) });
-    "layout" "How values are kept." |_t| Ok(unsafe { types::strided_object() });
+    "layout" "How values are kept." |t| Ok(unsafe { types::layout_object(t.layout()) });
     "ndim" "The number of dimensions." |t| integer(t.dim() as i64);
     "itemsize" "Bytes of one element." |t| integer(t.dtype().size() as i64);
-    "nbytes" "Bytes of all elements." |t| integer(nbytes(t));
+    "nbytes" "Bytes of all elements." |t| {
+        if t.is_sparse() {
+            bail!(Runtime, "nbytes is not defined for sparse tensors. Add the nbytes of the indices and values, or take numel() * \
+                            element_size() for those of the dense tensor.");
+        }
+        integer(nbytes(t))
+    };
     "requires_grad" "Whether gradients flow to or through this tensor." |t| boolean(t.requires_grad()), set set_requires_grad;
     "grad" "The accumulated gradient, or None." |t| optional(t.grad()), set set_grad;
     "_grad" "The accumulated gradient, or None." |t| optional(t.grad()), set set_grad;
@@ -182,8 +189,8 @@ attributes! {
     "is_cuda" "Whether the memory is on a CUDA device." |t| boolean(is_cuda(t));
     "is_cpu" "Whether the memory is on the host." |t| boolean(t.device() == Device::Cpu);
     "is_meta" "Whether there is no memory." |t| boolean(t.device() == Device::Meta);
-    "is_sparse" "Whether the layout is sparse." |_t| boolean(false);
-    "is_sparse_csr" "Whether the layout is sparse." |_t| boolean(false);
+    "is_sparse" "Whether the layout is that of coordinates." |t| boolean(t.is_sparse() && t.layout() == TensorLayout::SparseCoo);
+    "is_sparse_csr" "Whether the layout is that of compressed rows." |t| boolean(t.is_sparse() && t.layout() == TensorLayout::SparseCsr);
     "is_quantized" "Whether the elements are quantised." |_t| boolean(false);
     "is_mkldnn" "False." |_t| boolean(false);
     "is_mps" "False." |_t| boolean(false);

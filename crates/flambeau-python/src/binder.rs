@@ -28,6 +28,8 @@ pub struct Overload {
     pub out: Option<usize>,
     /// Index of `requires_grad`, for factories.
     pub requires_grad: Option<usize>,
+    /// Index of `layout`, for factories of dense tensors alone.
+    pub layout: Option<usize>,
 }
 
 // SAFETY: `named` is a type that lives for ever and is only used while attached.
@@ -362,7 +364,7 @@ impl<'a> Binding<'_, 'a> {
             Type::DType => types::dtype_of(o).map(Arg::DType),
             Type::Device => types::device_of(o).map(Arg::Device),
             Type::MemoryFormat => types::memory_format_of(o).map(Arg::MemoryFormat),
-            Type::Layout => types::is_layout(o).then_some(Arg::None),
+            Type::Layout => types::layout_of(o).map(Arg::Layout),
             Type::Generator => types::generator_of(o).map(Arg::Generator),
             Type::Object => {
                 // Containers and strangers alike may override.
@@ -870,6 +872,11 @@ unsafe fn finish_slow(
                 _ => r,
             };
             return write_outs(op, r, out);
+        }
+    }
+    if let Some(Arg::Layout(l)) = overload.layout.map(|i| args.get(i)) {
+        if l.name() != "strided" {
+            return Err(flambeau::ops::sparse::refused(op.name, l.core()?, flambeau::Device::Cpu));
         }
     }
     if let Some(i) = overload.requires_grad {

@@ -5,7 +5,7 @@ use crate::error::*;
 use crate::raw::*;
 use crate::signature::Type;
 use crate::tensor::wrap;
-use crate::types::{self, MemoryFormat};
+use crate::types::{self, Layout, MemoryFormat};
 use flambeau::core::{Dims, Number};
 use flambeau::random::Generator;
 use flambeau::{DType, Dest, Device, Result, Tensor, Value};
@@ -32,6 +32,7 @@ pub enum Arg<'a> {
     Str(&'a str),
     DType(DType),
     Device(Device),
+    Layout(Layout),
     MemoryFormat(MemoryFormat),
     Generator(&'a Generator),
     Object(Obj),
@@ -125,6 +126,7 @@ from_arg! {
     &'a str, Str, args i, Arg::Str(s) => s;
     DType, DType, args i, Arg::DType(d) => d;
     Device, Device, args i, Arg::Device(d) => d;
+    Layout, Layout, args i, Arg::Layout(l) => l;
     MemoryFormat, MemoryFormat, args i, Arg::MemoryFormat(f) => f;
     &'a Generator, Generator, args i, Arg::Generator(g) => g;
 }

@@ -46,12 +46,7 @@ pub fn identifier(name: &str) -> String {
 }
 
 fn parameters(row: &'static Row, method: bool, inplace: bool) -> String {
-    let extra = match (binder::has(row, Form::Factory), binder::has(row, Form::Out) && !inplace) {
-        (true, true) => "*, Tensor? out=None, layout? layout=None, bool? pin_memory=None, bool requires_grad=False",
-        (true, false) => "*, layout? layout=None, bool? pin_memory=None, bool requires_grad=False",
-        (false, true) => "*, Tensor? out=None",
-        (false, false) => "",
-    };
+    let extra = crate::signatures::extra_parameters(row, inplace);
     // SAFETY: called from Python, attached.
     let s = unsafe { signature::parse(row.text, extra) };
     let mut parts: Vec<String> = Vec::new();

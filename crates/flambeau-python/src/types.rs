@@ -2,9 +2,10 @@
 
 use crate::error::*;
 use crate::raw::*;
-use flambeau::core::Dims;
+use flambeau::core::{err, Dims};
 pub use flambeau::core::MemoryFormat;
 use flambeau::random::Generator;
+use flambeau::tensor::TensorLayout;
 use flambeau::{DType, Device};
 use parking_lot::{Mutex, RwLock};
 use pyo3::exceptions::*;
@@ -278,7 +279,26 @@ fn get_default_device(py: Python<'_>) -> Py<PyAny> {
 
 /// How a tensor's values are kept.
 #[pyclass(frozen, name = "layout", module = "flambeau")]
+#[derive(Clone, Copy)]
 pub struct Layout(&'static str);
+impl Layout {
+    /// The layout that tensors of the core have.
+    ///
+    /// # Errors
+    /// `NotImplemented` for one that they lack.
+    pub fn core(self) -> flambeau::Result<TensorLayout> {
+        LAYOUTS.iter().find(|l| l.name() == self.0).copied().ok_or_else(|| {
+            err!(NotImplemented, "tensors of layout torch.{} are not supported; there are strided, sparse_coo, sparse_csr and sparse_csc", self.0)
+        })
+    }
+    /// Its name, "sparse_coo".
+    pub fn name(self) -> &'static str {
+        self.0
+    }
+}
+const LAYOUTS: [TensorLayout; 4] =
+    [TensorLayout::Strided, TensorLayout::SparseCoo, TensorLayout::SparseCsr, TensorLayout::SparseCsc];
+static LAYOUT_OBJECTS: [Global; 4] = [const { Global::new() }; 4];
 #[pymethods]
 impl Layout {
     fn __repr__(&self) -> String {
@@ -288,21 +308,26 @@ impl Layout {
         self.0
     }
 }
-static STRIDED: Global = Global::new();
 
-/// A new reference to `strided`.
+/// A new reference to a layout's object.
 ///
 /// # Safety
 /// The interpreter is attached.
-pub unsafe fn strided_object() -> Obj {
-    new_ref(STRIDED.get())
+pub unsafe fn layout_object(layout: TensorLayout) -> Obj {
+    new_ref(LAYOUT_OBJECTS[layout as usize].get())
 }
-/// Whether an object is a layout.
+/// The layout that an object is.
 ///
 /// # Safety
 /// The interpreter is attached.
-pub unsafe fn is_layout(o: Obj) -> bool {
-    o == STRIDED.get() || Py_TYPE(o) == Py_TYPE(STRIDED.get())
+pub unsafe fn layout_of(o: Obj) -> Option<Layout> {
+    if o == LAYOUT_OBJECTS[0].get() {
+        return Some(Layout("strided"));
+    }
+    if Py_TYPE(o) != Py_TYPE(LAYOUT_OBJECTS[0].get()) {
+        return None;
+    }
+    Bound::from_borrowed_ptr(Python::assume_attached(), o).cast::<Layout>().ok().map(|l| *l.get())
 }
 
 /// The order of dimensions in memory.
@@ -763,10 +788,12 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     CPU_DEVICE.set(Bound::new(py, PyDevice::new_from(Device::Cpu, false))?.into_ptr());
     m.add_class::<PyDevice>()?;
     m.add_class::<Layout>()?;
-    let strided = Bound::new(py, Layout("strided"))?;
-    STRIDED.set(strided.clone().into_ptr());
-    m.add("strided", strided)?;
-    for name in ["sparse_coo", "sparse_csr", "sparse_csc", "sparse_bsr", "sparse_bsc", "jagged"] {
+    for layout in LAYOUTS {
+        let o = Bound::new(py, Layout(layout.name()))?;
+        LAYOUT_OBJECTS[layout as usize].set(o.clone().into_ptr());
+        m.add(layout.name(), o)?;
+    }
+    for name in ["sparse_bsr", "sparse_bsc", "jagged"] {
         m.add(name, Bound::new(py, Layout(name))?)?;
     }
     m.add_class::<PyMemoryFormat>()?;

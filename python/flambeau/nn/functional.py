@@ -347,7 +347,7 @@ def embedding_bag(
         kept = (input != padding_idx % weight.size(0)).nonzero().squeeze(1)
         input, bag_of = input.index_select(0, kept), bag_of.index_select(0, kept)
         per_sample_weights = None if per_sample_weights is None else per_sample_weights.index_select(0, kept)
-    rows = embedding(input, weight, None, max_norm, norm_type, scale_grad_by_freq)
+    rows = embedding(input, weight, None, max_norm, norm_type, scale_grad_by_freq, sparse)
     if per_sample_weights is not None:
         rows = rows * per_sample_weights.unsqueeze(1)
     result = ops.zeros((bags, weight.size(1)), dtype=weight.dtype, device=weight.device)

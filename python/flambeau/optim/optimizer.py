@@ -163,7 +163,10 @@ class Optimizer:
     def _refuse_sparse(self, grads: list[Tensor]) -> None:
         for grad in grads:
             if grad.is_sparse:
-                raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
+                name = type(self).__name__
+                advice = ", please consider SparseAdam instead" if name in ("Adam", "AdamW") else ""
+                name = "Adam" if advice else name
+                raise RuntimeError(f"{name} does not support sparse gradients{advice}")
 
     def _hooked_step(self, closure: Any) -> Any:
         args: Any = (self, closure)

@@ -48,7 +48,17 @@ class SGD(Optimizer):
 
     def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
         if any(g.is_sparse for g in grads):
-            grads = [g.to_dense() if g.is_sparse else g for g in grads]
+            if not group["momentum"] and not _number(group["weight_decay"]):
+                # Only the rows that are there are written.
+                rate = _number(group["lr"]) if group["maximize"] else -_number(group["lr"])
+                pairs = list(zip(params, grads, strict=True))
+                for p, g in pairs:
+                    if g.is_sparse:
+                        p.add_(g, alpha=rate)
+                params = [p for p, g in pairs if not g.is_sparse]
+                grads = [g for _, g in pairs if not g.is_sparse]
+            else:
+                grads = [g.to_dense() if g.is_sparse else g for g in grads]
         if not group["momentum"]:
             _optimizer_step("sgd", [params, grads, []], group)
             return

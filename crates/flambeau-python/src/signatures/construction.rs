@@ -27,7 +27,7 @@ fn tensor(
     Ok(t)
 }
 /// Shares memory where it can.
-fn as_tensor(data: Object, dtype: Option<DType>, device: Option<Device>) -> Result<Tensor> {
+pub(super) fn as_tensor(data: Object, dtype: Option<DType>, device: Option<Device>) -> Result<Tensor> {
     // SAFETY: as in `tensor`.
     unsafe {
         let t = if is_tensor(data.0) {

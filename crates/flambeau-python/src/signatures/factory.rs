@@ -1,7 +1,8 @@
 //! Signatures of new tensors.
 
-use crate::types::MemoryFormat;
+use crate::types::{Layout, MemoryFormat};
 use flambeau::ops::windows::Window;
+use flambeau::tensor::TensorLayout;
 use flambeau::{DType, Device, Error, ErrorKind, Number, Result, Tensor, Value};
 
 fn place(d: Option<Device>) -> Device {
@@ -9,6 +10,33 @@ fn place(d: Option<Device>) -> Device {
 }
 fn kind(d: Option<DType>) -> DType {
     d.unwrap_or_else(flambeau::mode::default_dtype)
+}
+/// No entries of a layout that was asked for; `None` where the dense tensor was.
+fn sparse_of(s: &[i64], layout: Option<Layout>, dtype: DType, device: Device) -> Result<Option<Tensor>> {
+    let layout = layout.map_or(Ok(TensorLayout::Strided), Layout::core)?;
+    if layout == TensorLayout::Strided {
+        return Ok(None);
+    }
+    flambeau::core::check_sizes(s, dtype)?;
+    flambeau::ops::sparse::empty(layout, s, 0, dtype, device).map(Some)
+}
+/// [`like`] with a layout of its own.
+fn like_in(
+    t: &Tensor,
+    dtype: Option<DType>,
+    device: Option<Device>,
+    format: Option<MemoryFormat>,
+    layout: Option<Layout>,
+) -> Result<Tensor> {
+    let (kind, place) = (dtype.unwrap_or(t.dtype()), device.unwrap_or(t.device()));
+    let layout = layout.map_or(Ok(t.layout()), Layout::core)?;
+    if layout == t.layout() {
+        return like(t, dtype, device, format);
+    }
+    if layout == TensorLayout::Strided {
+        return factory::empty(&t.sizes(), kind, place);
+    }
+    flambeau::ops::sparse::empty(layout, &t.sizes(), 0, kind, place)
 }
 fn like(t: &Tensor, dtype: Option<DType>, device: Option<Device>, format: Option<MemoryFormat>) -> Result<Tensor> {
     if dtype.is_none_or(|d| d == t.dtype())
@@ -18,6 +46,10 @@ fn like(t: &Tensor, dtype: Option<DType>, device: Option<Device>, format: Option
         return factory::empty_like(t);
     }
     let (dtype, device) = (dtype.unwrap_or(t.dtype()), device.unwrap_or(t.device()));
+    if t.is_sparse() {
+        let none = elementwise::to_dtype(&factory::empty_like(t)?, dtype)?;
+        return flambeau::ops::device::to_device(&none, device);
+    }
     let strides = match format {
         Some(MemoryFormat::Contiguous) => flambeau::core::contiguous_strides(&t.sizes()),
         Some(kind @ (MemoryFormat::ChannelsLast | MemoryFormat::ChannelsLast3d)) => {
@@ -79,14 +111,20 @@ fn eye_at(n: i64, m: Option<i64>, k: i64, d: Option<DType>, v: Option<Device>) -
 }
 
 operators! { FACTORY;
-    "empty(int[*] size, *, dtype? dtype=None, device? device=None, memory_format? memory_format=None)" [function factory out] => |s: &[i64], d: Option<DType>, v: Option<Device>, _f: Option<MemoryFormat>| factory::empty(s, kind(d), place(v));
-    "zeros(int[*] size, *, dtype? dtype=None, device? device=None)" [function factory out] => |s: &[i64], d: Option<DType>, v: Option<Device>| factory::zeros(s, kind(d), place(v));
+    "empty(int[*] size, *, dtype? dtype=None, device? device=None, memory_format? memory_format=None, layout? layout=None)" [function factory out] => |s: &[i64], d: Option<DType>, v: Option<Device>, _f: Option<MemoryFormat>, l: Option<Layout>| match sparse_of(s, l, kind(d), place(v))? {
+        Some(t) => Ok(t),
+        None => factory::empty(s, kind(d), place(v)),
+    };
+    "zeros(int[*] size, *, dtype? dtype=None, device? device=None, layout? layout=None)" [function factory out] => |s: &[i64], d: Option<DType>, v: Option<Device>, l: Option<Layout>| match sparse_of(s, l, kind(d), place(v))? {
+        Some(t) => Ok(t),
+        None => factory::zeros(s, kind(d), place(v)),
+    };
     "ones(int[*] size, *, dtype? dtype=None, device? device=None)" [function factory out] => |s: &[i64], d: Option<DType>, v: Option<Device>| factory::ones(s, kind(d), place(v));
     "full(int[] size, Number fill_value, *, dtype? dtype=None, device? device=None)" [function factory out] => |s: &[i64], x: Number, d: Option<DType>, v: Option<Device>| factory::full(s, x, d.unwrap_or(x.default_dtype(flambeau::mode::default_dtype())), place(v));
     "empty_permuted(int[] size, int[] physical_layout, *, dtype? dtype=None, device? device=None)" [function factory] => |s: &[i64], l: &[i64], d: Option<DType>, v: Option<Device>| factory::empty_permuted(s, l, kind(d), place(v));
     "empty_strided(int[] size, int[] stride, *, dtype? dtype=None, device? device=None)" [function factory] => |s: &[i64], t: &[i64], d: Option<DType>, v: Option<Device>| factory::empty_strided(s, t, kind(d), place(v));
-    "empty_like(Tensor input, *, dtype? dtype=None, device? device=None, memory_format? memory_format=None)" [function factory] => like;
-    "zeros_like(Tensor input, *, dtype? dtype=None, device? device=None, memory_format? memory_format=None)" [function factory] => |t: &Tensor, d: Option<DType>, v: Option<Device>, f: Option<MemoryFormat>| filled(like(t, d, v, f)?, Number::Int(0));
+    "empty_like(Tensor input, *, dtype? dtype=None, device? device=None, memory_format? memory_format=None, layout? layout=None)" [function factory] => like_in;
+    "zeros_like(Tensor input, *, dtype? dtype=None, device? device=None, memory_format? memory_format=None, layout? layout=None)" [function factory] => |t: &Tensor, d: Option<DType>, v: Option<Device>, f: Option<MemoryFormat>, l: Option<Layout>| filled(like_in(t, d, v, f, l)?, Number::Int(0));
     "ones_like(Tensor input, *, dtype? dtype=None, device? device=None, memory_format? memory_format=None)" [function factory] => |t: &Tensor, d: Option<DType>, v: Option<Device>, f: Option<MemoryFormat>| filled(like(t, d, v, f)?, Number::Int(1));
     "full_like(Tensor input, Number fill_value, *, dtype? dtype=None, device? device=None, memory_format? memory_format=None)" [function factory] => |t: &Tensor, x: Number, d: Option<DType>, v: Option<Device>, f: Option<MemoryFormat>| filled(like(t, d, v, f)?, x);
     "arange(Number end, *, dtype? dtype=None, device? device=None)" [function factory out] => |e: Number, d: Option<DType>, v: Option<Device>| factory::arange(Number::Int(0), e, Number::Int(1), d, place(v));

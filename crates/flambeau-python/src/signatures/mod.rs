@@ -10,8 +10,8 @@
 //! be those of the signature (a `Dest` may follow); a mismatch does not compile.
 //!
 //! Forms: `function` (module level; dotted names belong to their module), `method`, `inplace` (adds `NAME_` as a method),
-//! `inplace_function` (`NAME_` as a function too), `out` (takes `out=`), `property`, `factory` (also takes `layout`, `pin_memory`
-//! and `requires_grad`), `alias(a, b)` (the same under other names).
+//! `inplace_function` (`NAME_` as a function too), `out` (takes `out=`), `property`, `factory` (also takes `layout`, of
+//! which it refuses all but strided unless the row names it, `pin_memory` and `requires_grad`), `alias(a, b)` (the same under other names).
 //!
 //! Overloads are rows with the same name, tried in order.
 
@@ -171,6 +171,7 @@ pub mod nn;
 pub mod random;
 pub mod reduction;
 pub mod sorting;
+pub mod sparse;
 pub mod special;
 pub mod statistics;
 pub mod tensor;
@@ -193,6 +194,7 @@ pub static ROOMS: &[&[Row]] = &[
     random::ROWS,
     fft::ROWS,
     special::ROWS,
+    sparse::ROWS,
 ];
 
 /// Calls `visit` for every row.
@@ -266,16 +268,23 @@ unsafe extern "C" fn named_repr(o: Obj, _: *const Obj, _: Py_ssize_t, _: Obj) ->
     ))
 }
 
-unsafe fn overload(row: &'static Row, inplace: bool) -> Overload {
-    let factory = binder::has(row, Form::Factory);
-    let out = binder::has(row, Form::Out) && !inplace;
-    let extra = match (factory, out) {
+/// The parameters that a row's forms add to its signature.
+pub fn extra_parameters(row: &Row, inplace: bool) -> &'static str {
+    let own_layout = row.text.contains("layout? layout");
+    match (binder::has(row, Form::Factory), binder::has(row, Form::Out) && !inplace) {
+        (true, true) if own_layout => "*, Tensor? out=None, bool? pin_memory=None, bool requires_grad=False",
+        (true, false) if own_layout => "*, bool? pin_memory=None, bool requires_grad=False",
         (true, true) => "*, Tensor? out=None, layout? layout=None, bool? pin_memory=None, bool requires_grad=False",
         (true, false) => "*, layout? layout=None, bool? pin_memory=None, bool requires_grad=False",
         (false, true) => "*, Tensor? out=None",
         (false, false) => "",
-    };
-    let s: Signature = signature::parse(row.text, extra);
+    }
+}
+
+unsafe fn overload(row: &'static Row, inplace: bool) -> Overload {
+    let factory = binder::has(row, Form::Factory);
+    let out = binder::has(row, Form::Out) && !inplace;
+    let s: Signature = signature::parse(row.text, extra_parameters(row, inplace));
     let named = match &s.returns {
         Some((name, fields)) if !inplace => named_tuple(name, fields),
         _ => null_mut(),
@@ -283,7 +292,8 @@ unsafe fn overload(row: &'static Row, inplace: bool) -> Overload {
     let find = |name: &str| s.params.iter().position(|p| p.name == name);
     let out = if out { find("out") } else { None };
     let requires_grad = if factory { find("requires_grad") } else { None };
-    Overload { row, named, out, requires_grad, signature: s }
+    let layout = if factory && !row.text.contains("layout? layout") { find("layout") } else { None };
+    Overload { row, named, out, requires_grad, layout, signature: s }
 }
 
 /// `__doc__` from the signatures, with `__text_signature__` at its head where one signature says everything: an operator with

@@ -58,9 +58,12 @@ fn embedding(
     max_norm: Option<f64>,
     norm_type: f64,
     scale_grad_by_freq: bool,
-    _sparse: bool,
+    sparse: bool,
 ) -> Result<Tensor> {
     if max_norm.is_none() && !scale_grad_by_freq {
+        if sparse {
+            return indexing::embedding_sparse(input, weight, padding_idx);
+        }
         return indexing::embedding(input, weight, padding_idx);
     }
     ensure!(weight.dim() == 2, Runtime, "'weight' must be 2-D");
@@ -83,7 +86,11 @@ fn embedding(
         indexing::index_copy(&table, 0, &used, &new, Dest::Inplace(&table))?;
     }
     if !scale_grad_by_freq || !weight.requires_grad() {
-        return indexing::embedding(input, weight, padding_idx);
+        return if sparse {
+            indexing::embedding_sparse(input, weight, padding_idx)
+        } else {
+            indexing::embedding(input, weight, padding_idx)
+        };
     }
     let mut counts = vec![0f64; count as usize];
     rows.iter().for_each(|&r| counts[r as usize] += 1.0);

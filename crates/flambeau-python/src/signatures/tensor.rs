@@ -208,6 +208,9 @@ fn copy_of_storage(t: &Tensor, memo: &Bound<'_, PyAny>) -> Result<Tensor> {
 fn reduce(t: &Tensor, _protocol: Object) -> Result<Py<PyAny>> {
     with_py(|py| {
         let this = wrap_bound(py, t.clone())?;
+        if t.is_sparse() {
+            return Ok(py.import("flambeau._utils")?.call_method1("_reduce_sparse_tensor", (this,))?.unbind());
+        }
         let host = device::to_cpu_contiguous(&t.detach()).py()?;
         let n = host.numel() as usize * host.dtype().size();
         // SAFETY: `host` is contiguous host memory of `n` bytes and lives during the copy.
@@ -354,7 +357,6 @@ operators! { TENSOR;
     "is_neg(Tensor input)" [function method] => |_t: &Tensor| Ok(false);
     "is_pinned(Tensor input, device? device=None)" [method] => |_t: &Tensor, _d: Option<Device>| Ok(false);
     "is_shared(Tensor input)" [method] => |_t: &Tensor| Ok(false);
-    "is_coalesced(Tensor input)" [method] => |_t: &Tensor| Ok(false);
     "is_set_to(Tensor input, Tensor tensor)" [method] => is_set_to;
     "is_same_size(Tensor input, Tensor other)" [function method] => |a: &Tensor, b: &Tensor| Ok(a.sizes() == b.sizes());
     "dim_order(Tensor input)" [method] => dim_order;

@@ -13,7 +13,7 @@ mod shape;
 
 pub use arithmetic::{map, sparse_mask};
 pub use convert::{coalesce, to_coo, to_csc, to_csr, to_dense, to_layout, to_sparse};
-pub use product::{addmm, linear, matmul, mm_reduce, sampled_addmm};
+pub use product::{addmm, hspmm, linear, matmul, mm_reduce, sampled_addmm, smm, sspaddmm};
 pub use reduce::{reduce, softmax, sum};
 pub use shape::{cat, index_select, narrow, resize_, spdiags, view};
 
@@ -23,6 +23,7 @@ use crate::ops::{elementwise as e, factory, indexing, view as dense_view};
 use crate::primitive::Primitive;
 use crate::tensor::{Sparse, Tensor, TensorLayout};
 use flambeau_core::*;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 // ---- making them ----------------------------------------------------------------------------------------------------------
@@ -78,12 +79,6 @@ pub fn sparse_coo_tensor(
     coalesced: Option<bool>,
 ) -> Result<Tensor> {
     let indices = crate::ops::device::to_device(&e::to_dtype(&indices.detach(), DType::I64)?, values.device())?;
-    // Numbers alone are one dimension of no coordinates.
-    let indices = if indices.dim() == 1 && sizes.is_none_or(|s| s.len() + 1 == values.dim()) {
-        dense_view::unsqueeze(&indices, 0)?
-    } else {
-        indices
-    };
     let shape = indices.sizes();
     ensure!(
         !values.is_sparse() && values.dim() >= 1,
@@ -145,7 +140,17 @@ pub fn sparse_coo_tensor(
     }
     Ok(coo(indices, linked(values)?, sizes.unwrap_or(&found), coalesced.unwrap_or(false)))
 }
-/// A CSR or CSC matrix from pointers, indices and values.
+/// Whether compressed tensors are also checked for the order of their indices where nothing else is said.
+static CHECK_INVARIANTS: AtomicBool = AtomicBool::new(false);
+/// Whether all invariants of compressed tensors are checked; those that keep reads inside memory always are.
+pub fn check_invariants() -> bool {
+    CHECK_INVARIANTS.load(Ordering::Relaxed)
+}
+/// Sets what [`check_invariants`] says.
+pub fn set_check_invariants(on: bool) {
+    CHECK_INVARIANTS.store(on, Ordering::Relaxed);
+}
+/// A CSR or CSC matrix from pointers, indices and values. `check_order`: indices are to be in order and distinct, too.
 ///
 /// # Errors
 /// `Runtime` for parts that do not fit each other, as PyTorch's invariants word it.
@@ -155,6 +160,7 @@ pub fn sparse_compressed_tensor(
     indices: &Tensor,
     values: &Tensor,
     sizes: Option<&[i64]>,
+    check_order: bool,
 ) -> Result<Tensor> {
     let csr = layout == TensorLayout::SparseCsr;
     let (p, i, rows, columns) = if csr {
@@ -218,7 +224,7 @@ pub fn sparse_compressed_tensor(
     );
     ensure!(inner.iter().all(|j| (0..width).contains(j)), Runtime, "`0 <= {i} < {columns}` is not satisfied.");
     ensure!(
-        at.windows(2).all(|w| inner[w[0] as usize..w[1] as usize].windows(2).all(|j| j[0] < j[1])),
+        !check_order || at.windows(2).all(|w| inner[w[0] as usize..w[1] as usize].windows(2).all(|j| j[0] < j[1])),
         Runtime,
         "`{i}[..., {p}[..., i - 1]:{p}[..., i]] for all i = 1, ..., {} are sorted and distinct along the last dimension values` is \
          not satisfied.",
@@ -337,6 +343,15 @@ fn values_at(dense: &Tensor, coordinates: &Tensor) -> Result<Tensor> {
         (0..dims[0]).map(|d| dense_view::select(coordinates, 0, d).map(Some)).collect::<Result<_>>()?;
     indexing::index(dense, &index)
 }
+/// Says that the entries of a COO tensor are, or are not, in order and distinct.
+///
+/// # Errors
+/// `Runtime` for another layout.
+pub fn set_coalesced(t: &Tensor, coalesced: bool) -> Result<Tensor> {
+    let s = coo_parts("_coalesced_", t)?;
+    t.set_sparse(&t.sizes(), Sparse { coalesced, ..(*s).clone() });
+    Ok(t.clone())
+}
 /// Whether two lists of indices are the same.
 fn same_indices(a: &Tensor, b: &Tensor) -> Result<bool> {
     Ok(a.is_same(b) || (a.sizes() == b.sizes() && a.to_vec::<i64>()? == b.to_vec::<i64>()?))
@@ -396,6 +411,10 @@ pub fn refusal(name: &str, x: &[&Tensor], dest: Dest) -> Error {
     let target = if let Dest::Inplace(t) = dest { Some(t) } else { None };
     let sparse = x.iter().copied().chain(target).find(|t| t.is_sparse());
     let (layout, device) = sparse.map_or((TensorLayout::Strided, Device::Cpu), |t| (t.layout(), t.device()));
+    refused(name, layout, device)
+}
+/// The error of an operator that does not know a layout.
+pub fn refused(name: &str, layout: TensorLayout, device: Device) -> Error {
     let backend = match device {
         Device::Cpu => "CPU",
         Device::Cuda(_) => "CUDA",

@@ -89,6 +89,29 @@ fn sparse_by_sparse(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let out = coalesce(&coo(host_indices(&[i, j], n, device)?, values, &sizes, false))?;
     to_layout(&out, a.layout())
 }
+/// The product of a sparse and a dense matrix with the rows that are there: one sparse dimension, one dense.
+///
+/// # Errors
+/// As [`matmul`].
+pub fn hspmm(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    to_sparse(&matmul(a, b)?, Some(1))
+}
+/// The product of a sparse and a dense matrix, sparse.
+///
+/// # Errors
+/// As [`matmul`].
+pub fn smm(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    to_sparse(&to_dense(&matmul(a, b)?, None)?, None)
+}
+/// `beta input + alpha a b` with a sparse `input`, sparse.
+///
+/// # Errors
+/// As [`matmul`].
+pub fn sspaddmm(input: &Tensor, a: &Tensor, b: &Tensor, beta: Number, alpha: Number) -> Result<Tensor> {
+    ensure!(input.is_sparse(), Runtime, "sspaddmm: expected 'self' to be sparse, but got dense");
+    let product = e::mul(&smm(a, b)?, alpha)?;
+    coalesce(&to_coo(&e::add(&e::mul(input, beta)?, &product)?)?)
+}
 /// `x Wᵀ + b` with a sparse `x` or `W`.
 ///
 /// # Errors
