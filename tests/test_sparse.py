@@ -440,3 +440,19 @@ def test_files_and_copies():
         from flambeau import _utils
 
         _utils._rebuild_sparse_tensor(torch.sparse_coo, (torch.tensor([[9]]), torch.ones(1), (3,), True))
+
+
+def test_shapes_in_place_and_what_has_no_strides():
+    s = random_coo((4, 5), 9)
+    d = s.to_dense()
+    same(s.t_(), d.t())
+    assert s.shape == (5, 4)
+    same(s.unsqueeze_(0).squeeze_(0).transpose_(0, 1), d)
+    assert s.stride() == (0, 0) and not s.is_contiguous()
+    c = d.to_sparse_csr()
+    for call in (lambda: c.stride(), lambda: c.is_contiguous(), lambda: c.t_(), lambda: s.resize_(3, 3), lambda: s.nbytes):
+        with pytest.raises((RuntimeError, NotImplementedError)):
+            call()
+    assert s.new_zeros(3, 3).is_sparse and s.new_empty(2)._nnz() == 0
+    with pytest.raises(TypeError, match="to_dense"):
+        s.numpy()

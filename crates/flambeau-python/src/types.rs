@@ -2,8 +2,8 @@
 
 use crate::error::*;
 use crate::raw::*;
-use flambeau::core::{err, Dims};
 pub use flambeau::core::MemoryFormat;
+use flambeau::core::{err, Dims};
 use flambeau::random::Generator;
 use flambeau::tensor::TensorLayout;
 use flambeau::{DType, Device};

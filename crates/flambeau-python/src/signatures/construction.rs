@@ -166,7 +166,9 @@ fn to_type(t: &Tensor, dtype: Option<Object>, _: bool) -> Result<crate::call::Re
     use crate::call::{Return, Returned};
     let Some(dtype) = dtype else {
         return Ok(Returned::Str(match t.device() {
+            Device::Cuda(_) if t.is_sparse() => format!("torch.cuda.sparse.{}Tensor", t.dtype().title()),
             Device::Cuda(_) => format!("torch.cuda.{}Tensor", t.dtype().title()),
+            _ if t.is_sparse() => format!("torch.sparse.{}Tensor", t.dtype().title()),
             _ => format!("torch.{}Tensor", t.dtype().title()),
         }));
     };
@@ -204,6 +206,11 @@ fn new_full(
     device: Option<Device>,
     requires_grad: bool,
 ) -> Result<Tensor> {
+    if t.is_sparse() {
+        // Zeros are no entries; any other number has no sparse form.
+        let out = new_empty(t, sizes, dtype, device, requires_grad)?;
+        return elementwise::fill_(&out, value);
+    }
     let out = factory::full(sizes, value, dtype.unwrap_or(t.dtype()), device.unwrap_or(t.device()))?;
     if requires_grad {
         out.set_requires_grad(true)?;
@@ -217,7 +224,13 @@ fn new_empty(
     device: Option<Device>,
     requires_grad: bool,
 ) -> Result<Tensor> {
-    let out = factory::empty(sizes, dtype.unwrap_or(t.dtype()), device.unwrap_or(t.device()))?;
+    let (dtype, device) = (dtype.unwrap_or(t.dtype()), device.unwrap_or(t.device()));
+    let out = if t.is_sparse() {
+        flambeau::core::check_sizes(sizes, dtype)?;
+        flambeau::ops::sparse::empty(t.layout(), sizes, 0, dtype, device)?
+    } else {
+        factory::empty(sizes, dtype, device)?
+    };
     if requires_grad {
         out.set_requires_grad(true)?;
     }
@@ -275,7 +288,7 @@ operators! { CONSTRUCTION;
         |t: &Tensor, size: &[i64], dtype: Option<DType>, device: Option<Device>, rg: bool| new_full(t, size, Number::Int(0), dtype, device, rg);
     "new_ones(Tensor input, int[*] size, *, dtype? dtype=None, device? device=None, bool requires_grad=False)" [method] =>
         |t: &Tensor, size: &[i64], dtype: Option<DType>, device: Option<Device>, rg: bool| new_full(t, size, Number::Int(1), dtype, device, rg);
-    "new(Tensor input, int[*] size=[])" [method] => |t: &Tensor, size: &[i64]| factory::empty(if size.is_empty() { &[0] } else { size }, t.dtype(), t.device());
+    "new(Tensor input, int[*] size=[])" [method] => |t: &Tensor, size: &[i64]| new_empty(t, if size.is_empty() { &[0] } else { size }, None, None, false);
     "result_type(Tensor|Number tensor1, Tensor|Number tensor2)" [function] => |a: flambeau::Value<'_>, b: flambeau::Value<'_>| {
         let mut p = elementwise::Promotion::default();
         for v in [a, b] {

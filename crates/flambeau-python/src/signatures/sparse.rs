@@ -100,11 +100,7 @@ fn inner(name: &str, t: &Tensor, coo_only: bool) -> Result<Arc<Sparse>> {
 }
 fn coalesced_parts(name: &str, t: &Tensor) -> Result<Arc<Sparse>> {
     let s = sparse::coo_parts(name, t)?;
-    ensure!(
-        s.coalesced,
-        Runtime,
-        "Cannot get {name} on an uncoalesced tensor, please call .coalesce() first"
-    );
+    ensure!(s.coalesced, Runtime, "Cannot get {name} on an uncoalesced tensor, please call .coalesce() first");
     Ok(s)
 }
 fn values(t: &Tensor) -> Result<Tensor> {

@@ -70,6 +70,12 @@ fn data_ptr(t: &Tensor) -> Result<i64> {
     Ok(t.data_ptr()? as usize as i64)
 }
 fn numpy(t: &Tensor, force: bool) -> Result<Py<PyAny>> {
+    ensure!(
+        !t.is_sparse(),
+        Type,
+        "can't convert {} layout tensor to numpy. Use Tensor.to_dense() first.",
+        t.layout().title()
+    );
     Python::attach(|py| convert::to_numpy(py, t, force))
 }
 fn array(t: &Tensor, dtype: Option<Object>, copy: Option<bool>) -> Result<Py<PyAny>> {
@@ -93,7 +99,24 @@ fn complex(t: &Tensor) -> Result<Py<PyAny>> {
     // SAFETY: attached; a new reference.
     Python::attach(|py| unsafe { Ok(Bound::from_owned_ptr(py, PyComplex_FromDoubles(c.re, c.im)).unbind()) })
 }
+/// Compressed tensors refuse to say how their elements lie.
+fn no_strides(t: &Tensor, what: &str) -> Result<()> {
+    ensure!(!t.layout().is_compressed(), Runtime, "Sparse CSR tensors do not have {what}");
+    Ok(())
+}
+/// The strides that Python sees: none of a sparse tensor's dimensions has one.
+fn strides(t: &Tensor) -> Result<Dims> {
+    if t.is_sparse() {
+        no_strides(t, "strides")?;
+        return Ok(t.sizes().iter().map(|_| 0).collect());
+    }
+    Ok(t.strides())
+}
 fn is_contiguous(t: &Tensor, format: Option<MemoryFormat>) -> Result<bool> {
+    if t.is_sparse() {
+        no_strides(t, "is_contiguous")?;
+        return Ok(false);
+    }
     Ok(match format {
         None | Some(MemoryFormat::Preserve) => t.is_contiguous(),
         Some(f) => view::is_contiguous_as(t, f),
@@ -323,9 +346,9 @@ operators! { TENSOR;
         Some(d) => Returned::Int(t.size(d)?),
         None => Returned::Dims(t.sizes()),
     });
-    "stride(Tensor input)" [method] => |t: &Tensor| Ok(Returned::Tuple(t.strides().iter().map(|&s| Returned::Int(s)).collect()));
+    "stride(Tensor input)" [method] => |t: &Tensor| Ok(Returned::Tuple(strides(t)?.iter().map(|&s| Returned::Int(s)).collect()));
     "stride(Tensor input, int? dim=None)" [method] => |t: &Tensor, dim: Option<i64>| {
-        let s = t.strides();
+        let s = strides(t)?;
         Ok(match dim {
             Some(d) => Returned::Int(s[flambeau::core::wrap_dim(d, s.len()).and_then(|d| if s.is_empty() {
                 Err(err!(Index, "Dimension specified as {d} but tensor has no dimensions"))

@@ -1105,6 +1105,9 @@ pub fn is_contiguous_as(t: &Tensor, format: MemoryFormat) -> bool {
 /// # Errors
 /// `Runtime` for negative sizes or a tensor that requires grad.
 pub fn resize(t: &Tensor, sizes: &[i64]) -> Result<()> {
+    if t.is_sparse() {
+        return Err(crate::ops::sparse::refused("resize_", t.layout(), t.device()));
+    }
     check_sizes(sizes, t.dtype())?;
     ensure!(!t.requires_grad(), Runtime, "cannot resize variables that require grad");
     let (storage, need, device) = {
@@ -1146,6 +1149,9 @@ fn in_place(t: &Tensor, op: View) -> Result<Tensor> {
     if let Some(b) = t.as_batched() {
         let _ = b;
         bail!(Batch, "vmap: {}_ in place on an example is not supported; use the out-of-place form", op.name());
+    }
+    if t.is_sparse() {
+        return crate::ops::sparse::view_in_place(&op, t);
     }
     check_inplace(t, t.requires_grad())?;
     let mut draft = Draft::default();

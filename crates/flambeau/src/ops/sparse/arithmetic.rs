@@ -227,10 +227,8 @@ fn intersection(a: &Tensor, b: &Tensor) -> Result<Tensor> {
         let (mine, theirs) = matches(&p, &q, &a.sizes())?;
         let device = p.values.device();
         let (mine, theirs) = (host_list(&mine, device)?, host_list(&theirs, device)?);
-        let values = e::mul(
-            &indexing::index_select(&p.values, 0, &mine)?,
-            &indexing::index_select(&q.values, 0, &theirs)?,
-        )?;
+        let values =
+            e::mul(&indexing::index_select(&p.values, 0, &mine)?, &indexing::index_select(&q.values, 0, &theirs)?)?;
         coo(indexing::index_select(&p.indices, 1, &mine)?, values, &a.sizes(), true)
     };
     to_layout(&out, a.layout())
@@ -244,9 +242,8 @@ fn matches(p: &Sparse, q: &Sparse, sizes: &[i64]) -> Result<(Vec<i64>, Vec<i64>)
         p.sparse_dims(),
         q.sparse_dims()
     );
-    let keys = |s: &Sparse| -> Result<Vec<i128>> {
-        Ok(host_keys(&host_rows(&s.coordinates()?)?, sizes, s.nnz() as usize))
-    };
+    let keys =
+        |s: &Sparse| -> Result<Vec<i128>> { Ok(host_keys(&host_rows(&s.coordinates()?)?, sizes, s.nnz() as usize)) };
     let known: HashMap<i128, i64> = keys(q)?.into_iter().zip(0..).collect();
     let (mut mine, mut theirs) = (Vec::new(), Vec::new());
     for (i, key) in keys(p)?.into_iter().enumerate() {

@@ -99,11 +99,8 @@ pub fn to_sparse(t: &Tensor, sparse_dims: Option<i64>) -> Result<Tensor> {
     );
     let sizes = t.sizes();
     let there = e::ne(&t.detach(), 0)?;
-    let there = if dims < n {
-        reduction::any(&there, &(dims..n).collect::<Vec<_>>(), false, Dest::New)?
-    } else {
-        there
-    };
+    let there =
+        if dims < n { reduction::any(&there, &(dims..n).collect::<Vec<_>>(), false, Dest::New)? } else { there };
     if n == 0 {
         let some = !matches!(crate::ops::device::item(&there)?, Number::Bool(false));
         let indices = factory::empty(&[0, i64::from(some)], DType::I64, t.device())?;

@@ -15,6 +15,7 @@ pub use arithmetic::{map, sparse_mask};
 pub use convert::{coalesce, to_coo, to_csc, to_csr, to_dense, to_layout, to_sparse};
 pub use product::{addmm, hspmm, linear, matmul, mm_reduce, sampled_addmm, smm, sspaddmm};
 pub use reduce::{reduce, softmax, sum};
+pub(crate) use shape::view_in_place;
 pub use shape::{cat, index_select, narrow, resize_, spdiags, view};
 
 use crate::apply::{check_cast, check_inplace, write_out, Dest, Outputs};
@@ -33,7 +34,13 @@ pub fn coo(indices: Tensor, values: Tensor, sizes: &[i64], coalesced: bool) -> T
     Tensor::from_sparse(sizes, Sparse { layout: TensorLayout::SparseCoo, indices, pointers: None, values, coalesced })
 }
 /// A CSR or CSC tensor of parts that are known to fit.
-pub(crate) fn compressed(layout: TensorLayout, pointers: Tensor, indices: Tensor, values: Tensor, sizes: &[i64]) -> Tensor {
+pub(crate) fn compressed(
+    layout: TensorLayout,
+    pointers: Tensor,
+    indices: Tensor,
+    values: Tensor,
+    sizes: &[i64],
+) -> Tensor {
     Tensor::from_sparse(sizes, Sparse { layout, indices, pointers: Some(pointers), values, coalesced: true })
 }
 /// The pattern of `s` with other values.
@@ -98,12 +105,7 @@ pub fn sparse_coo_tensor(
         );
         check_sizes(sizes, DType::Bool)?;
     }
-    ensure!(
-        shape.len() == 2,
-        Runtime,
-        "indices must be sparse_dim x nnz, but got: {}",
-        Shape(&shape)
-    );
+    ensure!(shape.len() == 2, Runtime, "indices must be sparse_dim x nnz, but got: {}", Shape(&shape));
     ensure!(
         shape[1] == value_sizes[0],
         Runtime,
@@ -496,7 +498,11 @@ pub(crate) fn run_backward(
                 cotangents.push(given);
                 continue;
             };
-            ensure!(given.is_some() || t.numel() == 1, Runtime, "grad can be implicitly created only for scalar outputs");
+            ensure!(
+                given.is_some() || t.numel() == 1,
+                Runtime,
+                "grad can be implicitly created only for scalar outputs"
+            );
             roots.push(s.values.clone());
             cotangents.push(Some(match given {
                 Some(g) => project(&g, &s)?,

@@ -25,6 +25,22 @@ pub fn view(op: &View, t: &Tensor) -> Option<Result<Tensor>> {
         _ => return None,
     })
 }
+/// [`view`] that changes the tensor itself.
+///
+/// # Errors
+/// `NotImplemented` for a view without a rule, or one to another layout.
+pub(crate) fn view_in_place(op: &View, t: &Tensor) -> Result<Tensor> {
+    let Some(result) = view(op, t) else { return Err(refused(op.name(), t.layout(), t.device())) };
+    let result = result?;
+    if result.layout() != t.layout() {
+        return Err(refused(op.name(), t.layout(), t.device()));
+    }
+    if let Some(values) = t.carrier() {
+        check_inplace(&values, values.requires_grad())?;
+    }
+    replace(op.name(), t, &result)?;
+    Ok(t.clone())
+}
 impl Tensor {
     /// Another tensor of the same parts.
     fn detach_keeping_graph(&self) -> Tensor {
@@ -36,8 +52,7 @@ impl Tensor {
 }
 fn flipped(t: &Tensor) -> Result<Tensor> {
     let s = parts("transpose", t)?;
-    let layout =
-        if s.layout == TensorLayout::SparseCsr { TensorLayout::SparseCsc } else { TensorLayout::SparseCsr };
+    let layout = if s.layout == TensorLayout::SparseCsr { TensorLayout::SparseCsc } else { TensorLayout::SparseCsr };
     let sizes = t.sizes();
     Ok(Tensor::from_sparse(&[sizes[1], sizes[0]], Sparse { layout, ..(*s).clone() }))
 }
@@ -58,8 +73,7 @@ fn permute(t: &Tensor, order: &[usize]) -> Result<Tensor> {
     } else {
         indexing::index_select(&s.indices, 0, &host_list(&rows, s.values.device())?)?
     };
-    let inner: Vec<i64> =
-        std::iter::once(0).chain(order[split..].iter().map(|&d| (d - split + 1) as i64)).collect();
+    let inner: Vec<i64> = std::iter::once(0).chain(order[split..].iter().map(|&d| (d - split + 1) as i64)).collect();
     let values = if inner.len() > 2 { dense_view::permute(&s.values, &inner)? } else { s.values.clone() };
     Ok(coo(indices, values, &sizes, s.coalesced && unchanged))
 }
@@ -157,7 +171,11 @@ pub fn index_select(t: &Tensor, d: usize, index: &Tensor) -> Result<Tensor> {
     let wanted = index.to_vec::<i64>()?;
     let n = sizes[d];
     if let Some(bad) = wanted.iter().find(|i| !(-n..n).contains(*i)) {
-        bail!(Index, "index_select(): index contains {bad} that is out of range for tensor of size {} at dimension {d}", Shape(&sizes));
+        bail!(
+            Index,
+            "index_select(): index contains {bad} that is out of range for tensor of size {} at dimension {d}",
+            Shape(&sizes)
+        );
     }
     sizes[d] = wanted.len() as i64;
     if d >= split {
@@ -179,7 +197,8 @@ pub fn index_select(t: &Tensor, d: usize, index: &Tensor) -> Result<Tensor> {
     }
     let device = s.values.device();
     let values = indexing::index_select(&s.values, 0, &host_list(&from, device)?)?;
-    let out = coo(host_indices(&kept, from.len() as i64, device)?, values, &sizes, s.coalesced && d == 0 && s.nnz() < 2);
+    let out =
+        coo(host_indices(&kept, from.len() as i64, device)?, values, &sizes, s.coalesced && d == 0 && s.nnz() < 2);
     to_layout(&out, layout)
 }
 /// Joins along a dimension.
@@ -259,11 +278,7 @@ pub fn resize_(t: &Tensor, sizes: &[i64], sparse_dims: i64, dense_dims: i64, cle
         "'len(size) == sparse_dim + dense_dim' is not satisfied: len(size) = {}, sparse_dim = {sparse_dims}, dense_dim = {dense_dims}",
         sizes.len()
     );
-    ensure!(
-        !t.requires_grad(),
-        Runtime,
-        "sparse_resize_: cannot resize a tensor that requires grad"
-    );
+    ensure!(!t.requires_grad(), Runtime, "sparse_resize_: cannot resize a tensor that requires grad");
     check_sizes(sizes, DType::Bool)?;
     if clear || s.nnz() == 0 {
         let none = empty(TensorLayout::SparseCoo, sizes, dense_dims as usize, t.dtype(), t.device())?;
@@ -301,12 +316,7 @@ pub fn spdiags(diagonals: &Tensor, offsets: &Tensor, shape: &[i64], layout: Tens
     ensure!(d.dim() == 2, Runtime, "Diagonals must be vector or matrix");
     ensure!(shape.len() == 2, Runtime, "Output shape must be 2d");
     ensure!(o.dim() == 1, Runtime, "Offsets must be scalar or vector");
-    ensure!(
-        o.dtype() == DType::I64,
-        Runtime,
-        "Offset Tensor must have dtype Long but got {}",
-        o.dtype().title()
-    );
+    ensure!(o.dtype() == DType::I64, Runtime, "Offset Tensor must have dtype Long but got {}", o.dtype().title());
     let offsets = o.to_vec::<i64>()?;
     ensure!(
         d.sizes()[0] == offsets.len() as i64,
