@@ -335,8 +335,15 @@ def test_gradients_of_sparse_leaves_are_sparse():
     d = s.detach().to_dense().requires_grad_()
     ((d @ x.detach()) ** 2).sum().backward()
     pattern = torch.ones(3, 4, dtype=torch.float64).sparse_mask(s.detach().coalesce()).to_dense()
-    torch.testing.assert_close(s.grad.coalesce().indices(), s.detach().coalesce().indices())
-    assert pattern.shape == d.grad.shape
+    # Entries of one position share a gradient, which is there once.
+    assert s.grad.is_coalesced() and s._nnz() > 0
+    torch.testing.assert_close(s.grad.indices(), s.detach().coalesce().indices())
+    same(s.grad, d.grad * pattern)
+    u = torch.sparse_coo_tensor([[1, 1, 0]], [1.0, 2.0, 3.0], (2,), requires_grad=True)
+    (u.to_dense() ** 2).sum().backward()
+    assert u.grad.to_dense().tolist() == [6.0, 6.0]
+    u.grad = torch.tensor([1.0, 5.0]).to_sparse()
+    assert u.grad.to_dense().tolist() == [1.0, 5.0]
     g = torch.autograd.grad(torch.sparse.sum(s * 2), s)[0]
     assert g.is_sparse and set(g._values().tolist()) == {2.0}
 

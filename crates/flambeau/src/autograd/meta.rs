@@ -108,7 +108,8 @@ impl Tensor {
     /// The accumulated gradient of a leaf, or of a tensor that retains its gradient.
     pub fn grad(&self) -> Option<Tensor> {
         if let Some(s) = self.as_sparse() {
-            return s.values.grad().map(|g| crate::ops::sparse::with_values(&self.sizes(), &s, g));
+            let sizes = self.sizes();
+            return s.values.grad().and_then(|g| crate::ops::sparse::gradient(&sizes, &s, g).ok());
         }
         let meta = self.autograd();
         let meta = meta.as_ref()?;

@@ -29,10 +29,7 @@ pub fn map(op: &Map, x: &[&Tensor]) -> Option<Result<Tensor>> {
         },
         [a, b] => match op.f {
             F::Add => Some(sum(a, b, Number::Int(1))),
-            F::AddScaled => match op.numbers[2] {
-                Some(alpha) => Some(sum(a, b, alpha)),
-                None => None,
-            },
+            F::AddScaled => op.numbers[2].map(|alpha| sum(a, b, alpha)),
             F::Sub => Some(sum(a, b, Number::Int(-1))),
             F::Mul => Some(product(a, b)),
             F::Div | F::FloorDiv | F::TruncDiv => Some(quotient(op, a, b)),
@@ -115,6 +112,10 @@ fn sum(a: &Tensor, b: &Tensor, alpha: Number) -> Result<Tensor> {
         return sum_with_dense(a, b, alpha);
     }
     if !b.is_sparse() {
+        // Compressed rows may be the first operand too.
+        if a.layout() == TensorLayout::SparseCsr {
+            return sum_with_dense(&scaled(b, alpha, promote_types(a.dtype(), b.dtype()))?, a, Number::Int(1));
+        }
         return Err(order_of_sum());
     }
     same_sizes("add", a, b)?;

@@ -361,7 +361,7 @@ fn same_indices(a: &Tensor, b: &Tensor) -> Result<bool> {
 /// The values of `g` at the entries of `s`.
 fn project(g: &Tensor, s: &Sparse) -> Result<Tensor> {
     if let Some(of) = g.as_sparse() {
-        if of.layout == s.layout && same_indices(&of.indices, &s.indices)? {
+        if of.layout == s.layout && of.coalesced && same_indices(&of.indices, &s.indices)? {
             return Ok(of.values.clone());
         }
     }
@@ -463,6 +463,18 @@ fn replace(name: &str, target: &Tensor, result: &Tensor) -> Result<()> {
 
 // ---- gradients ----------------------------------------------------------------------------------------------------------------
 
+/// The gradient of a sparse tensor from that of its values. Entries of one position have one gradient, which is there once.
+pub(crate) fn gradient(sizes: &[i64], s: &Sparse, g: Tensor) -> Result<Tensor> {
+    if s.coalesced {
+        return Ok(with_values(sizes, s, g));
+    }
+    let keys = host_keys(&host_rows(&s.indices)?, sizes, s.nnz() as usize);
+    let mut first: Vec<i64> = (0..s.nnz()).collect();
+    first.sort_by_key(|&i| keys[i as usize]);
+    first.dedup_by_key(|i| keys[*i as usize]);
+    let first = host_list(&first, s.values.device())?;
+    Ok(coo(indexing::index_select(&s.indices, 1, &first)?, indexing::index_select(&g, 0, &first)?, sizes, true))
+}
 /// Replaces the gradient of a sparse leaf.
 pub(crate) fn set_gradient(t: &Tensor, grad: Option<Tensor>) -> Result<()> {
     let s = parts("grad", t)?;
@@ -472,7 +484,7 @@ pub(crate) fn set_gradient(t: &Tensor, grad: Option<Tensor>) -> Result<()> {
 /// A hook that is shown the sparse gradient of `t` where its values' arrives.
 pub(crate) fn hook_on_values(t: &Tensor, s: &Arc<Sparse>, hook: Hook) -> Hook {
     let (sizes, s) = (t.sizes(), s.clone());
-    Arc::new(move |g| match hook(&with_values(&sizes, &s, g.clone()))? {
+    Arc::new(move |g| match hook(&gradient(&sizes, &s, g.clone())?)? {
         Some(new) => Ok(Some(project(&new, &s)?)),
         None => Ok(None),
     })
@@ -515,9 +527,9 @@ pub(crate) fn run_backward(
             .into_iter()
             .zip(wanted)
             .map(|(g, t)| match (g, t.as_sparse()) {
-                (Some(g), Some(s)) => Some(with_values(&t.sizes(), &s, g)),
-                (g, _) => g,
+                (Some(g), Some(s)) => gradient(&t.sizes(), &s, g).map(Some),
+                (g, _) => Ok(g),
             })
-            .collect())
+            .collect::<Result<_>>()?)
     })())
 }
