@@ -1,8 +1,9 @@
 //! How near kernels come to what the machine can do: multiply-adds a second and memory bandwidth are measured first, then
 //! each kernel is given as a fraction of the bound that its shape meets.
 //!
-//!     cargo run --release -p flambeau-cpu --example roofline [threads]
+//!     cargo run --release -p flambeau-benches --example roofline [threads]
 
+use flambeau_benches::{apply, Matrix};
 use flambeau_core::*;
 use flambeau_cpu::isa::{dispatch, Isa, Kernel};
 use flambeau_cpu::{cpu, pool};
@@ -42,40 +43,6 @@ impl Kernel for Peak {
 }
 /// Two floating-point operations for each lane of each chain and turn.
 const PEAK_OPERATIONS: usize = 2 * 12;
-
-struct Matrix {
-    data: Vec<f32>,
-    sizes: Vec<i64>,
-    strides: Vec<i64>,
-}
-impl Matrix {
-    fn new(sizes: &[i64]) -> Matrix {
-        let n = numel(sizes) as usize;
-        let data = (0..n).map(|i| (i * 7919 % 1013) as f32 / 1013.0).collect();
-        Matrix { data, sizes: sizes.to_vec(), strides: contiguous_strides(sizes).to_vec() }
-    }
-    fn operand(&self) -> Operand<'_> {
-        Operand {
-            ptr: self.data.as_ptr() as *mut u8,
-            dtype: DType::F32,
-            sizes: &self.sizes,
-            strides: &self.strides,
-            device: Device::Cpu,
-        }
-    }
-    fn bytes(&self) -> f64 {
-        self.data.len() as f64 * 4.0
-    }
-}
-
-fn apply(f: ScalarFn, x: &[Operand], out: &Operand) {
-    let inputs = vec![Input::Operand(Class::F32); x.len()];
-    let mut args = [0u16; 4];
-    (0..x.len()).for_each(|i| args[i] = i as u16);
-    let steps = [Step { op: StepOp::Apply(f), class: Class::F32, args }];
-    let program = Program { inputs: &inputs, steps: &steps, results: &[x.len() as u16] };
-    cpu().map(&program, x, &[*out]).expect("the kernel runs");
-}
 
 fn main() {
     if let Some(n) = std::env::args().nth(1).and_then(|n| n.parse().ok()) {
