@@ -2,7 +2,7 @@
 //! ever stored. The gradient with respect to the input is such a product for every phase of the stride, so its sums are
 //! gathered, in a fixed order, and never scattered.
 
-use crate::conv_windows::{Images, Rows, Tap, Transposed, Windows};
+use crate::conv_windows::{name, Images, Rows, Tap, Transposed, Windows};
 use crate::direct::{self, Direct, DirectGrad};
 use crate::element::{not_implemented, with_element, Element, Number, Ptr, Scratch};
 use crate::gemm::{split, Bias, Panels, Product, Strided, SERIAL};
@@ -380,6 +380,7 @@ where
         step: g.stride,
         taps: &taps,
         cycle: if last { 0 } else { g.taps() },
+        name: name(),
         first: 0,
         plain: g.is_pointwise(),
     };
@@ -506,6 +507,7 @@ where
             step: [1; 3],
             taps: &taps,
             cycle: if last { 0 } else { reached.len() },
+            name: name(),
             first: 0,
             plain: shape.is_pointwise(),
         };
@@ -618,6 +620,7 @@ where
             step: shape.stride,
             taps: &taps,
             cycle: shape.taps(),
+            name: name(),
             first: 0,
             plain: false,
         };
@@ -660,6 +663,7 @@ where
             step: shape.stride,
             taps: &taps,
             cycle: shape.taps(),
+            name: name(),
             first: 0,
             plain: false,
         };
@@ -672,6 +676,7 @@ where
             step: [1; 3],
             taps: &own,
             cycle: 1,
+            name: name(),
             ..windows
         };
         // SAFETY: the operands describe their memory; every task has its own partial sums.

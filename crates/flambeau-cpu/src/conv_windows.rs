@@ -6,6 +6,7 @@ use crate::gemm_kernels::Scalar;
 use crate::isa::{dispatch, Isa, Kernel};
 use crate::vector::{mask, Vector};
 use flambeau_core::Operand;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A tensor (n, c, spatial…) with three spatial dimensions, the missing ones of size 1 in front.
 pub(crate) struct Images<E> {
@@ -75,6 +76,8 @@ pub(crate) struct Windows<'a, E> {
     pub taps: &'a [Tap],
     /// Taps of one channel, when the taps are those of the channels one after another; else 0.
     pub cycle: usize,
+    /// Names the geometry and the taps (see `name`): windows of one name differ in their images' addresses alone.
+    pub name: u64,
     /// The position that lane 0 is.
     pub first: usize,
     /// One tap that reads every position once, without padding.
@@ -210,7 +213,14 @@ impl<E: Element> Kernel for PackWindows<'_, '_, E> {
     }
 }
 
-/// Where the lanes of vectors of positions lie in a channel, for every tap of one: the same for all channels.
+/// A name for windows that has not been given before.
+pub(crate) fn name() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Where the lanes of vectors of positions lie in a channel, for every tap of one: the same for all channels, and for all
+/// positions whose rows lie to each other in the same way, from the place of the first row on.
 #[derive(Default)]
 struct Places {
     /// What this has been made from.
@@ -221,7 +231,7 @@ struct Places {
     ends: Vec<u32>,
 }
 
-/// Places made lately, by position.
+/// Places made lately.
 const LATELY: usize = 8;
 
 thread_local! {
@@ -230,17 +240,18 @@ thread_local! {
 }
 
 impl Places {
-    /// Vectors of `n` numbers for the `lanes` positions of the runs.
-    fn make<E>(&mut self, windows: &Windows<'_, E>, lanes: usize, n: usize, runs: &[Run]) {
+    /// Vectors of `n` numbers for the `lanes` positions of the runs, from `start` on.
+    fn make<E>(&mut self, windows: &Windows<'_, E>, lanes: usize, n: usize, runs: &[Run], start: isize) {
         self.list.clear();
         self.ends.clear();
         let step = windows.step[2];
-        // Numbers of memory that a vector's lanes span, and vectors of memory.
+        // Vectors of memory that the lanes span.
         let vectors = lanes.div_ceil(n) * step;
         for tap in &windows.taps[..windows.cycle] {
             let mut next = 0;
             for v in 0..vectors {
                 let (first, last) = (v * n, (v + 1) * n);
+                let before = self.list.len();
                 while next < runs.len() && (runs[next].at + runs[next].len) * step <= first {
                     next += 1;
                 }
@@ -259,8 +270,12 @@ impl Places {
                     let mask = mask(lo.max(-column), hi.min(windows.size[2] as isize - column), n);
                     if mask != 0 {
                         let row = run.sample as isize * windows.sample + y * windows.stride[0] + z * windows.stride[1];
-                        self.list.push((row + column, mask));
+                        self.list.push((row + column - start, mask));
                     }
+                }
+                // One place at least, so that vectors of one place each can be read without looking at the ends.
+                if self.list.len() == before {
+                    self.list.push((0, 0));
                 }
                 self.ends.push(self.list.len() as u32);
             }
@@ -273,25 +288,54 @@ impl<E: Element> Windows<'_, E> {
     fn has_places(&self) -> bool {
         same::<E, f32>() && self.cycle > 0 && self.stride[2] == 1 && self.step[2] <= 2
     }
-    /// Calls `f` with the places of `lanes` positions from `lo` on.
-    fn with_places(&self, lo: usize, lanes: usize, n: usize, f: impl FnOnce(&Places)) {
-        KEY.with_borrow_mut(|key| {
-            key.clear();
-            key.extend([lo, lanes, n, self.cycle].map(|v| v as isize));
-            key.extend([self.size, self.extent, self.step].into_iter().flatten().map(|v| v as isize));
-            key.extend(self.stride);
-            key.push(self.sample);
-            key.extend(self.taps[..self.cycle].iter().flat_map(|tap| tap.shift));
-            PLACES.with_borrow_mut(|all| {
-                let places = &mut all[lo / lanes.max(1) % LATELY];
-                if places.key != *key {
+    /// Calls `f` with the places of `lanes` positions from `lo` on, and what to add to their offsets. Positions that are
+    /// `used_again`, with other taps, are looked up by themselves, others by how their rows lie.
+    fn with_places(&self, lo: usize, lanes: usize, n: usize, used_again: bool, f: impl FnOnce(&Places, isize)) {
+        if used_again {
+            let key = [self.name as isize, lanes as isize, n as isize, lo as isize];
+            return PLACES.with_borrow_mut(|all| {
+                let places = &mut all[(lo / lanes.max(1) + self.name as usize % 2 * (LATELY / 2)) % LATELY];
+                if places.key != key {
                     RUNS.with_borrow_mut(|runs| {
                         self.runs(lo, lo + lanes, runs);
-                        places.make(self, lanes, n, runs);
+                        places.make(self, lanes, n, runs, 0);
                     });
-                    std::mem::swap(&mut places.key, key);
+                    places.key.clear();
+                    places.key.extend(key);
                 }
-                f(places);
+                f(places, 0);
+            });
+        }
+        RUNS.with_borrow_mut(|runs| {
+            self.runs(lo, lo + lanes, runs);
+            let row = |run: &Run| {
+                run.sample as isize * self.sample
+                    + (run.t[0] * self.step[0]) as isize * self.stride[0]
+                    + (run.t[1] * self.step[1]) as isize * self.stride[1]
+            };
+            let start = runs.first().map_or(0, row);
+            let shifts = &self.taps[..self.cycle];
+            KEY.with_borrow_mut(|key| {
+                key.clear();
+                key.extend([self.name as isize, lanes as isize, n as isize]);
+                for run in runs.iter() {
+                    key.extend([run.len as isize, run.t[2] as isize, row(run) - start]);
+                    // Rows that no tap takes beyond the image are alike.
+                    for d in 0..2 {
+                        let at = (run.t[d] * self.step[d]) as isize;
+                        let (first, last) = (shifts[0].shift[d], shifts[self.cycle - 1].shift[d]);
+                        let inside = at + first.min(last) >= 0 && at + first.max(last) < self.size[d] as isize;
+                        key.push(if inside { -1 } else { run.t[d] as isize });
+                    }
+                }
+                PLACES.with_borrow_mut(|all| {
+                    let places = &mut all[runs.first().map_or(0, |run| run.t[2]) / 16 % LATELY];
+                    if places.key != *key {
+                        places.make(self, lanes, n, runs, start);
+                        std::mem::swap(&mut places.key, key);
+                    }
+                    f(places, start);
+                });
             });
         });
     }
@@ -299,9 +343,19 @@ impl<E: Element> Windows<'_, E> {
     ///
     /// # Safety
     /// As `Panels::pack`.
-    unsafe fn pack(&self, dst: *mut E::Acc, width: usize, lo: usize, lanes: usize, k: usize, kb: usize) {
+    #[allow(clippy::too_many_arguments)]
+    unsafe fn pack(
+        &self,
+        dst: *mut E::Acc,
+        width: usize,
+        lo: usize,
+        lanes: usize,
+        k: usize,
+        kb: usize,
+        used_again: bool,
+    ) {
         if self.has_places() {
-            return dispatch(PackPlaces { windows: self, dst: dst as *mut f32, width, lo, lanes, k, kb });
+            return dispatch(PackPlaces { windows: self, dst: dst as *mut f32, width, lo, lanes, k, kb, used_again });
         }
         RUNS.with_borrow_mut(|runs| {
             self.runs(lo, lo + lanes, runs);
@@ -318,19 +372,20 @@ struct PackPlaces<'a, 'b, E> {
     lanes: usize,
     k: usize,
     kb: usize,
+    used_again: bool,
 }
 impl<E: Element> Kernel for PackPlaces<'_, '_, E> {
     type Out = ();
     #[inline(always)]
     fn run<I: Isa>(self) {
-        let PackPlaces { windows, dst, width, lo, lanes, k, kb } = self;
+        let PackPlaces { windows, dst, width, lo, lanes, k, kb, used_again } = self;
         let n = I::F32::N;
-        windows.with_places(lo, lanes, n, |places| {
+        windows.with_places(lo, lanes, n, used_again, |places, start| {
             let vectors = lanes.div_ceil(n);
             if windows.step[2] == 2 {
-                dispatch(PackFrom::<E, 2> { places, windows, dst, width, vectors, k, kb });
+                dispatch(PackFrom::<E, 2> { places, start, windows, dst, width, vectors, k, kb });
             } else {
-                dispatch(PackFrom::<E, 1> { places, windows, dst, width, vectors, k, kb });
+                dispatch(PackFrom::<E, 1> { places, start, windows, dst, width, vectors, k, kb });
             }
         });
     }
@@ -338,6 +393,7 @@ impl<E: Element> Kernel for PackPlaces<'_, '_, E> {
 /// `STEP` is the distance of positions in a row.
 struct PackFrom<'a, 'b, E, const STEP: usize> {
     places: &'a Places,
+    start: isize,
     windows: &'a Windows<'b, E>,
     dst: *mut f32,
     width: usize,
@@ -349,13 +405,29 @@ impl<E: Element, const STEP: usize> Kernel for PackFrom<'_, '_, E, STEP> {
     type Out = ();
     #[inline(always)]
     fn run<I: Isa>(self) {
-        let PackFrom { places, windows, dst, width, vectors, k, kb } = self;
+        let PackFrom { places, start, windows, dst, width, vectors, k, kb } = self;
         let (n, cycle) = (I::F32::N, windows.cycle);
         let mut tap = k % cycle;
         let list = places.list.as_ptr();
+        let single = places.list.len() == places.ends.len();
         for (p, of) in windows.taps[k..k + kb].iter().enumerate() {
-            let base = windows.image.get().wrapping_offset(of.offset) as *const f32;
+            let base = windows.image.get().wrapping_offset(of.offset + start) as *const f32;
             let first = tap * vectors * STEP;
+            if single && width == vectors * n {
+                for v in 0..vectors {
+                    // SAFETY: as below; every vector has one place.
+                    unsafe {
+                        let part = |half: usize| {
+                            let (from, mask) = *list.add(first + v * STEP + half);
+                            I::F32::zero().fill(base.wrapping_offset(from), mask)
+                        };
+                        let value = if STEP == 2 { part(0).split(part(1)).0 } else { part(0) };
+                        value.store(dst.add(p * width + v * n));
+                    }
+                }
+                tap = if tap + 1 == cycle { 0 } else { tap + 1 };
+                continue;
+            }
             let mut at = if tap == 0 { 0 } else { places.ends[first - 1] as usize };
             let ends = &places.ends[first..first + vectors * STEP];
             for v in 0..vectors {
@@ -392,7 +464,7 @@ impl<E: Element, const STEP: usize> Kernel for PackFrom<'_, '_, E, STEP> {
 
 impl<S: Scalar, E: Element<Acc = S>> Panels<S> for Windows<'_, E> {
     unsafe fn pack(&self, dst: *mut S, width: usize, lane: usize, lanes: usize, k: usize, kb: usize) {
-        self.pack(dst, width, self.first + lane, lanes, k, kb);
+        self.pack(dst, width, self.first + lane, lanes, k, kb, false);
     }
 }
 
@@ -409,7 +481,7 @@ impl<S: Scalar, E: Element<Acc = S>> Panels<S> for Transposed<'_, E> {
         let buffer = rows.ptr();
         for p in (0..kb).step_by(BLOCK) {
             let n = BLOCK.min(kb - p);
-            self.0.pack(buffer, ROW, self.0.first + k + p, n, lane, lanes);
+            self.0.pack(buffer, ROW, self.0.first + k + p, n, lane, lanes, true);
             S::transpose(dst.add(p * width), width, buffer, ROW as isize, lanes, n);
         }
     }
