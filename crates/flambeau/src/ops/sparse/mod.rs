@@ -523,13 +523,13 @@ pub(crate) fn run_backward(
         }
         let sources: Vec<Tensor> = wanted.iter().map(|t| t.carrier().unwrap_or_else(|| t.clone())).collect();
         let found = autograd::run(&roots, &cotangents, inputs.map(|(_, a)| (&sources[..], a)), options)?;
-        Ok(found
+        found
             .into_iter()
             .zip(wanted)
             .map(|(g, t)| match (g, t.as_sparse()) {
                 (Some(g), Some(s)) => gradient(&t.sizes(), &s, g).map(Some),
                 (g, _) => Ok(g),
             })
-            .collect::<Result<_>>()?)
+            .collect::<Result<_>>()
     })())
 }
