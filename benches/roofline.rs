@@ -6,6 +6,7 @@
 use flambeau_benches::{apply, Matrix};
 use flambeau_core::*;
 use flambeau_cpu::isa::{dispatch, Isa, Kernel};
+use flambeau_cpu::vector::Vector;
 use flambeau_cpu::{cpu, pool};
 use std::time::Instant;
 
@@ -25,20 +26,26 @@ fn least(mut f: impl FnMut()) -> f64 {
 struct Peak(usize);
 impl Kernel for Peak {
     type Out = f32;
+    // Iterators of vectors are not inlined into code of a level.
+    #[allow(clippy::needless_range_loop)]
     #[inline(always)]
     fn run<I: Isa>(self) -> f32 {
         const CHAINS: usize = 12;
-        let lanes = I::WIDTH / 4;
-        let mut acc = [[1f32; 16]; CHAINS];
-        let (a, b) = (std::hint::black_box([0.999f32; 16]), std::hint::black_box([0.001f32; 16]));
+        let (a, b) = (I::F32::splat(std::hint::black_box(0.999)), I::F32::splat(std::hint::black_box(0.001)));
+        let mut chains = [I::F32::splat(1.0); CHAINS];
         for _ in 0..self.0 {
-            for chain in &mut acc {
-                for l in 0..lanes {
-                    chain[l] = if I::FMA { chain[l].mul_add(a[l], b[l]) } else { chain[l] * a[l] + b[l] };
-                }
+            for chain in 0..CHAINS {
+                chains[chain] = chains[chain].mul_add(a, b);
             }
         }
-        std::hint::black_box(acc).iter().flatten().sum()
+        let mut total = chains[0];
+        for chain in 1..CHAINS {
+            total = total.add(chains[chain]);
+        }
+        let mut lanes = [0f32; 16];
+        // SAFETY: no level's vector has more lanes.
+        unsafe { total.store(lanes.as_mut_ptr()) };
+        lanes[0]
     }
 }
 /// Two floating-point operations for each lane of each chain and turn.

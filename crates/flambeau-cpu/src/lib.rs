@@ -40,7 +40,7 @@ pub mod special;
 #[cfg(test)]
 mod testing;
 pub mod tile;
-mod vector;
+pub mod vector;
 mod wide;
 mod winograd;
 

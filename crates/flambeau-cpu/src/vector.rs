@@ -31,6 +31,8 @@ pub trait Vector: Copy {
     fn add(self, other: Self) -> Self;
     fn sub(self, other: Self) -> Self;
     fn mul(self, other: Self) -> Self;
+    /// `self · a + b`, rounded once where the level can.
+    fn mul_add(self, a: Self, b: Self) -> Self;
     /// The numbers at even and at odd places of the 2 N that the two make up.
     fn split(self, other: Self) -> (Self, Self);
     /// The reverse: the numbers of both in turn.
@@ -96,6 +98,10 @@ impl Vector for Plain {
     #[inline(always)]
     fn mul(self, other: Self) -> Self {
         Plain(std::array::from_fn(|l| self.0[l] * other.0[l]))
+    }
+    #[inline(always)]
+    fn mul_add(self, a: Self, b: Self) -> Self {
+        Plain(std::array::from_fn(|l| self.0[l] * a.0[l] + b.0[l]))
     }
     #[inline(always)]
     fn split(self, other: Self) -> (Self, Self) {
@@ -178,6 +184,10 @@ pub(crate) mod x86 {
             unsafe { V512(_mm512_mul_ps(self.0, other.0)) }
         }
         #[inline(always)]
+        fn mul_add(self, a: Self, b: Self) -> Self {
+            unsafe { V512(_mm512_fmadd_ps(self.0, a.0, b.0)) }
+        }
+        #[inline(always)]
         fn split(self, other: Self) -> (Self, Self) {
             (self.pick(other, &EVEN), self.pick(other, &ODD))
         }
@@ -257,6 +267,10 @@ pub(crate) mod x86 {
         #[inline(always)]
         fn mul(self, other: Self) -> Self {
             unsafe { V256(_mm256_mul_ps(self.0, other.0)) }
+        }
+        #[inline(always)]
+        fn mul_add(self, a: Self, b: Self) -> Self {
+            unsafe { V256(_mm256_fmadd_ps(self.0, a.0, b.0)) }
         }
         #[inline(always)]
         fn split(self, other: Self) -> (Self, Self) {

@@ -1,7 +1,7 @@
 //! Sparse tensors: coordinates (COO) or compressed rows and columns (CSR, CSC) with their values.
 //!
 //! A sparse tensor is indices and a tensor of values behind the usual `Tensor` (see [`Sparse`]). It has no memory of its own, so
-//! whatever reads memory is refused. An operator that knows sparse operands says so in [`Primitive::sparse`]; [`apply_sparse`] is
+//! whatever reads memory is refused. An operator that knows sparse operands says so in [`Primitive::sparse`]; `apply_sparse` is
 //! where all others are refused. Rules are written with differentiable operators over the values, whose place in the autograd
 //! graph is the sparse tensor's own: gradients of any order follow, and the gradient of a sparse tensor is one of its pattern.
 
