@@ -443,6 +443,12 @@ def test_files_and_copies():
             assert found[name].layout is t.layout and found[name].dtype is t.dtype and found[name].shape == t.shape
             same(found[name], t)
         assert found["coalesced"].is_coalesced() and not found["coo"].is_coalesced()
+    old = io.BytesIO()
+    torch.save(tensors, old, _use_new_zipfile_serialization=False)
+    old.seek(0)
+    for name, t in torch.load(old).items():
+        assert t.layout is tensors[name].layout
+        same(t, tensors[name])
     with pytest.raises(Exception, match="index 9|coalesced"):
         from flambeau import _utils
 

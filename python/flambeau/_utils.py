@@ -58,6 +58,8 @@ def _rebuild_tensor_v3(
 
 # How many tensors were made by calculating with the values of their storage, which had to be there.
 unresolved = 0
+# Whether the storages of the file that is being read are still empty.
+filling = False
 
 
 def _restored(t: Tensor, requires_grad: bool, backward_hooks: Any, metadata: Any) -> Tensor:
@@ -90,6 +92,11 @@ def _reduce_sparse_tensor(t: Tensor) -> Any:
 
 def _rebuild_sparse_tensor(layout: Any, data: Any) -> Tensor:
     """A sparse tensor of its parts, which are checked: a file is not to be trusted."""
+    if filling:
+        # Indices are checked, which they can be when they have been read.
+        global unresolved
+        unresolved += 1
+        return ops.empty(data[-2] if layout is _flambeau.sparse_coo and len(data) > 3 else data[-1], layout=layout)
     if layout is _flambeau.sparse_coo:
         # Files of old versions do not say whether the entries are in order.
         indices, values, size = data[:3]

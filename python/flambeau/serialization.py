@@ -743,7 +743,11 @@ def _read_stream(
         return storages.typed(storages.made[key], dtype)
 
     start, unresolved = source.file.tell(), _utils.unresolved
-    result = part(persistent)
+    _utils.filling = True
+    try:
+        result = part(persistent)
+    finally:
+        _utils.filling = False
     keys = part()
     if not isinstance(keys, list) or not all(isinstance(key, (str, int, bytes)) for key in keys):
         raise RuntimeError(f"load(): {source.name} is damaged: the list of its storages is none")
