@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+from importlib import import_module
 from typing import Any
 
 from ._flambeau import Tensor
@@ -13,10 +13,10 @@ _VERSIONS = ("2021.12", "2022.12", "2023.12", "2024.12")
 
 
 def __array_namespace__(self: Tensor, *, api_version: str | None = None) -> Any:
-    """The namespace of the array API: this package."""
+    """The namespace of the array API in which its rules come before PyTorch's: `flambeau.array_api`."""
     if api_version is not None and api_version not in _VERSIONS:
         raise ValueError(f"unsupported version of the array API: {api_version!r}; there are {', '.join(_VERSIONS)}")
-    return sys.modules[__package__]
+    return import_module(".array_api", __package__)
 
 
 def to_device(self: Tensor, device: Any, /, *, stream: Any = None) -> Tensor:

@@ -307,7 +307,9 @@ macro_rules! shared_float {
         #[inline(always)]
         pub fn remainder(self, a: $T, b: $T) -> $T {
             let r = a % b;
-            if r != 0.0 && ((r < 0.0) != (b < 0.0)) {
+            if r == 0.0 {
+                r.copysign(b) // a zero with the divisor's sign, as Python and NumPy have it
+            } else if (r < 0.0) != (b < 0.0) {
                 r + b
             } else {
                 r

@@ -92,7 +92,8 @@ __device__ inline i64 m_floor_div(i64 a, i64 b) {
 template <class T> __device__ inline T m_trunc_div(T a, T b) { return m_trunc(a / b); }
 template <class T> __device__ inline T m_remainder(T a, T b) {
     T r = m_fmod(a, b);
-    return r != T(0) && (r < T(0)) != (b < T(0)) ? r + b : r;
+    if (r == T(0)) return m_copysign(r, b);
+    return (r < T(0)) != (b < T(0)) ? r + b : r;
 }
 // The quotient of `a - remainder`, which is a whole number but for rounding.
 template <class T> __device__ inline T m_floor_div(T a, T b) {
