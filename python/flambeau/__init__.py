@@ -31,6 +31,7 @@ _LAZY_MODULES = frozenset(
         "amp", "autograd", "backends", "compiler", "cpu", "cuda", "distributions", "func", "futures", "hub", "jit", "linalg",
         "multiprocessing", "nn", "optim", "overrides", "profiler", "random", "serialization", "special", "fft", "testing",
         "masked", "signal", "utils", "vision", "audio", "text", "distributed", "sparse", "accelerator", "version", "types", "mps", "xpu", "mtia", "export",
+        "array_api", "fx", "library", "nested", "onnx", "ops",
     }
 )  # fmt: skip
 
@@ -46,6 +47,9 @@ _LAZY_NAMES = {
     "initial_seed": "random",
     "fork_rng": "random",
     "Future": "futures",
+    "Stream": "_streams",
+    "Event": "_streams",
+    "TensorType": "jit",
     "from_dlpack": "utils.dlpack",
     "to_dlpack": "utils.dlpack",
     "autocast": "amp",
@@ -199,7 +203,21 @@ def __getattr__(name: str) -> Any:
         return value
     elif not name.startswith("__") and hasattr(_flambeau, name):
         return getattr(_flambeau, name)
+    if name in _NO_DTYPES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}': {_NO_DTYPES[name]}")
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
+
+# Dtypes that there are none of, and what to use.
+_NO_DTYPES = {
+    **dict.fromkeys(
+        ("qint8", "quint8", "qint32", "quint4x2", "quint2x4"),
+        "there are no quantized dtypes; keep an integer tensor beside its scale and zero point",
+    ),
+    **dict.fromkeys(("complex32", "chalf"), "there is no complex dtype of half precision; use complex64"),
+    **dict.fromkeys(("float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu"), "use float8_e4m3fn, float8_e5m2 or bfloat16"),
+    "float4_e2m1fn_x2": "there is no dtype of four bits; pack two into uint8",
+}
 
 
 def __dir__() -> list[str]:
@@ -207,6 +225,8 @@ def __dir__() -> list[str]:
 
     return sorted({*globals(), *_LAZY_NAMES, *(m for m in _LAZY_MODULES if find_spec(f"{__name__}.{m}"))})
 
+
+torch = _sys.modules[__name__]  # `torch.torch`, which is PyTorch's own module
 
 __all__ = [
     "Generator",

@@ -23,8 +23,9 @@ class _TensorType(type):
     def __instancecheck__(cls, instance: Any) -> bool:
         return isinstance(instance, Tensor) and instance.dtype == cls.dtype and instance.is_cuda == cls.is_cuda
 
-    def __call__(cls, *args: Any, device: Any = None) -> Any:
+    def __call__(cls, *args: Any, data: Any = None, device: Any = None) -> Any:
         """A tensor of the data, or of the sizes with whatever the memory held."""
+        args = args if data is None else (data, *args)
         device = device if device is not None else "cuda" if cls.is_cuda else "cpu"
         if len(args) == 1 and not isinstance(args[0], (int, _flambeau.Size)):
             data = args[0]

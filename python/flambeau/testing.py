@@ -9,7 +9,7 @@ from . import _flambeau
 from ._flambeau import Tensor
 from ._ops import ops
 
-__all__ = ["assert_close", "make_tensor"]
+__all__ = ["assert_allclose", "assert_close", "make_tensor"]
 
 # Relative and absolute tolerance by dtype; exact for what is not listed.
 _TOLERANCES = {
@@ -189,3 +189,16 @@ def make_tensor(
     if exclude_zero:
         t[t == 0] = 1 if not (dtype.is_floating_point or dtype.is_complex) else _flambeau.finfo(dtype).tiny
     return t.requires_grad_(requires_grad)
+
+
+def assert_allclose(
+    actual: Any, expected: Any, rtol: float | None = None, atol: float | None = None, equal_nan: bool = True, msg: str = ""
+) -> None:
+    """`assert_close` as it was before: dtypes and devices may differ, and NaN is close to NaN."""
+    actual = actual if isinstance(actual, Tensor) else ops.as_tensor(actual)
+    expected = expected if isinstance(expected, Tensor) else ops.as_tensor(expected, dtype=actual.dtype)
+    if (rtol is None) != (atol is None):
+        raise ValueError("assert_allclose: 'rtol' and 'atol' must be given together or not at all")
+    assert_close(
+        actual, expected, rtol=rtol, atol=atol, equal_nan=equal_nan, check_device=False, check_dtype=False, check_layout=False, msg=msg or None
+    )

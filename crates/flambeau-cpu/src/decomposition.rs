@@ -430,9 +430,37 @@ fn solve_triangular<T: Field>(a: MatRef<T>, b: MatMut<T>, upper: bool, unit: boo
     }
 }
 
+/// The power of two that brings a matrix to magnitudes whose squares neither overflow nor vanish, as LAPACK's drivers scale
+/// theirs; 1 where none is needed.
+fn balance<T: Field>(a: &mut Mat<T>) -> f64 {
+    let (safe, most) = if size_of::<T::Part>() == 4 { (30, 120) } else { (300, 1000) };
+    let mut largest = 0.0f64;
+    for j in 0..a.ncols() {
+        for i in 0..a.nrows() {
+            let size = a[(i, j)].size1();
+            if !size.is_finite() {
+                return 1.0;
+            }
+            largest = largest.max(size);
+        }
+    }
+    let limit = 2f64.powi(safe);
+    if largest == 0.0 || (1.0 / limit..=limit).contains(&largest) {
+        return 1.0;
+    }
+    let factor = 2f64.powi((-largest.log2().floor() as i32).clamp(-most, most));
+    for j in 0..a.ncols() {
+        for i in 0..a.nrows() {
+            a[(i, j)] *= T::real(factor);
+        }
+    }
+    factor
+}
+
 /// Householder reflectors below R, with LAPACK's sign (beta real, opposite to the head's real part); the factors tau.
 fn qr<T: Field>(a: &mut Mat<T>) -> Vec<T> {
     let (m, n) = (a.nrows(), a.ncols());
+    let factor = balance(a);
     let mut taus = Vec::with_capacity(m.min(n));
     for j in 0..m.min(n) {
         let head = a[(j, j)];
@@ -464,6 +492,13 @@ fn qr<T: Field>(a: &mut Mat<T>) -> Vec<T> {
             }
         }
         taus.push(tau);
+    }
+    if factor != 1.0 {
+        for j in 0..n {
+            for i in 0..m.min(j + 1) {
+                a[(i, j)] *= T::real(1.0 / factor); // R alone has the matrix's scale
+            }
+        }
     }
     taus
 }
@@ -524,9 +559,10 @@ fn eigh<T: Field>(s: &[Slot]) -> Result<()> {
     if !finite {
         return Err(no_convergence("eigh"));
     }
+    let factor = balance(&mut a);
     let e = a.self_adjoint_eigen(Side::Lower).map_err(|_| no_convergence("eigh"))?;
     let w = e.S().column_vector();
-    s[1].write(|i, _| T::part(w[i].re()));
+    s[1].write(|i, _| T::part(w[i].re() / factor));
     if let Some(v) = s.get(2) {
         let u = e.U();
         v.write(|i, j| u[(i, j)]);
@@ -536,7 +572,7 @@ fn eigh<T: Field>(s: &[Slot]) -> Result<()> {
 
 /// Singular values (slots A, S) or the whole decomposition (slots A, U, S, Vᴴ).
 fn svd<T: Field>(s: &[Slot]) -> Result<()> {
-    let a = s[0].read::<T>();
+    let mut a = s[0].read::<T>();
     let (m, n) = (a.nrows(), a.ncols());
     let vectors = s.len() > 2;
     if m.min(n) == 0 {
@@ -550,16 +586,17 @@ fn svd<T: Field>(s: &[Slot]) -> Result<()> {
     if !(0..n).all(|j| (0..m).all(|i| a[(i, j)].re().is_finite() && a[(i, j)].im().is_finite())) {
         return Err(no_convergence("svd"));
     }
+    let factor = balance(&mut a);
     if !vectors {
         let values = a.singular_values().map_err(|_| no_convergence("svd"))?;
-        s[1].write(|i, _| T::part(T::from_part(&values[i])));
+        s[1].write(|i, _| T::part(T::from_part(&values[i]) / factor));
         return Ok(());
     }
     let full = s[1].n == m && s[3].m == n;
     let d = if full { a.svd() } else { a.thin_svd() }.map_err(|_| no_convergence("svd"))?;
     let (u, v, w) = (d.U(), d.V(), d.S().column_vector());
     s[1].write(|i, j| u[(i, j)]);
-    s[2].write(|i, _| T::part(w[i].re()));
+    s[2].write(|i, _| T::part(w[i].re() / factor));
     s[3].write(|i, j| v[(j, i)].conjugate());
     Ok(())
 }

@@ -7,6 +7,8 @@ tensors, functions as the standard has them. Tensors' own operators (`x // y`) r
 follow the standard at infinities and signed zeros.
 """
 
+# ruff: noqa: F401, F822 (the names of the standard are listed in `__all__`, which is put together from tables)
+
 from __future__ import annotations
 
 import builtins

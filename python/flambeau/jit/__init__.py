@@ -26,6 +26,15 @@ class TracerWarning(Warning):
         """Nothing to silence."""
 
 
+class TensorType:
+    """TorchScript's type of tensors; annotate with `flambeau.Tensor`."""
+
+    @staticmethod
+    def get() -> Any:
+        """Raises: there is no TorchScript."""
+        raise NotImplementedError("TensorType: there is no TorchScript; annotate with flambeau.Tensor")
+
+
 class ScriptFunction:
     """Kept for programs that test for it; nothing is an instance of it."""
 

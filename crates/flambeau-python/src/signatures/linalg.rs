@@ -2,7 +2,7 @@
 
 use flambeau::core::err;
 use flambeau::ops::solve::Tolerance;
-use flambeau::{Number, Result, Tensor, Value};
+use flambeau::{DType, Number, Result, Tensor, Value};
 
 /// A tolerance argument: nothing, a number or a tensor.
 fn tolerance(v: Option<Value<'_>>) -> Option<Tolerance<'_>> {
@@ -34,10 +34,25 @@ fn cond_named(a: &Tensor, p: &str) -> Result<Tensor> {
     }
 }
 
+/// An operand of a product whose result has `out_dtype`: float32 for operands of a half dtype, else their own.
+fn wider(name: &str, t: &Tensor, out_dtype: DType) -> Result<Tensor> {
+    if t.dtype() != out_dtype && !(out_dtype == DType::F32 && matches!(t.dtype(), DType::F16 | DType::BF16)) {
+        return Err(err!(
+            Runtime,
+            "{name}: out_dtype must be the operands' dtype, or float32 for float16 and bfloat16, but got {} for {}",
+            out_dtype.name(),
+            t.dtype().name()
+        ));
+    }
+    elementwise::to_dtype(t, out_dtype)
+}
+
 operators! { LINALG;
     "matmul(Tensor input, Tensor other)" [function method out alias(linalg.matmul)] => linalg::matmul;
     "mm(Tensor input, Tensor mat2)" [function method out] => linalg::mm;
+    "mm(Tensor input, Tensor mat2, dtype out_dtype)" [function method out] => |a: &Tensor, b: &Tensor, d: DType| { let (a, b) = (wider("mm", a, d)?, wider("mm", b, d)?); linalg::mm(&a, &b) };
     "bmm(Tensor input, Tensor mat2)" [function method out] => linalg::bmm;
+    "bmm(Tensor input, Tensor mat2, dtype out_dtype)" [function method out] => |a: &Tensor, b: &Tensor, d: DType| { let (a, b) = (wider("bmm", a, d)?, wider("bmm", b, d)?); linalg::bmm(&a, &b) };
     "mv(Tensor input, Tensor vec)" [function method out] => linalg::mv;
     "dot(Tensor input, Tensor tensor)" [function method out] => linalg::dot;
     "vdot(Tensor input, Tensor other)" [function method out] => linalg::vdot;
@@ -45,9 +60,11 @@ operators! { LINALG;
     "kron(Tensor input, Tensor other)" [function method out] => linalg::kron;
     "inner(Tensor input, Tensor other)" [function method out] => linalg::inner;
     "addmm(Tensor input, Tensor mat1, Tensor mat2, *, Number beta=1, Number alpha=1)" [function method inplace out] => |i: &Tensor, a: &Tensor, b: &Tensor, beta: Number, alpha: Number| linalg::addmm(i, a, b, beta, alpha);
+    "addmm(Tensor input, Tensor mat1, Tensor mat2, dtype out_dtype, *, Number beta=1, Number alpha=1)" [function method out] => |i: &Tensor, a: &Tensor, b: &Tensor, d: DType, beta: Number, alpha: Number| { let (i, a, b) = (wider("addmm", i, d)?, wider("addmm", a, d)?, wider("addmm", b, d)?); linalg::addmm(&i, &a, &b, beta, alpha) };
     "addmv(Tensor input, Tensor mat, Tensor vec, *, Number beta=1, Number alpha=1)" [function method inplace out] => |i: &Tensor, a: &Tensor, b: &Tensor, beta: Number, alpha: Number| linalg::addmv(i, a, b, beta, alpha);
     "addbmm(Tensor input, Tensor batch1, Tensor batch2, *, Number beta=1, Number alpha=1)" [function method inplace out] => linalg::addbmm;
     "baddbmm(Tensor input, Tensor batch1, Tensor batch2, *, Number beta=1, Number alpha=1)" [function method inplace out] => |i: &Tensor, a: &Tensor, b: &Tensor, beta: Number, alpha: Number| linalg::baddbmm(i, a, b, beta, alpha);
+    "baddbmm(Tensor input, Tensor batch1, Tensor batch2, dtype out_dtype, *, Number beta=1, Number alpha=1)" [function method out] => |i: &Tensor, a: &Tensor, b: &Tensor, d: DType, beta: Number, alpha: Number| { let (i, a, b) = (wider("baddbmm", i, d)?, wider("baddbmm", a, d)?, wider("baddbmm", b, d)?); linalg::baddbmm(&i, &a, &b, beta, alpha) };
     "addr(Tensor input, Tensor vec1, Tensor vec2, *, Number beta=1, Number alpha=1)" [function method inplace out] => |i: &Tensor, a: &Tensor, b: &Tensor, beta: Number, alpha: Number| linalg::addr(i, a, b, beta, alpha);
     "nn.functional.linear(Tensor input, Tensor weight, Tensor? bias=None)" [function out] => linalg::linear;
     "einsum(str equation, Tensor[*] operands)" [function] => linalg::einsum;
