@@ -101,11 +101,29 @@ def test_strict_special_values():
     assert math.copysign(1, float(xp.asarray(-0.0) % 2)) == 1 and math.copysign(1, float(xp.asarray(4.0) % -2)) == -1
 
 
+def test_strict_arrays():
+    x = strict.asarray([1.0, math.inf])
+    assert isinstance(x, xp.Tensor) and (x // 2).tolist() == [0, math.inf] and (1 // x).tolist() == [1, 0]
+    assert (strict.asarray(1, dtype=strict.int16) + strict.asarray([1], dtype=strict.int8)).dtype == strict.int16
+    y = strict.reshape(strict.arange(6), (2, 3))
+    assert y[::-1, ::-2].tolist() == [[5, 3], [2, 0]] and y[..., None, 1:0:-1].tolist() == [[[1]], [[4]]]
+    y[0, ::-1] = strict.asarray([7, 8, 9])
+    assert y[0].tolist() == [9, 8, 7] and y[5:0:-1, 0].tolist() == [3] and y[0:1:-1].shape == (0, 3)
+    z = x
+    z += 1
+    assert z is x and x[0] == 2
+    with pytest.raises(RuntimeError, match="cannot be written"):
+        z += strict.ones((2,), dtype=strict.float64)
+    large = strict.asarray([0, 5], dtype=strict.uint64)
+    large[0] = 2**63
+    assert int(large[0]) == 2**63 and (large == 2**63).tolist() == [True, False] and int(~large[1]) == 2**64 - 6
+
+
 def test_strict_linear_algebra():
     x = strict.asarray([[9e18, 9e18], [9e18, 9e18]], dtype=strict.float32)
-    assert strict.linalg.svdvals(x)[0] == pytest.approx(1.8e19) and strict.linalg.pinv(x).isfinite().all()
+    assert float(strict.linalg.svdvals(x)[0]) == pytest.approx(1.8e19) and strict.linalg.pinv(x).isfinite().all()
     assert strict.linalg.qr(x * 1j).R.isfinite().all()
-    assert strict.linalg.eigvalsh(x * 1e-36)[1] == pytest.approx(1.8e-17, rel=1e-6)
+    assert float(strict.linalg.eigvalsh(x * 1e-36)[1]) == pytest.approx(1.8e-17, rel=1e-6)
     assert strict.linalg.cross(strict.ones((2, 3)), strict.asarray([1.0, 0, 0])).shape == (2, 3)
     a, b = strict.eye(2, dtype=strict.float64), strict.ones((2,), dtype=strict.float32)
     assert strict.linalg.solve(a, b).tolist() == [1, 1]

@@ -250,15 +250,23 @@ unsafe extern "C" fn nb_int(o: Obj) -> Obj {
     guard(null_mut(), || match item(o) {
         Ok(Number::Float(f)) => PyLong_FromDouble(f),
         Ok(Number::Complex(_)) => raise(err!(Runtime, "value cannot be converted to type int64_t without overflow")),
-        Ok(n) => PyLong_FromLongLong(n.to_i64()),
+        Ok(n) => whole(o, n),
         Err(e) => raise(e),
     })
+}
+/// A whole number as Python's int; one of uint64 may lie beyond int64, whose bits the number has.
+unsafe fn whole(o: Obj, n: Number) -> Obj {
+    match tensor_of(o).dtype() {
+        flambeau::DType::U64 => PyLong_FromUnsignedLongLong(n.to_i64() as u64),
+        _ => PyLong_FromLongLong(n.to_i64()),
+    }
 }
 unsafe extern "C" fn nb_float(o: Obj) -> Obj {
     guard(null_mut(), || match item(o) {
         Ok(Number::Complex(c)) if c.im != 0.0 => {
             raise(err!(Runtime, "value cannot be converted to type double without overflow"))
         }
+        Ok(n) if tensor_of(o).dtype() == flambeau::DType::U64 => PyFloat_FromDouble(n.to_i64() as u64 as f64),
         Ok(n) => PyFloat_FromDouble(n.to_f64()),
         Err(e) => raise(e),
     })
@@ -270,7 +278,7 @@ unsafe extern "C" fn nb_index(o: Obj) -> Obj {
             return raise(err!(Type, "only integer tensors of a single element can be converted to an index"));
         }
         match item(o) {
-            Ok(n) => PyLong_FromLongLong(n.to_i64()),
+            Ok(n) => whole(o, n),
             Err(e) => raise(e),
         }
     })

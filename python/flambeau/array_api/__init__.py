@@ -2,9 +2,8 @@
 
 `flambeau` itself has the standard's names, with PyTorch's behaviour where the two contradict each other: `flambeau.equal` is one bool,
 `flambeau.sort` a pair, `flambeau.sum(x, ())` the sum of everything, a 0-dimensional operand does not raise a result's dtype. Programs
-that are written for the standard use this module, `x.__array_namespace__()` or `import flambeau.array_api as xp`: the same
-tensors, functions as the standard has them. Tensors' own operators (`x // y`) remain PyTorch's; `floor_divide` and `remainder` here
-follow the standard at infinities and signed zeros.
+that are written for the standard use this module, `x.__array_namespace__()` or `import flambeau.array_api as xp`. Its functions take
+any tensor and return `Array`s, which are tensors whose operators and indexing follow the standard too.
 """
 
 # ruff: noqa: F401, F822 (the names of the standard are listed in `__all__`, which is put together from tables)
@@ -12,6 +11,7 @@ follow the standard at infinities and signed zeros.
 from __future__ import annotations
 
 import builtins
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -45,7 +45,7 @@ from .._ops import ops
 
 _DTYPES = """bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float32 float64 complex64 complex128""".split()
 _UNARY = """abs acos acosh asin asinh atan atanh bitwise_not ceil conj cos cosh exp floor imag isfinite isinf isnan log log10 log2
-logical_not negative positive real reciprocal round signbit sin sinh sqrt square tan trunc""".split()
+logical_not negative positive real reciprocal signbit sin sinh sqrt square tan trunc""".split()
 _BINARY = """add atan2 bitwise_and bitwise_left_shift bitwise_or bitwise_right_shift bitwise_xor copysign divide hypot logaddexp
 logical_and logical_or logical_xor maximum minimum multiply nextafter pow subtract""".split()
 _SAME = """argmax argmin asarray broadcast_to concat count_nonzero diff empty empty_like flip from_dlpack linspace moveaxis roll stack
@@ -72,12 +72,83 @@ def _promote(a: Any, b: Any) -> Any:
     return a if a == b else ops.promote_types(a, b)
 
 
+class Array(Tensor):
+    """A tensor whose operators and indexing follow the standard: operands of 0 dimensions count in a result's dtype, division by or
+    of an infinity is IEEE's, and slices may run backwards. Everything else it has of tensors."""
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, Tensor) and key.dtype == _flambeau.bool and key.numel() == 0 and key.dim() <= self.dim():
+            # A mask of nothing may have 0 where the array has more.
+            if builtins.all(k in (n, 0) for k, n in zip(key.shape, self.shape, strict=False)):
+                return self.new_empty((0, *self.shape[key.dim() :]))
+        key, backwards = _forwards(self, key)
+        result = super().__getitem__(key)
+        return ops.flip(result, backwards) if backwards else result
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        key, backwards = _forwards(self, key)
+        if backwards and isinstance(value, Tensor):
+            shape = super().__getitem__(key).shape
+            value = ops.flip(value.expand(shape), backwards)
+        super().__setitem__(key, value if isinstance(value, Tensor) else _scalar(value, self))
+
+
+def _forwards(x: Tensor, key: Any) -> tuple[Any, list[int]]:
+    """An index in which no slice runs backwards, and the dimensions of its result to turn round."""
+    parts = list(key) if isinstance(key, tuple) else [key]
+    if not builtins.any(isinstance(k, slice) and k.step is not None and k.step < 0 for k in parts):
+        return key, []
+    taken = builtins.sum(1 for k in parts if k is not None and k is not Ellipsis)
+    source = place = 0  # dimensions of the operand and of the result that come before
+    turned = []
+    for i, k in enumerate(parts):
+        if k is None:
+            place += 1
+        elif k is Ellipsis:
+            source, place = source + x.dim() - taken, place + x.dim() - taken
+        elif isinstance(k, slice):
+            if k.step is not None and k.step < 0:
+                run = range(*k.indices(x.shape[source]))
+                parts[i] = slice(run[-1], run[0] + 1, -run.step) if run else slice(0, 0)
+                turned.append(place)
+            source, place = source + 1, place + 1
+        else:
+            source += 1
+    return tuple(parts), turned
+
+
+def _arrays(value: Any) -> Any:
+    """Tensors, also those in a tuple or a list, as arrays."""
+    if isinstance(value, Tensor):
+        return value if isinstance(value, Array) else value.as_subclass(Array)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*map(_arrays, value))
+    return type(value)(map(_arrays, value)) if type(value) in (tuple, list) else value
+
+
+def _strict(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, with arrays for results."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return _arrays(function(*args, **kwargs))
+
+    return run
+
+
+def _scalar(value: Any, beside: Tensor) -> Tensor:
+    """A number as a tensor of the dtype that it has beside another."""
+    if isinstance(value, int) and value >= 2**63:  # beyond int64, for uint64 and for floats
+        return ops.tensor(value, dtype=beside.dtype, device=beside.device)
+    return ops.full((), value, dtype=ops.result_type(beside, value), device=beside.device)
+
+
 def _pair(x1: Any, x2: Any) -> tuple[Tensor, Tensor]:
     """Both operands as tensors of the dtype of the result: numbers take the tensor's, and a 0-dimensional tensor counts as any other."""
     if not isinstance(x1, Tensor):
-        return ops.full((), x1, dtype=ops.result_type(x2, x1), device=x2.device), x2
+        return _scalar(x1, x2), x2
     if not isinstance(x2, Tensor):
-        return x1, ops.full((), x2, dtype=ops.result_type(x1, x2), device=x1.device)
+        return x1, _scalar(x2, x1)
     if x1.dtype == x2.dtype:
         return x1, x2
     dtype = ops.promote_types(x1.dtype, x2.dtype)
@@ -438,13 +509,66 @@ def vecdot(x1: Tensor, x2: Tensor, /, *, axis: int = -1) -> Tensor:
     return _array_api.vecdot(x1, x2, axis=axis)
 
 
+def round(x: Tensor, /) -> Tensor:
+    """To whole numbers, halves to even ones; a complex number's parts each."""
+    return ops.complex(ops.round(x.real), ops.round(x.imag)) if x.is_complex() else ops.round(x)
+
+
+# The names by which Python's operators find these functions.
+_OPERATORS = {
+    "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "divide", "floordiv": "floor_divide", "mod": "remainder",
+    "pow": "pow", "matmul": "matmul", "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor",
+    "lshift": "bitwise_left_shift", "rshift": "bitwise_right_shift",
+}  # fmt: skip
+_COMPARISONS = {"eq": "equal", "ne": "not_equal", "lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal"}
+
+
+def _operator(name: str, function: Callable[..., Any], plain: Any) -> tuple[Any, Any, Any]:
+    """The operator, its form with the operands changed about, and the one that writes."""
+
+    def takes(other: Any) -> builtins.bool:
+        return isinstance(other, (Tensor, builtins.bool, int, float, complex))
+
+    def forward(self: Array, other: Any, /) -> Any:
+        return _arrays(function(self, other)) if takes(other) else plain(self, other)
+
+    def backward(self: Array, other: Any, /) -> Any:
+        return _arrays(function(other, self)) if takes(other) else NotImplemented
+
+    def inplace(self: Array, other: Any, /) -> Any:
+        result = function(self, other)
+        if result.dtype != self.dtype or result.shape != self.shape:
+            raise RuntimeError(
+                f"__i{name}__: a result of dtype {result.dtype} and sizes {tuple(result.shape)} cannot be written to an array of dtype "
+                f"{self.dtype} and sizes {tuple(self.shape)}"
+            )
+        return self.copy_(result)
+
+    return forward, backward, inplace
+
+
+for _name, _target in _OPERATORS.items():
+    _forms = _operator(_name, globals()[_target], getattr(Tensor, f"__{_name}__"))
+    for _prefix, _form in zip(("", "r", "i"), _forms, strict=True):
+        _form.__name__ = _form.__qualname__ = f"__{_prefix}{_name}__"
+        setattr(Array, _form.__name__, _form)
+for _name, _target in _COMPARISONS.items():
+    setattr(Array, f"__{_name}__", _operator(_name, globals()[_target], getattr(Tensor, f"__{_name}__"))[0])
+Array.__hash__ = Tensor.__hash__  # type: ignore[method-assign]
+
 from . import fft, linalg  # noqa: E402
+
+for _module in (globals(), fft.__dict__, linalg.__dict__):
+    for _name, _value in list(_module.items()):
+        plain = isinstance(_value, type) or _name.startswith("_") or not callable(_value)
+        if not plain and _name not in ("finfo", "iinfo", "isdtype", "can_cast", "result_type"):
+            _module[_name] = _strict(_value)
 
 __all__ = sorted(
     [
         *_DTYPES, *_SAME, *_BINARY, *_UNARY, "e", "inf", "nan", "pi", "newaxis", "equal", "not_equal",
         "less", "less_equal", "greater", "greater_equal", "bitwise_invert", "floor_divide", "remainder", "sign", "clip", "expm1",
-        "log1p", "tanh", "arange", "eye", "full", "full_like", "ones", "ones_like", "zeros", "zeros_like", "meshgrid", "finfo",
+        "log1p", "tanh", "round", "Array", "arange", "eye", "full", "full_like", "ones", "ones_like", "zeros", "zeros_like", "meshgrid", "finfo",
         "iinfo", "can_cast", "result_type", "astype", "isdtype", "sum", "prod", "mean", "var", "std", "max", "min", "any", "all",
         "nonzero", "searchsorted", "sort", "argsort", "take", "take_along_axis", "reshape", "squeeze", "matmul", "tensordot",
         "vecdot", "matrix_transpose", "broadcast_arrays", "cumulative_prod", "cumulative_sum", "expand_dims", "permute_dims",

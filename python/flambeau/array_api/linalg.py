@@ -12,11 +12,10 @@ from .._flambeau import Tensor
 from .._ops import ops
 from . import _pair, matmul, tensordot, vecdot
 
-cholesky, det, eigh, eigvalsh, inv, matrix_norm, matrix_power, matrix_rank, qr, slogdet, svdvals, vector_norm = (
+cholesky, det, eigh, eigvalsh, inv, matrix_norm, matrix_power, matrix_rank, qr, slogdet, svdvals = (
     getattr(_linalg, _name)
     for _name in (
         "cholesky", "det", "eigh", "eigvalsh", "inv", "matrix_norm", "matrix_power", "matrix_rank", "qr", "slogdet", "svdvals",
-        "vector_norm",
     )  # fmt: skip
 )
 
@@ -58,6 +57,13 @@ def solve(x1: Tensor, x2: Tensor, /) -> Tensor:
 def svd(x: Tensor, /, *, full_matrices: bool = True) -> Any:
     """Singular vectors and values, as (U, S, Vh)."""
     return _linalg.svd(x, full_matrices=full_matrices)
+
+
+def vector_norm(x: Tensor, /, *, axis: Any = None, keepdims: bool = False, ord: float = 2) -> Tensor:
+    """Norms of vectors along axes; each element's own where there are none."""
+    if isinstance(axis, tuple) and not axis:
+        return ops.abs(x) if ord != 0 else (x != 0).to(x.dtype.to_real())
+    return _linalg.vector_norm(x, ord, axis, keepdims)
 
 
 __all__ = [
