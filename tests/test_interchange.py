@@ -64,3 +64,23 @@ def test_numpys_functions_return_tensors():
     for result in (np.sin(x), np.add(x, 1), x + np.ones(3)):
         assert isinstance(result, torch.Tensor)
     assert (x + np.ones(3)).dtype == torch.float64 and np.isnan(x).dtype == torch.uint8
+
+
+@pytest.mark.parametrize("kind", ["bool", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"])
+def test_every_dtype_of_numpy_shares_memory(kind):
+    array = np.arange(6).astype(kind).reshape(2, 3)[:, ::2]
+    x = torch.from_numpy(array)
+    assert x.shape == array.shape and x.data_ptr() == array.ctypes.data and x.numpy().dtype == array.dtype
+    assert x.tolist() == array.tolist() and (torch.tensor(array) == x).all()
+    assert (torch.ones(2) + array[1, 1]).shape == (2,)
+
+
+@pytest.mark.parametrize("kind", ["S3", "U2", "O", "datetime64[s]", "longdouble", ">i4"])
+def test_arrays_of_other_things_are_refused(kind):
+    with pytest.raises((TypeError, ValueError)):
+        torch.from_numpy(np.array([0, 1]).astype(kind))
+
+
+def test_numbers_of_numpy_are_operands():
+    for number in (np.float16(2), np.float64(2), np.longdouble(2), np.int8(2), np.uint64(2), np.bool_(True)):
+        assert (torch.ones(2) * number).tolist() == [float(number)] * 2 and (torch.ones(2) * number).dtype == torch.float32

@@ -59,7 +59,21 @@ pub unsafe fn numpy_scalar(o: Obj) -> Option<Number> {
         || ty == &raw mut PyLong_Type
         || ty == &raw mut PyBool_Type
         || ty == &raw mut PyComplex_Type;
-    let n = if plain { crate::binder::number(item) } else { None };
+    // A longdouble's item() is itself: Python has no such number.
+    let wide = !plain && PyFloat_Check(item) == 0 && PyObject_HasAttrString(item, c"as_integer_ratio".as_ptr()) != 0;
+    let n = if plain {
+        crate::binder::number(item)
+    } else if wide {
+        let f = PyFloat_AsDouble(item);
+        if f == -1.0 && !PyErr_Occurred().is_null() {
+            PyErr_Clear();
+            None
+        } else {
+            Some(Number::Float(f))
+        }
+    } else {
+        None
+    };
     Py_DECREF(item);
     n
 }
