@@ -246,3 +246,110 @@ def test_checkpoint_sequential():
     checkpoint_sequential([torch.sin, torch.cos, torch.tan], 2, x, use_reentrant=False).sum().backward()
     (want,) = torch.autograd.grad(x.sin().cos().tan().sum(), x)
     assert torch.equal(x.grad, want)
+
+
+def test_fast_mode_takes_two_calls_for_an_input():
+    calls = 0
+
+    def function(x):
+        nonlocal calls
+        calls += 1
+        return x.sin()
+
+    assert torch.autograd.gradcheck(function, torch.rand(20, dtype=torch.float64, requires_grad=True), fast_mode=True)
+    assert calls < 12
+
+
+def test_gradcheck_of_sparse_inputs():
+    sparse = torch.eye(3, dtype=torch.float64).to_sparse().requires_grad_()
+    dense = torch.rand(3, 2, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda a: torch.sparse.mm(a, dense), sparse, masked=True)
+
+
+class _Tripled(torch.autograd.Function):
+    @staticmethod
+    def forward(x):
+        return x * 3
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx, g):
+        return g * ctx.saved_tensors[0]
+
+    @staticmethod
+    def jvp(ctx, tangent):
+        return tangent * ctx.saved_tensors[0] * 5
+
+
+def test_tangents_of_functions_with_a_jvp_of_their_own():
+    x, t = torch.rand(2, 3), torch.rand(2, 3)
+    value, tangent = torch.func.jvp(_Tripled.apply, (x,), (t,))
+    assert torch.allclose(value, x * 3) and torch.allclose(tangent, t * x * 5)
+    with forward_ad.dual_level():
+        tangent = forward_ad.unpack_dual(_Tripled.apply(forward_ad.make_dual(x, t))).tangent
+    assert torch.allclose(tangent, t * x * 5)
+    _, tangent = torch.func.vmap(lambda a, b: torch.func.jvp(_Tripled.apply, (a,), (b,)))(x, t)
+    assert torch.allclose(tangent, t * x * 5)
+
+
+def test_custom_functions_inside_vmap():
+    x, w = torch.rand(4, 3), torch.rand(3)
+    assert torch.allclose(torch.func.vmap(torch.func.grad(lambda a: _Tripled.apply(a).sum()))(x), x)
+    shared = torch.func.vmap(torch.func.grad(lambda a, b: (_Tripled.apply(b) * a).sum(), argnums=1), in_dims=(0, None))(x, w)
+    assert torch.allclose(shared, x * w)
+    leaf = x.clone().requires_grad_()
+    torch.func.vmap(_Tripled.apply)(leaf).sum().backward()
+    assert torch.allclose(leaf.grad, x)
+
+    class Rule(_Tripled):
+        @staticmethod
+        def vmap(info, in_dims, a):
+            return _Tripled.apply(a) + info.batch_size, in_dims[0]
+
+    assert torch.allclose(torch.func.vmap(Rule.apply)(x), 3 * x + 4)
+
+
+def test_no_grad_does_not_end_tangents():
+    x = torch.rand(3)
+    with forward_ad.dual_level(), torch.no_grad():
+        assert torch.allclose(forward_ad.unpack_dual(forward_ad.make_dual(x, x).exp()).tangent, x * x.exp())
+    assert torch.is_grad_enabled()
+
+
+def test_duals_are_written_in_place():
+    x = torch.rand(3)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(x.clone(), x)
+        dual.mul_(2).add_(1)
+        assert torch.allclose(forward_ad.unpack_dual(dual).tangent, 2 * x)
+
+
+def test_saved_tensors_that_are_changed():
+    x = torch.rand(3, requires_grad=True)
+    with graph.allow_mutation_on_saved_tensors():
+        y = x.clone()
+        z = y * y
+        y.zero_()
+    z.sum().backward()
+    assert torch.allclose(x.grad, 2 * x)
+
+
+def test_variables():
+    x = torch.rand(3)
+    v = torch.autograd.Variable(x, requires_grad=True)
+    assert v.requires_grad and v.data_ptr() == x.data_ptr() and isinstance(x, torch.autograd.Variable)
+    assert not torch.is_inference_mode_enabled()
+
+
+def test_strict_jvp_refuses_constants():
+    x = torch.rand(3)
+    for call in (
+        lambda: torch.func.jvp(lambda a: torch.ones(3), (x,), (x,), strict=True),
+        lambda: torch.autograd.functional.jvp(lambda a: torch.ones(3), x, x, strict=True),
+    ):
+        with pytest.raises(RuntimeError, match="independent|does not require"):
+            call()

@@ -136,7 +136,7 @@ def is_storage(obj: Any) -> bool:
 
 def is_inference_mode_enabled() -> bool:
     """Whether `inference_mode` is on."""
-    return bool(_flambeau.is_inference_mode_enabled())
+    return _flambeau.is_inference_mode_enabled()  # type: ignore[no-any-return]
 
 
 def typename(obj: Any) -> str:

@@ -164,7 +164,9 @@ def __getattr__(name: str) -> Any:
         globals()[name] = value
         return value
     if name == "Variable":
-        return Tensor
+        from ._variable import Variable
+
+        return Variable
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
 
 

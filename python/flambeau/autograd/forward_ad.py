@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from .. import _flambeau
 from .._flambeau import Tensor
 from .._ops import ops
-from .grad_mode import enable_grad, set_grad_enabled
+from .function import Function
+from .grad_mode import enable_grad, forward_mode, set_grad_enabled
 
 
 class _Level:
@@ -23,9 +24,22 @@ class _Level:
         # Tangents by the identity of the dual, for those that come back as they are.
         self.own: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
         self.mode = enable_grad()
+        self.forward = forward_mode()
 
 
 _levels: list[_Level] = []
+
+
+class _Carried(Function):
+    """The same memory as neither a leaf nor a view of one, so that it can be written in place."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.detach()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return g
 
 
 class UnpackedDualTensor(NamedTuple):
@@ -41,6 +55,7 @@ def enter_dual_level() -> int:
         raise RuntimeError("Nested forward mode AD is not supported at the moment")
     level = _Level()
     level.mode.__enter__()
+    level.forward.__enter__()
     _levels.append(level)
     return len(_levels) - 1
 
@@ -51,7 +66,9 @@ def exit_dual_level(*, level: int | None = None) -> None:
         level = len(_levels) - 1
     if not _levels or level != len(_levels) - 1:
         raise RuntimeError("Trying to exit a forward AD level that was not the last one that was created. This is not supported.")
-    _levels.pop().mode.__exit__(None, None, None)
+    level_left = _levels.pop()
+    level_left.forward.__exit__(None, None, None)
+    level_left.mode.__exit__(None, None, None)
 
 
 def _level(number: int | None, what: str) -> _Level:
@@ -84,8 +101,7 @@ def make_dual(tensor: Tensor, tangent: Tensor, *, level: int | None = None) -> T
     place = tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_()
     here.places.append(place)
     here.tangents.append(tangent)
-    # An alias that is no leaf, so that it can be written in place.
-    dual = place.view_as(place)
+    dual = _Carried.apply(place)
     here.own[id(dual)] = (dual, tensor, tangent)
     return dual
 
@@ -101,7 +117,8 @@ def unpack_dual(tensor: Tensor, *, level: int | None = None) -> UnpackedDualTens
     if not tensor.requires_grad or not here.places:
         return UnpackedDualTensor(tensor.view_as(tensor) if not tensor.requires_grad else tensor, None)
     with set_grad_enabled(True):
-        seed = ops.zeros_like(tensor.detach()).requires_grad_()
+        # Not zeros: a gradient may take the logarithm of a cotangent, or divide by it.
+        seed = ops.ones_like(tensor.detach()).requires_grad_()
         places = tuple(here.places)
         back = _flambeau._engine_backward((tensor,), (seed,), True, True, places, False, True)
         if all(b is None for b in back):

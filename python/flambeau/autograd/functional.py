@@ -78,7 +78,7 @@ def vjp(func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool
 
 
 def _push(outs: tuple[Tensor, ...], ins: tuple[Tensor, ...], v: tuple[Tensor, ...], create: bool) -> list[Tensor]:
-    seeds = tuple(ops.zeros_like(o.detach()).requires_grad_() for o in outs)
+    seeds = tuple(ops.ones_like(o.detach()).requires_grad_() for o in outs)
     back = tuple(_grads(outs, ins, seeds, True))
     return _grads(back, seeds, v, create)
 
@@ -90,6 +90,11 @@ def jvp(func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool
         ins = _prepare(raw, create_graph)
         tangents = _cotangents(ins, v, "jvp")
         out_single, outs = _as_tuple(func(*ins), "outputs of the user-provided function", "jvp")
+        if strict and not all(o.requires_grad for o in outs):
+            raise RuntimeError(
+                "Output 0 of the user-provided function does not require gradients. The outputs must be computed in a differentiable "
+                "manner from the input when running in strict mode."
+            )
         result = _push(outs, ins, tangents, create_graph)
     value = outs[0] if out_single else outs
     return _finish(value, create_graph), _finish(result[0] if out_single else tuple(result), create_graph)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from .._flambeau import (
@@ -15,6 +16,24 @@ from .._flambeau import (
 )
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_forward_modes = 0
+
+
+@contextmanager
+def forward_mode() -> Iterator[None]:
+    """Within it tangents will be asked for: functions that have a `jvp` of their own answer by it."""
+    global _forward_modes
+    _forward_modes += 1
+    try:
+        yield
+    finally:
+        _forward_modes -= 1
+
+
+def in_forward_mode() -> bool:
+    """Whether tangents will be asked for."""
+    return _forward_modes > 0
 
 
 class _Mode:
@@ -84,7 +103,8 @@ class no_grad(_Mode):
 
     def __enter__(self) -> None:
         self._before = is_grad_enabled()
-        _set_grad_enabled(False)
+        # Tangents are found through the graph, and no_grad does not end them.
+        _set_grad_enabled(_forward_modes > 0 and self._before)
 
     def __exit__(self, *exc: Any) -> None:
         _set_grad_enabled(self._before)

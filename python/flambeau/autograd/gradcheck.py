@@ -2,7 +2,7 @@
 
 The numerical Jacobian's columns are central differences, (f(x + ε eⱼ) - f(x - ε eⱼ)) / 2ε; for a complex input the steps ε and iε
 are taken apart and combined to the conjugate derivative that backward computes. The fast mode compares one random projection
-uᵀJv of the Jacobian instead of all of it.
+uᵀJv of the Jacobian instead of all of it, which takes two calls of the function for each input.
 """
 
 from __future__ import annotations
@@ -179,7 +179,6 @@ def _check_reverse(
     rtol: float,
     nondet_tol: float,
     check_grad_dtypes: bool,
-    fast_mode: bool,
 ) -> None:
     value = func(*inputs)
     everything = [o for o in _as_tuple(value) if isinstance(o, Tensor)]
@@ -198,36 +197,15 @@ def _check_reverse(
         out = everything[o]
         table: list[list[Tensor]] = [[] for _ in wanted]
         expected: list[list[Tensor]] = [[] for _ in wanted]
-        probes = list(_units(out))
-        if fast_mode and probes:
-            probes = _projected(out)
-        for j, seed_value, seed in probes:
+        for j, seed_value, seed in _units(out):
             raw = _analytical(out, wanted, seed)
-            for g, x in zip(raw, wanted, strict=True):
-                if g is None:
-                    continue
-                if g.layout != x.layout:
-                    _fail(f"grad is incorrect layout ({g.layout} is not {x.layout})")
-                if g.shape != x.shape:
-                    _fail("grad is incorrect size")
-                if check_grad_dtypes and g.dtype != x.dtype:
-                    _fail(f"grad is incorrect type: Expected gradient of dtype {x.dtype}, but got {g.dtype}")
+            _check_form(raw, wanted, check_grad_dtypes)
             again = _analytical(out, wanted, seed)
             first, second = _filled(raw, wanted), _filled(again, wanted)
-            for n, (g, h) in enumerate(zip(first, second, strict=True)):
-                if not _allclose(g, h, 0, nondet_tol):
-                    _fail(
-                        "Backward is not reentrant, i.e., running backward with same input and grad_output multiple times gives "
-                        "different values, although analytical gradient matches numerical gradient. The tolerance for "
-                        f"nondeterminism was {nondet_tol}."
-                    )
+            _check_again(first, second, nondet_tol)
+            for n, g in enumerate(first):
                 table[n].append(g.detach().reshape(-1))
-                if j < 0:
-                    flat = seed.reshape(-1)
-                    parts = [_expected(numerical[n][k], wanted[n], out, e, complex(flat[e].item())) for e in range(out.numel())]
-                    expected[n].append(sum(parts[1:], parts[0]))
-                else:
-                    expected[n].append(_expected(numerical[n][k], wanted[n], out, j, seed_value))
+                expected[n].append(_expected(numerical[n][k], wanted[n], out, j, seed_value))
         for n, x in enumerate(wanted):
             if not table[n]:
                 continue
@@ -236,13 +214,90 @@ def _check_reverse(
                 _mismatch(e, a, position[id(x)], o)
 
 
-def _projected(out: Tensor) -> list[tuple[int, complex, Tensor]]:
-    """One random cotangent of length 1; what the fast mode probes with."""
-    seed = ops.rand(out.numel(), dtype=ops.float64, generator=ops.Generator().manual_seed(0)) - 0.5
-    seed = (seed / (seed.norm() + 1e-30)).to(out.dtype)
-    if out.is_complex():
-        seed = seed * (0.6 + 0.8j)
-    return [(-1, 0j, seed.reshape(out.shape).to(out.device))]
+def _random_direction(like: Tensor, generator: Any) -> Tensor:
+    """A random tensor of length 1 with the shape and dtype of `like`."""
+    made = ops.randn(like.shape, dtype=ops.float64, generator=generator)
+    if like.is_complex():
+        made = ops.complex(made, ops.randn(like.shape, dtype=ops.float64, generator=generator))
+    return (made / (made.norm() + 1e-30)).to(like.dtype).to(like.device)
+
+
+def _along(func: Callable[..., Any], inputs: tuple[Any, ...], x: Tensor, v: Tensor, chosen: list[int], eps: float) -> list[Tensor]:
+    """The chosen outputs' derivatives along `v` at `x`, by central differences."""
+    data = x.data
+    with no_grad():
+        before = data.clone()
+        data.copy_(before + eps * v)
+        high = _same_outputs(func, inputs, chosen)
+        data.copy_(before - eps * v)
+        low = _same_outputs(func, inputs, chosen)
+        data.copy_(before)
+    return [(a - b) / (2 * eps) for a, b in zip(high, low, strict=True)]
+
+
+def _inner(a: Tensor, b: Tensor) -> Tensor:
+    """The real inner product of two tensors, in which complex numbers are pairs."""
+    product = a.conj() * b
+    return (product.real if product.is_complex() else product).sum()
+
+
+def _check_reverse_fast(
+    func: Callable[..., Any],
+    inputs: tuple[Any, ...],
+    wanted: list[Tensor],
+    eps: float,
+    atol: float,
+    rtol: float,
+    nondet_tol: float,
+    check_grad_dtypes: bool,
+) -> None:
+    everything = [o for o in _as_tuple(func(*inputs)) if isinstance(o, Tensor)]
+    floating = [i for i, o in enumerate(everything) if _differentiable(o)]
+    # Where nothing leads back, nothing may depend on the inputs.
+    chosen = [i for i in floating if everything[i].requires_grad] or floating
+    position = {id(x): i for i, x in enumerate(inputs)}
+    generator = ops.Generator().manual_seed(0)
+    directions = [_random_direction(x, generator) for x in wanted]
+    slopes = [_along(func, inputs, x, v, chosen, eps) for x, v in zip(wanted, directions, strict=True)]
+    for k, o in enumerate(chosen):
+        out = everything[o]
+        u = _random_direction(out, generator)
+        if out.requires_grad:
+            raw = _analytical(out, wanted, u)
+            _check_form(raw, wanted, check_grad_dtypes)
+            grads = _filled(raw, wanted)
+            _check_again(grads, _filled(_analytical(out, wanted, u), wanted), nondet_tol)
+        else:
+            grads = [ops.zeros_like(x.detach()) for x in wanted]
+        for x, v, slope, g in zip(wanted, directions, slopes, grads, strict=True):
+            numerical, analytical = _inner(u, slope[k]), _inner(g.detach(), v)
+            # Every entry of the Jacobian may be off by `atol`.
+            if not _allclose(analytical, numerical, rtol, atol * float(u.abs().sum() * v.abs().sum())):
+                if not out.requires_grad:
+                    _fail("Numerical gradient for function expected to be zero")
+                _mismatch(numerical, analytical, position[id(x)], o, "Along one random direction: ")
+
+
+def _check_form(grads: tuple[Any, ...], inputs: list[Tensor], check_grad_dtypes: bool) -> None:
+    for g, x in zip(grads, inputs, strict=True):
+        if g is None:
+            continue
+        if g.layout != x.layout:
+            _fail(f"grad is incorrect layout ({g.layout} is not {x.layout})")
+        if g.shape != x.shape:
+            _fail("grad is incorrect size")
+        if check_grad_dtypes and g.dtype != x.dtype:
+            _fail(f"grad is incorrect type: Expected gradient of dtype {x.dtype}, but got {g.dtype}")
+
+
+def _check_again(first: list[Tensor], second: list[Tensor], nondet_tol: float) -> None:
+    for g, h in zip(first, second, strict=True):
+        if not _allclose(g, h, 0, nondet_tol):
+            _fail(
+                "Backward is not reentrant, i.e., running backward with same input and grad_output multiple times gives "
+                "different values, although analytical gradient matches numerical gradient. The tolerance for "
+                f"nondeterminism was {nondet_tol}."
+            )
 
 
 def _check_forward(
@@ -254,20 +309,34 @@ def _check_forward(
     with no_grad():
         everything = [o for o in _as_tuple(func(*inputs)) if isinstance(o, Tensor)]
     chosen = [i for i, o in enumerate(everything) if _differentiable(o)]
+    generator = ops.Generator().manual_seed(0)
+
+    def pushed(x: Tensor, tangent: Tensor) -> list[Tensor]:
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(x.detach(), tangent)
+            args = tuple(dual if a is x else a.detach() if isinstance(a, Tensor) else a for a in inputs)
+            outs = [o for o in _as_tuple(func(*args)) if isinstance(o, Tensor)]
+            tangents = [forward_ad.unpack_dual(outs[o]).tangent for o in chosen]
+        return [
+            (ops.zeros_like(everything[o]) if t is None else t).detach().reshape(-1)
+            for o, t in zip(chosen, tangents, strict=True)
+        ]
+
     for x in wanted:
+        if fast_mode:
+            v = _random_direction(x, generator)
+            slopes = _along(func, inputs, x, v, chosen, eps)
+            for o, want, got in zip(chosen, slopes, pushed(x, v), strict=True):
+                if not _allclose(got, want.reshape(-1).to(got.dtype), rtol, atol * max(1.0, float(v.abs().sum()))):
+                    _mismatch(want.reshape(-1), got, position[id(x)], o, "Forward mode, along one random direction: ")
+            continue
         numerical = _numerical(func, inputs, x, chosen, eps)
         for n, index in enumerate(_indices(tuple(x.shape))):
             for axis, value in enumerate((1.0, 1j) if x.is_complex() else (1.0,)):
                 tangent = ops.zeros_like(x.detach())
                 tangent[index] = value
-                with forward_ad.dual_level():
-                    dual = forward_ad.make_dual(x.detach(), tangent)
-                    args = tuple(dual if a is x else a.detach() if isinstance(a, Tensor) else a for a in inputs)
-                    outs = [o for o in _as_tuple(func(*args)) if isinstance(o, Tensor)]
-                    pushed = [forward_ad.unpack_dual(outs[o]).tangent for o in chosen]
-                for k, (o, t) in enumerate(zip(chosen, pushed, strict=True)):
+                for k, (o, got) in enumerate(zip(chosen, pushed(x, tangent), strict=True)):
                     want = numerical[k][n, axis] if x.is_complex() else numerical[k][n]
-                    got = ops.zeros_like(everything[o]).reshape(-1) if t is None else t.reshape(-1)
                     if not _allclose(got, want.to(got.dtype), rtol, atol):
                         _mismatch(want, got, position[id(x)], o, "Forward mode: ")
 
@@ -354,6 +423,25 @@ def gradcheck(
 
     Raises `GradcheckError` where they do not (or returns False with `raise_exception=False`).
     """
+    if any(isinstance(x, Tensor) and x.layout is not ops.strided for x in _as_tuple(inputs)):
+        from ..sparse import as_sparse_gradcheck
+
+        return as_sparse_gradcheck(gradcheck)(  # type: ignore[no-any-return]
+            func,
+            inputs,
+            eps=eps,
+            atol=atol,
+            rtol=rtol,
+            raise_exception=raise_exception,
+            nondet_tol=nondet_tol,
+            check_undefined_grad=check_undefined_grad,
+            check_grad_dtypes=check_grad_dtypes,
+            check_batched_grad=check_batched_grad,
+            check_batched_forward_grad=check_batched_forward_grad,
+            check_forward_ad=check_forward_ad,
+            check_backward_ad=check_backward_ad,
+            fast_mode=fast_mode,
+        )
     if not (check_forward_ad or check_backward_ad):
         raise AssertionError("Expected at least one of check_forward_ad or check_backward_ad to be True")
     if check_batched_grad and not check_backward_ad:
@@ -374,7 +462,8 @@ def gradcheck(
             if check_forward_ad:
                 _check_forward(func, args, wanted, eps, atol, rtol, fast_mode)
             if check_backward_ad:
-                _check_reverse(func, args, wanted, eps, atol, rtol, nondet_tol, check_grad_dtypes, fast_mode)
+                reverse = _check_reverse_fast if fast_mode else _check_reverse
+                reverse(func, args, wanted, eps, atol, rtol, nondet_tol, check_grad_dtypes)
                 outs = _outputs(value)
                 if outs:
                     if check_batched_grad:

@@ -82,6 +82,17 @@ class save_on_cpu(saved_tensors_hooks):
 
 
 @contextmanager
+def allow_mutation_on_saved_tensors() -> Iterator[None]:
+    """Within it, tensors that are saved for the backward may be written in place: the backward sees a copy of what they were."""
+
+    def pack(tensor: Tensor) -> Tensor:
+        return tensor.detach().clone()
+
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield
+
+
+@contextmanager
 def disable_saved_tensors_hooks(error_message: str) -> Iterator[None]:
     """Within it, entering `saved_tensors_hooks` raises a `RuntimeError` with this message."""
     before = _disabled.message
@@ -169,6 +180,7 @@ class Identity:
 __all__ = [
     "GradientEdge",
     "Node",
+    "allow_mutation_on_saved_tensors",
     "disable_saved_tensors_hooks",
     "get_gradient_edge",
     "increment_version",

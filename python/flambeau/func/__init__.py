@@ -13,7 +13,8 @@ from typing import Any
 from .. import _flambeau
 from .._flambeau import Tensor
 from .._ops import ops
-from ..autograd.grad_mode import enable_grad
+from ..autograd.function import VmapInfo, vmap_levels
+from ..autograd.grad_mode import enable_grad, forward_mode
 from ..utils import _pytree as pytree
 
 _depth = 0
@@ -81,6 +82,8 @@ def _gradients(outputs: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: 
 
 
 def _check_argnums(argnums: Any, count: int) -> tuple[int, ...]:
+    if not isinstance(argnums, (int, tuple, list)):
+        raise RuntimeError(f"argnums must be int or Tuple[int, ...], got: {type(argnums)}")
     chosen = (argnums,) if isinstance(argnums, int) else tuple(argnums)
     for i in chosen:
         if not -count <= i < count:
@@ -196,7 +199,7 @@ def _push(
     outs: Sequence[Tensor], tracked: Sequence[Tensor], tangents: Sequence[Tensor]
 ) -> list[Tensor]:
     """Tangents of the outputs by two reverse passes."""
-    seeds = [ops.zeros_like(o.detach()).requires_grad_(_differentiable(o)) for o in outs]
+    seeds = [ops.ones_like(o.detach()).requires_grad_(_differentiable(o)) for o in outs]
     back = _gradients(outs, tracked, seeds)
     usable = [(b, t) for b, t in zip(back, tangents, strict=True) if b.requires_grad]
     if not usable:
@@ -224,11 +227,16 @@ def jvp(
     for p, t in zip(flat_primals, flat_tangents, strict=True):
         if p.shape != t.shape:
             raise RuntimeError(f"jvp(f, primals, tangents): a primal has shape {tuple(p.shape)}, its tangent {tuple(t.shape)}")
-    with _Level() as level:
+    with _Level() as level, forward_mode():
         tracked, inner, _ = level.track(primals)
         output, aux = _call(func, inner, has_aux, "jvp")
         outs, out_spec = pytree.tree_flatten(output)
         _tensors(output, "jvp(f, primals, tangents)")
+        if strict and not all(o.requires_grad for o in outs):
+            raise RuntimeError(
+                "jvp(f, primals, tangents, strict=True): The output of f is independent of the inputs. This is not allowed with "
+                "strict=True."
+            )
         pushed = pytree.tree_unflatten(_push(outs, tracked, flat_tangents), out_spec)
     result = _leave((output, pushed, aux) if has_aux else (output, pushed), keep)
     return result
@@ -237,7 +245,7 @@ def jvp(
 def linearize(func: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
     """The value of a function and the linear function that its Jacobian is at that point."""
     keep = _outer_tracks(primals)
-    with _Level() as level:
+    with _Level() as level, forward_mode():
         tracked, inner, _ = level.track(primals)
         output = func(*inner)
         outs, out_spec = pytree.tree_flatten(output)
@@ -348,6 +356,7 @@ def _vmap_once(
     size: int,
 ) -> Any:
     level = _flambeau._vmap_enter(size, randomness)
+    vmap_levels.append((level, VmapInfo(size, randomness)))
     try:
         batched = [
             v if d is None else _flambeau._add_batch_dim(v, d, level) for v, d in zip(values, dims, strict=True)
@@ -369,6 +378,7 @@ def _vmap_once(
                 results.append(_flambeau._remove_batch_dim(leaf, level, size, dim))
         return pytree.tree_unflatten(results, out_spec)
     finally:
+        vmap_levels.pop()
         _flambeau._vmap_exit(level)
 
 
@@ -436,12 +446,12 @@ def jacfwd(
     def transformed(*args: Any) -> Any:
         picked, chosen = _pick(args, argnums)
         keep = _outer_tracks(args)
-        with _Level() as level:
+        with _Level() as level, forward_mode():
             tracked, inner, _ = level.track(picked)
             output, aux = _call(func, _with(args, chosen, inner), has_aux, "jacfwd")
             outs, out_spec = pytree.tree_flatten(output)
             _tensors(output, "jacfwd(f)(*args)")
-            seeds = [ops.zeros_like(o.detach()).requires_grad_(_differentiable(o)) for o in outs]
+            seeds = [ops.ones_like(o.detach()).requires_grad_(_differentiable(o)) for o in outs]
             back = _gradients(outs, tracked, seeds)
             columns: list[list[list[Tensor]]] = [[[] for _ in tracked] for _ in outs]
             for i, (b, x) in enumerate(zip(back, tracked, strict=True)):
@@ -526,6 +536,8 @@ def functional_call(
     swapped: list[tuple[Any, str, Any]] = []
     try:
         for name, value in values.items():
+            if name not in own and name.rpartition(".")[0] not in dict(module.named_modules()):
+                continue
             path, _, leaf = name.rpartition(".")
             owner = module.get_submodule(path)
             for registry in (owner._parameters, owner._buffers):
@@ -533,14 +545,20 @@ def functional_call(
                     swapped.append((registry, leaf, registry[leaf]))
                     registry[leaf] = value
                     break
-            else:
-                if name not in own:
-                    raise KeyError(f"functional_call: the module has no parameter or buffer {name!r}")
         return module(*args, **kwargs)
     finally:
         for registry, leaf, value in reversed(swapped):
             # A buffer that the forward replaced gives its new value to the caller's dict, not to the module.
             registry[leaf] = value
+
+
+def debug_unwrap(tensor: Tensor, *, recurse: bool = True) -> Tensor:
+    """The tensor behind an example of a batch, with the dimension of the batch; any other as it is."""
+    while _flambeau._is_batched(tensor):
+        tensor = _flambeau._behind_batch(tensor)
+        if not recurse:
+            break
+    return tensor
 
 
 def stack_module_state(models: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -603,6 +621,6 @@ def replace_all_batch_norm_modules_(root: Any) -> Any:
 
 
 __all__ = [
-    "functional_call", "functionalize", "grad", "grad_and_value", "hessian", "jacfwd", "jacrev", "jvp", "linearize",
+    "debug_unwrap", "functional_call", "functionalize", "grad", "grad_and_value", "hessian", "jacfwd", "jacrev", "jvp", "linearize",
     "replace_all_batch_norm_modules_", "stack_module_state", "vjp", "vmap",
 ]  # fmt: skip
