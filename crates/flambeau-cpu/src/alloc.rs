@@ -161,6 +161,19 @@ fn large(size: usize) -> *mut u8 {
     ptr
 }
 
+/// Asks for huge pages under memory that has not been touched, where it is large enough to hold some.
+pub(crate) fn advise_huge(ptr: *mut u8, size: usize) {
+    const PAGE: usize = 2 << 20;
+    let skip = ptr.align_offset(PAGE);
+    if size >= HUGE && skip + PAGE <= size {
+        // SAFETY: advice changes no contents, and the range lies within the caller's memory.
+        #[cfg(target_os = "linux")]
+        unsafe {
+            libc::madvise(ptr.add(skip) as *mut libc::c_void, size - skip, libc::MADV_HUGEPAGE)
+        };
+    }
+}
+
 /// # Safety
 /// `size` is not zero.
 unsafe fn fresh(size: usize) -> *mut u8 {

@@ -404,7 +404,10 @@ impl<T: Copy> Scratch<T> {
         let words = (len * std::mem::size_of::<T>()).div_ceil(8) + 8;
         let mut buffer = STACK.with_borrow_mut(|s| s.pop()).unwrap_or_default();
         if buffer.len() < words {
+            // The old one is freed first.
+            drop(buffer);
             buffer = vec![0u64; words.next_power_of_two()];
+            crate::alloc::advise_huge(buffer.as_mut_ptr() as *mut u8, buffer.len() * 8);
         }
         Scratch { buffer, len, _type: std::marker::PhantomData }
     }

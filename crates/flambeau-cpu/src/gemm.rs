@@ -4,7 +4,7 @@
 
 use crate::element::{not_implemented, unravel, with_float, Element, Number, Ptr, Scratch};
 use crate::gemm_bf16::Pairs;
-use crate::gemm_kernels::{bf16_micro, Micro, Scalar};
+use crate::gemm_kernels::{bf16_micro, Micro, NearFn, Scalar, STREAM};
 use crate::gemv::Vector;
 use crate::isa::{dispatch, Isa, Kernel};
 use crate::pool;
@@ -21,6 +21,10 @@ pub(crate) trait Panels<S: 'static>: Sync {
     unsafe fn pack(&self, dst: *mut S, width: usize, lane: usize, lanes: usize, k: usize, kb: usize);
     /// Address and distance between steps, when lanes lie one after another as S: such a panel need not be packed.
     fn direct(&self) -> Option<(*const S, isize)> {
+        None
+    }
+    /// Address and distances between lanes and between steps, when the operand lies in memory as S.
+    fn view(&self) -> Option<(*const S, [isize; 2])> {
         None
     }
     /// The tile that multiplies such panels, where it is not the machine's tile of S.
@@ -60,6 +64,51 @@ impl<E: Element> Kernel for PackLanes<E> {
             };
             for (d, s) in d.iter_mut().zip(s) {
                 *d = s.load();
+            }
+        }
+    }
+}
+
+/// Whole rows of a panel, as they are.
+struct CopyLanes<S> {
+    src: *const S,
+    step: isize,
+    dst: *mut S,
+    width: usize,
+    k: usize,
+}
+impl<S: Copy> CopyLanes<S> {
+    /// For a width that the compiler knows, which takes whole vectors.
+    #[inline(always)]
+    fn of<const W: usize>(&self) {
+        for p in 0..self.k {
+            // SAFETY: `Panels::pack`'s contract, with `W` adjacent lanes.
+            unsafe {
+                let s = self.src.offset(p as isize * self.step);
+                crate::isa::prefetch(s.wrapping_offset(8 * self.step) as *const u8);
+                *(self.dst.add(p * W) as *mut [S; W]) = *(s as *const [S; W]);
+            }
+        }
+    }
+}
+impl<S: Copy> Kernel for CopyLanes<S> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        match self.width {
+            32 => self.of::<32>(),
+            16 => self.of::<16>(),
+            14 => self.of::<14>(),
+            8 => self.of::<8>(),
+            6 => self.of::<6>(),
+            width => {
+                for p in 0..self.k {
+                    // SAFETY: `Panels::pack`'s contract.
+                    unsafe {
+                        let s = self.src.offset(p as isize * self.step);
+                        std::ptr::copy_nonoverlapping(s, self.dst.add(p * width), width);
+                    }
+                }
             }
         }
     }
@@ -109,7 +158,9 @@ pub(crate) fn same<A: 'static, B: 'static>() -> bool {
 impl<S: Scalar, E: Element<Acc = S>> Panels<S> for Strided<E> {
     unsafe fn pack(&self, dst: *mut S, width: usize, lane: usize, lanes: usize, k: usize, kb: usize) {
         let src = self.ptr.at(lane as isize * self.lane + k as isize * self.step) as *const E;
-        if self.lane == 1 {
+        if self.lane == 1 && lanes == width && same::<E, S>() {
+            dispatch(CopyLanes { src: src as *const S, step: self.step, dst, width, k: kb });
+        } else if self.lane == 1 {
             dispatch(PackLanes { src, step: self.step, dst, width, lanes, k: kb });
         } else if self.step == 1 && same::<E, S>() {
             S::transpose(dst, width, src as *const S, self.lane, lanes, kb);
@@ -134,6 +185,9 @@ impl<S: Scalar, E: Element<Acc = S>> Panels<S> for Strided<E> {
     }
     fn direct(&self) -> Option<(*const S, isize)> {
         (self.lane == 1 && self.step >= 0 && same::<E, S>()).then_some((self.ptr.get() as *const S, self.step))
+    }
+    fn view(&self) -> Option<(*const S, [isize; 2])> {
+        same::<E, S>().then_some((self.ptr.get() as *const S, [self.lane, self.step]))
     }
 }
 
@@ -167,10 +221,14 @@ pub(crate) enum Bias<S> {
 /// Rows of C in one task, and columns.
 const ROWS: usize = 168;
 const COLUMNS: usize = 256;
-/// Bytes of packed B held at once.
+/// Bytes of packed A and of packed B held at once.
 const PACKED: usize = 6 << 20;
 /// Steps of K in a task that packs.
 const SLICE: usize = 128;
+/// Bytes of A up to which it is not cut into blocks: about half of a second-level cache.
+const BLOCK: usize = 1 << 20;
+/// Panels of B up to which A is not packed.
+const NEAR_PANELS: usize = 16;
 /// Multiplications below which threads do not pay.
 pub(crate) const SERIAL: usize = 1 << 19;
 
@@ -248,85 +306,112 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
         }
         let micro = self.a.micro().unwrap_or_else(S::micro);
         let parallel = parallel && m * n * k >= SERIAL;
-        // Even blocks of rows, so that no thread waits for the last one.
-        let blocks = m.div_ceil(ROWS);
-        let mc = m.div_ceil(blocks).div_ceil(micro.mr) * micro.mr;
-        if m.div_ceil(mc) == 1 {
-            self.one_block(micro, parallel);
-        } else {
-            self.many_blocks(micro, mc, parallel);
+        let kc = depth(k);
+        if m > ROWS && m * kc * std::mem::size_of::<S>() > BLOCK {
+            return self.slabs(&micro, parallel);
         }
+        let near = self.near(&micro);
+        let mut packed = Scratch::<S>::new(if near.is_none() { m.div_ceil(micro.mr) * micro.mr * kc } else { 0 });
+        let at = Ptr(packed.ptr());
+        for pc in (0..k).step_by(kc) {
+            self.block(&micro, near, at, pc, kc.min(k - pc), parallel);
+        }
+        self.finish(0, m, 0, n);
     }
 
-    /// Few rows: A is packed once, and every panel of B where it is used, or read where it lies.
-    unsafe fn one_block(&self, micro: Micro<S>, parallel: bool) {
-        let (m, n, k) = (self.m, self.n, self.k);
-        let Micro { mr, nr, run } = micro;
-        let kc = depth(k);
-        let tiles = m.div_ceil(mr);
-        let mut packed = Scratch::<S>::new(tiles * mr * kc);
-        let ap = Ptr(packed.ptr());
+    /// A where it lies, when packing would cost more than it gains: it is read for few panels, stays in a cache near the threads,
+    /// and its rows do not fall on the same sets of it.
+    fn near(&self, micro: &Micro<S>) -> Option<(NearFn<S>, Ptr<S>, [isize; 2])> {
+        let size = std::mem::size_of::<S>();
+        let (near, (a, at)) = (micro.near?, self.a.view()?);
+        let apart = at[0].unsigned_abs() * size % 4096 != 0 && (at[0] == 1 || at[1] == 1);
+        (apart && self.n <= NEAR_PANELS * micro.nr).then_some((near, Ptr(a as *mut S), at))
+    }
+
+    /// `kb` steps of K from `pc`, with few rows: A is packed once or read where it lies, and every panel of B is packed by
+    /// whoever uses it, or read as well. What one thread has written another reads slowly.
+    unsafe fn block(
+        &self,
+        micro: &Micro<S>,
+        near: Option<(NearFn<S>, Ptr<S>, [isize; 2])>,
+        ap: Ptr<S>,
+        pc: usize,
+        kb: usize,
+        parallel: bool,
+    ) {
+        let (m, n, c) = (self.m, self.n, Ptr(self.c));
+        let Micro { mr, nr, run, .. } = *micro;
+        let tiles = Tiles { rows: m, count: m.div_ceil(mr) };
         // Packing costs about as much as three rows of tiles gain from it.
-        let direct = if tiles <= 3 { self.b.direct() } else { None };
+        let direct = if tiles.count <= 3 { self.b.direct() } else { None };
         let direct = direct.map(|(p, step)| (Ptr(p as *mut S), step));
-        let c = Ptr(self.c);
-        // Enough panels a task for about 2^18 multiplications.
-        let panels = n.div_ceil(nr);
-        let grain = if parallel { ((1 << 18) / (m * kc * nr)).clamp(1, 64) } else { panels };
-        for pc in (0..k).step_by(kc) {
-            let kb = kc.min(k - pc);
-            let add = self.accumulate || pc > 0;
-            split(parallel && m * kb >= 1 << 14, tiles, ((1 << 12) / (mr * kb)).max(1), |lo, hi| {
+        let add = self.accumulate || pc > 0;
+        if near.is_none() {
+            split(parallel && m * kb >= 1 << 15, tiles.count, ((1 << 12) / (mr * kb)).max(1), |lo, hi| {
                 for t in lo..hi {
+                    let (i, rows) = tiles.at(t);
                     // SAFETY: `run`'s contract; tasks write disjoint tiles.
-                    unsafe { self.a.pack(ap.get().add(t * mr * kb), mr, t * mr, mr.min(m - t * mr), pc, kb) };
+                    unsafe { self.a.pack(ap.get().add(t * mr * kb), mr, i, rows, pc, kb) };
                 }
             });
-            let task = |lo: usize, hi: usize| {
-                let mut buffer = Scratch::<S>::new(nr * kb);
-                let bp = buffer.ptr();
-                for j in lo..hi {
-                    let columns = nr.min(n - j * nr);
-                    // SAFETY: `run`'s contract; tasks write disjoint columns of C.
-                    unsafe {
-                        let (b, ldb) = match direct {
-                            Some((b, step)) if columns == nr => {
-                                (b.at(pc as isize * step).add(j * nr) as *const S, step as usize)
-                            }
-                            _ => {
-                                self.b.pack(bp, nr, j * nr, columns, pc, kb);
-                                (bp as *const S, nr)
-                            }
-                        };
-                        for t in 0..tiles {
-                            let to = c.at((t * mr) as isize * self.ldc).add(j * nr);
-                            run(kb, ap.get().add(t * mr * kb), b, ldb, to, self.ldc, mr.min(m - t * mr), columns, add);
+        }
+        let panels = n.div_ceil(nr);
+        // Where there are few panels for the threads, their tiles are shared out as well.
+        let groups = if parallel { (2 * pool::num_threads()).div_ceil(panels).min(tiles.count.div_ceil(4)) } else { 1 };
+        let groups = Tiles { rows: tiles.count, count: groups };
+        // Enough panels a task for about 2^18 multiplications.
+        let grain = if parallel { ((1 << 18) * groups.count / (m * kb * nr)).clamp(1, 64) } else { panels };
+        split(parallel, panels * groups.count, grain, |lo, hi| {
+            let mut buffer = Scratch::<S>::new(nr * kb);
+            let bp = buffer.ptr();
+            for unit in lo..hi {
+                let j = unit / groups.count;
+                let (first, count) = groups.at(unit % groups.count);
+                let columns = nr.min(n - j * nr);
+                // SAFETY: `run`'s contract; tasks write disjoint parts of C.
+                unsafe {
+                    let (b, ldb) = match direct {
+                        Some((b, step)) if columns == nr => {
+                            (b.at(pc as isize * step).add(j * nr) as *const S, step as usize)
+                        }
+                        _ => {
+                            self.b.pack(bp, nr, j * nr, columns, pc, kb);
+                            (bp as *const S, nr)
+                        }
+                    };
+                    for t in first..first + count {
+                        let (i, rows) = tiles.at(t);
+                        let to = c.at(i as isize * self.ldc).add(j * nr);
+                        if let Some((near, a, at)) = near {
+                            let a = a.at(i as isize * at[0] + pc as isize * at[1]);
+                            near(kb, a, at, b, ldb, to, self.ldc, rows, columns, add, a);
+                        } else {
+                            let a = ap.get().add(t * mr * kb);
+                            run(kb, a, b, ldb, to, self.ldc, rows, columns, add, a.wrapping_add(mr * kb));
                         }
                     }
                 }
-                if pc + kb == k {
-                    // SAFETY: as above.
-                    unsafe { self.finish(0, m, lo * nr, (hi * nr).min(n) - lo * nr) };
-                }
-            };
-            split(parallel, panels, grain, task);
-        }
+            }
+        });
     }
 
-    /// Many rows: a slab of B is packed for all, blocks of A by the tasks that use them.
-    unsafe fn many_blocks(&self, micro: Micro<S>, mc: usize, parallel: bool) {
+    /// Many rows: slabs of A and B are packed for all, then blocks of C computed from them.
+    unsafe fn slabs(&self, micro: &Micro<S>, parallel: bool) {
         let (m, n, k) = (self.m, self.n, self.k);
-        let Micro { mr, nr, run } = micro;
-        let kc = depth(k);
-        let nc = (PACKED / (kc * std::mem::size_of::<S>()) / nr).max(COLUMNS / nr) * nr;
+        let Micro { mr, nr, run, .. } = *micro;
+        let (kc, size) = (depth(k), std::mem::size_of::<S>());
+        let nc = (PACKED / (kc * size) / nr).max(COLUMNS / nr) * nr;
+        let slabs = m.div_ceil((PACKED / (kc * size)).max(ROWS));
+        let mc = m.div_ceil(slabs);
         let mut packed = Scratch::<S>::new(kc * nc.min(n.div_ceil(nr) * nr));
         let bp = Ptr(packed.ptr());
+        let mut packed = Scratch::<S>::new(kc * mc.div_ceil(mr) * mr);
+        let ap = Ptr(packed.ptr());
         let c = Ptr(self.c);
-        let blocks = m.div_ceil(mc);
         for jc in (0..n).step_by(nc) {
             let nb = nc.min(n - jc);
             let panels = nb.div_ceil(nr);
-            // Even groups of panels.
+            // Even groups of panels, and below of tiles, so that no thread waits for the last one.
             let groups = nb.div_ceil(COLUMNS);
             let per = panels.div_ceil(groups);
             let groups = panels.div_ceil(per);
@@ -335,43 +420,79 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
                 let add = self.accumulate || pc > 0;
                 // Panels in slices of K, since there may be few panels.
                 let slices = kb.div_ceil(SLICE);
-                split(parallel, panels * slices, ((1 << 14) / (kb.min(SLICE) * nr)).max(1), |lo, hi| {
-                    for unit in lo..hi {
-                        let (j, p) = (unit / slices, unit % slices * SLICE);
-                        let to = bp.get().wrapping_add(j * nr * kb + p * nr);
-                        // SAFETY: `run`'s contract; tasks write disjoint panels.
-                        unsafe { self.b.pack(to, nr, jc + j * nr, nr.min(nb - j * nr), pc + p, SLICE.min(kb - p)) };
-                    }
-                });
-                // With one thread a block of A is packed once for all groups of columns.
-                let (tasks, groups_a_task) = if parallel { (blocks * groups, 1) } else { (blocks, groups) };
-                split(parallel, tasks, 1, |task, _| {
-                    let (block, first) = if parallel { (task / groups, task % groups) } else { (task, 0) };
-                    let (i0, rows) = (block * mc, mc.min(m - block * mc));
-                    let tiles = rows.div_ceil(mr);
-                    let mut buffer = Scratch::<S>::new(tiles * mr * kb);
-                    let ap = buffer.ptr();
-                    // SAFETY: `run`'s contract; tasks write disjoint blocks of C.
-                    unsafe {
-                        for t in 0..tiles {
-                            self.a.pack(ap.add(t * mr * kb), mr, i0 + t * mr, mr.min(rows - t * mr), pc, kb);
-                        }
-                        let (lo, hi) = (first * per, ((first + groups_a_task) * per).min(panels));
-                        for j in lo..hi {
-                            let columns = nr.min(nb - j * nr);
-                            for t in 0..tiles {
-                                let to = c.at((i0 + t * mr) as isize * self.ldc).add(jc + j * nr);
-                                let b = bp.get().add(j * nr * kb);
-                                run(kb, ap.add(t * mr * kb), b, nr, to, self.ldc, mr.min(rows - t * mr), columns, add);
+                // Where rows of B are adjacent, a few panels are packed together, which read along them.
+                let (wide, deep) = if self.b.direct().is_some() { (4, 16) } else { (1, SLICE) };
+                for ic in (0..m).step_by(mc) {
+                    let tiles = Tiles { rows: mc.min(m - ic), count: mc.min(m - ic).div_ceil(mr) };
+                    let units = if ic == 0 { panels.div_ceil(wide) * slices } else { 0 };
+                    split(parallel, units + tiles.count, 1, |lo, hi| {
+                        for unit in lo..hi {
+                            // SAFETY: `run`'s contract; tasks write disjoint panels and tiles.
+                            unsafe {
+                                // Tiles and panels in turn, so that threads pack about the tiles that they will use.
+                                let tile = unit * tiles.count / (units + tiles.count);
+                                if (unit + 1) * tiles.count / (units + tiles.count) == tile {
+                                    let unit = unit - tile;
+                                    let (j, p) = (unit / slices * wide, unit % slices * SLICE);
+                                    let end = (p + SLICE).min(kb);
+                                    for p in (p..end).step_by(deep) {
+                                        for j in j..(j + wide).min(panels) {
+                                            let to = bp.get().add(j * nr * kb + p * nr);
+                                            let lanes = nr.min(nb - j * nr);
+                                            self.b.pack(to, nr, jc + j * nr, lanes, pc + p, deep.min(end - p));
+                                        }
+                                    }
+                                } else {
+                                    let (i, rows) = tiles.at(tile);
+                                    self.a.pack(ap.get().add(tile * mr * kb), mr, ic + i, rows, pc, kb);
+                                }
                             }
                         }
-                        if pc + kb == k {
-                            self.finish(i0, rows, jc + lo * nr, (hi * nr).min(nb) - lo * nr);
+                    });
+                    let blocks = tiles.count.div_ceil(ROWS / mr);
+                    let of = Tiles { rows: tiles.count, count: blocks };
+                    split(parallel, blocks * groups, 1, |task, _| {
+                        let (first, count) = of.at(task / groups);
+                        let (lo, hi) = (task % groups * per, ((task % groups + 1) * per).min(panels));
+                        // SAFETY: `run`'s contract; tasks write disjoint blocks of C.
+                        unsafe {
+                            for j in lo..hi {
+                                let columns = nr.min(nb - j * nr);
+                                let b = bp.get().add(j * nr * kb);
+                                for t in 0..count {
+                                    let (i, rows) = tiles.at(first + t);
+                                    let to = c.at((ic + i) as isize * self.ldc).add(jc + j * nr);
+                                    let a = ap.get().add((first + t) * mr * kb);
+                                    // The next panel was perhaps packed by another thread.
+                                    let next = b.add(if j + 1 < hi { nr * kb } else { 0 }) as *const S;
+                                    let next = next.wrapping_byte_add(t.min(nr * size / STREAM - 1) * kb * STREAM);
+                                    run(kb, a, b, nr, to, self.ldc, rows, columns, add, next);
+                                }
+                            }
+                            if pc + kb == k {
+                                let (i, (end, rows)) = (tiles.at(first).0, tiles.at(first + count - 1));
+                                self.finish(ic + i, end + rows - i, jc + lo * nr, (hi * nr).min(nb) - lo * nr);
+                            }
                         }
-                    }
-                });
+                    });
+                }
             }
         }
+    }
+}
+
+/// Rows shared out evenly among tiles.
+#[derive(Clone, Copy)]
+struct Tiles {
+    rows: usize,
+    count: usize,
+}
+impl Tiles {
+    /// The first row of a tile, and how many there are.
+    #[inline(always)]
+    fn at(self, tile: usize) -> (usize, usize) {
+        let first = tile * self.rows / self.count;
+        (first, (tile + 1) * self.rows / self.count - first)
     }
 }
 

@@ -3,8 +3,15 @@
 use std::sync::OnceLock;
 
 /// `C[mr × nr] (+)= A[mr × k] · B[k × nr]`: `a` holds k steps of `Micro::mr` rows, `b` k steps of columns that lie `ldb`
-/// apart. Arguments: k, a, b, ldb, c, ldc, rows, columns, whether to add to C.
-pub(crate) type MicroFn<S> = unsafe fn(usize, *const S, *const S, usize, *mut S, isize, usize, usize, bool);
+/// apart. Arguments: k, a, b, ldb, c, ldc, rows, columns, whether to add to C, and what will be read next: `STREAM` bytes of it
+/// a step are brought into the second-level cache meanwhile.
+pub(crate) type MicroFn<S> = unsafe fn(usize, *const S, *const S, usize, *mut S, isize, usize, usize, bool, *const S);
+/// Bytes of what will be read next that a tile asks for at every step of K.
+pub(crate) const STREAM: usize = 16;
+
+/// The same over an A that lies as it may: the distances between its rows and between its steps come after its address.
+pub(crate) type NearFn<S> =
+    unsafe fn(usize, *const S, [isize; 2], *const S, usize, *mut S, isize, usize, usize, bool, *const S);
 
 /// A register tile of `mr` rows and `nr` columns.
 #[derive(Clone, Copy)]
@@ -12,6 +19,8 @@ pub(crate) struct Micro<S: 'static> {
     pub mr: usize,
     pub nr: usize,
     pub run: MicroFn<S>,
+    /// For an A that is not packed, where the level has such a tile.
+    pub near: Option<NearFn<S>>,
 }
 
 /// f32 and f64: the numbers whose products go through register tiles.
@@ -55,6 +64,7 @@ unsafe fn plain<S: Scalar, const NR: usize>(
     mr: usize,
     nr: usize,
     add: bool,
+    _next: *const S,
 ) {
     let mut acc = [[S::default(); NR]; 4];
     for p in 0..k {
@@ -86,31 +96,103 @@ unsafe fn plain<S: Scalar, const NR: usize>(
 mod x86 {
     use std::arch::x86_64::*;
 
+    /// Steps of K between asking for what lies in an A that is not packed and its use: a cache line of float32.
+    const ROUND: usize = 16;
+
+    /// Vectors of a level, by the names of their instructions; `part` and `put_part` touch the first `n` lanes alone.
+    macro_rules! part {
+        (512 $S:ty, $V:ty, $M:ty, $load:ident, $store:ident, $part:ident, $put:ident) => {
+            #[inline]
+            #[target_feature(enable = "avx512f")]
+            // SAFETY: the first `n` numbers at `p` are readable; the feature has been detected.
+            unsafe fn $part(p: *const $S, n: usize) -> $V {
+                $load(((1u32 << n) - 1) as $M, p)
+            }
+            #[inline]
+            #[target_feature(enable = "avx512f")]
+            // SAFETY: the first `n` numbers at `p` are writable; the feature has been detected.
+            unsafe fn $put(p: *mut $S, n: usize, v: $V) {
+                $store(p, ((1u32 << n) - 1) as $M, v)
+            }
+        };
+        (256 $S:ty, $V:ty, $W:literal, $load:ident, $store:ident, $part:ident, $put:ident) => {
+            #[inline]
+            #[target_feature(enable = "avx2")]
+            // SAFETY: the first `n` numbers at `p` are readable; the feature has been detected.
+            unsafe fn $part(p: *const $S, n: usize) -> $V {
+                let mut lanes = [0 as $S; $W];
+                std::ptr::copy_nonoverlapping(p, lanes.as_mut_ptr(), n);
+                $load(lanes.as_ptr())
+            }
+            #[inline]
+            #[target_feature(enable = "avx2")]
+            // SAFETY: the first `n` numbers at `p` are writable; the feature has been detected.
+            unsafe fn $put(p: *mut $S, n: usize, v: $V) {
+                let mut lanes = [0 as $S; $W];
+                $store(lanes.as_mut_ptr(), v);
+                std::ptr::copy_nonoverlapping(lanes.as_ptr(), p, n);
+            }
+        };
+    }
+    part!(512 f32, __m512, __mmask16, _mm512_maskz_loadu_ps, _mm512_mask_storeu_ps, part_f32_512, put_f32_512);
+    part!(512 f64, __m512d, __mmask8, _mm512_maskz_loadu_pd, _mm512_mask_storeu_pd, part_f64_512, put_f64_512);
+    part!(256 f32, __m256, 8, _mm256_loadu_ps, _mm256_storeu_ps, part_f32_256, put_f32_256);
+    part!(256 f64, __m256d, 4, _mm256_loadu_pd, _mm256_storeu_pd, part_f64_256, put_f64_256);
+
     macro_rules! tile {
-        ($tile:ident, $run:ident, $S:ty, $feature:literal, $W:literal, $MR:literal, [$($m:literal)*], $set1:ident, $load:ident, $store:ident, $fma:ident, $zero:ident, $sum:ident) => {
-            /// M rows of V vectors; A is packed by the level's full number of rows.
+        ($tile:ident, $pick:ident, $run:ident $(, near $near:ident)?; $S:ty, $feature:literal, $W:literal, $MR:literal, [$($m:literal)*], $set1:ident, $load:ident, $store:ident, $fma:ident, $zero:ident, $sum:ident, $part:ident, $put:ident) => {
+            /// M rows of V vectors; A is packed by the level's full number of rows, or lies with the given distances between rows
+            /// and steps.
             // SAFETY: of `MicroFn`: the pointers lead to the tile and its operands; the feature has been detected.
             #[allow(clippy::too_many_arguments)]
             #[target_feature(enable = $feature)]
-            unsafe fn $tile<const M: usize, const V: usize>(
-                k: usize, mut a: *const $S, mut b: *const $S, ldb: usize, c: *mut $S, ldc: isize, mr: usize, nr: usize, add: bool,
+            unsafe fn $tile<const M: usize, const V: usize, const NEAR: bool>(
+                k: usize, mut a: *const $S, [row, step]: [isize; 2], mut b: *const $S, ldb: usize, c: *mut $S, ldc: isize, nr: usize, add: bool, next: *const $S,
             ) {
-                let mut acc = [[$zero(); V]; M];
-                for _ in 0..k {
-                    let mut y = [$zero(); V];
+                // The tile of C is wanted when its sums are there, and comes meanwhile.
+                for i in 0..M {
                     for j in 0..V {
-                        y[j] = $load(b.add(j * $W));
+                        crate::isa::prefetch(c.wrapping_offset(i as isize * ldc).wrapping_add(j * $W) as *const u8);
                     }
-                    for i in 0..M {
-                        let x = $set1(*a.add(i));
-                        for j in 0..V {
-                            acc[i][j] = $fma(x, y[j], acc[i][j]);
-                        }
-                    }
-                    a = a.add($MR);
-                    b = b.add(ldb);
                 }
-                if mr == M && nr == V * $W {
+                let mut acc = [[$zero(); V]; M];
+                // Rows that lie apart begin new cache lines all at the same step, so the next line of one row is asked for at
+                // every step; where rows lie together, a later step's.
+                let (start, walk, back) = match NEAR {
+                    true if step == 1 => (a.wrapping_add(ROUND), row, ROUND as isize * (1 - row)),
+                    true => (a.wrapping_offset(ROUND as isize * step), step, 0),
+                    false => (next, (super::STREAM / size_of::<$S>()) as isize, 0),
+                };
+                let mut next = start;
+                let mut left = k;
+                while left > 0 {
+                    let round = if NEAR { left.min(ROUND) } else { left };
+                    left -= round;
+                    for _ in 0..round {
+                        let mut y = [$zero(); V];
+                        for j in 0..V {
+                            y[j] = $load(b.add(j * $W));
+                        }
+                        if NEAR {
+                            _mm_prefetch::<_MM_HINT_T0>(next as *const i8);
+                        } else {
+                            _mm_prefetch::<_MM_HINT_T1>(next as *const i8);
+                        }
+                        next = next.wrapping_offset(walk);
+                        for i in 0..M {
+                            let x = $set1(if NEAR { *a.offset(i as isize * row) } else { *a.add(i) });
+                            for j in 0..V {
+                                acc[i][j] = $fma(x, y[j], acc[i][j]);
+                            }
+                        }
+                        a = a.offset(if NEAR { step } else { $MR });
+                        b = b.add(ldb);
+                    }
+                    next = next.wrapping_offset(back);
+                }
+                // Columns in the last vector.
+                let last = nr - (V - 1) * $W;
+                if last == $W {
                     for i in 0..M {
                         for j in 0..V {
                             let p = c.offset(i as isize * ldc).add(j * $W);
@@ -118,39 +200,51 @@ mod x86 {
                         }
                     }
                 } else {
-                    let mut row = [0 as $S; 2 * $W];
-                    for i in 0..mr {
+                    for i in 0..M {
                         for j in 0..V {
-                            $store(row.as_mut_ptr().add(j * $W), acc[i][j]);
-                        }
-                        let p = c.offset(i as isize * ldc);
-                        for j in 0..nr {
-                            *p.add(j) = if add { *p.add(j) + row[j] } else { row[j] };
+                            let p = c.offset(i as isize * ldc).add(j * $W);
+                            let n = if j + 1 < V { $W } else { last };
+                            $put(p, n, if add { $sum(acc[i][j], $part(p, n)) } else { acc[i][j] });
                         }
                     }
                 }
             }
-            /// Picks the smallest tile that holds `mr` rows and `nr` columns. B is packed (readable for whole vectors)
+            /// Picks the tile of `mr` rows that is wide enough for `nr` columns. B is packed (readable for whole vectors)
             /// whenever `nr` is not a multiple of the vector.
             #[allow(clippy::too_many_arguments)]
-            pub(super) unsafe fn $run(
-                k: usize, a: *const $S, b: *const $S, ldb: usize, c: *mut $S, ldc: isize, mr: usize, nr: usize, add: bool,
+            #[inline(always)]
+            unsafe fn $pick<const NEAR: bool>(
+                k: usize, a: *const $S, at: [isize; 2], b: *const $S, ldb: usize, c: *mut $S, ldc: isize, mr: usize, nr: usize, add: bool, next: *const $S,
             ) {
                 if nr <= $W {
                     match mr {
-                        $(0..=$m => $tile::<$m, 1>(k, a, b, ldb, c, ldc, mr, nr, add),)*
-                        _ => $tile::<$MR, 1>(k, a, b, ldb, c, ldc, mr, nr, add),
+                        $($m => $tile::<$m, 1, NEAR>(k, a, at, b, ldb, c, ldc, nr, add, next),)*
+                        _ => $tile::<$MR, 1, NEAR>(k, a, at, b, ldb, c, ldc, nr, add, next),
                     }
                 } else {
                     match mr {
-                        $(0..=$m => $tile::<$m, 2>(k, a, b, ldb, c, ldc, mr, nr, add),)*
-                        _ => $tile::<$MR, 2>(k, a, b, ldb, c, ldc, mr, nr, add),
+                        $($m => $tile::<$m, 2, NEAR>(k, a, at, b, ldb, c, ldc, nr, add, next),)*
+                        _ => $tile::<$MR, 2, NEAR>(k, a, at, b, ldb, c, ldc, nr, add, next),
                     }
                 }
             }
+            #[allow(clippy::too_many_arguments)]
+            pub(super) unsafe fn $run(
+                k: usize, a: *const $S, b: *const $S, ldb: usize, c: *mut $S, ldc: isize, mr: usize, nr: usize, add: bool, next: *const $S,
+            ) {
+                $pick::<false>(k, a, [0; 2], b, ldb, c, ldc, mr, nr, add, next)
+            }
+            $(
+                #[allow(clippy::too_many_arguments)]
+                pub(super) unsafe fn $near(
+                    k: usize, a: *const $S, at: [isize; 2], b: *const $S, ldb: usize, c: *mut $S, ldc: isize, mr: usize, nr: usize, add: bool, next: *const $S,
+                ) {
+                    $pick::<true>(k, a, at, b, ldb, c, ldc, mr, nr, add, next)
+                }
+            )?
         };
     }
-    tile!(tile_f32_512, f32_512, f32, "avx512f", 16, 14, [1 2 4 8], _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps, _mm512_setzero_ps, _mm512_add_ps);
+    tile!(tile_f32_512, pick_f32_512, f32_512, near near_f32_512; f32, "avx512f", 16, 14, [1 2 3 4 5 6 7 8 9 10 11 12 13], _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps, _mm512_setzero_ps, _mm512_add_ps, part_f32_512, put_f32_512);
     /// Products of two pairs of bfloat16 added to 16 sums.
     // SAFETY: the features have been detected by whoever calls.
     #[inline]
@@ -158,10 +252,78 @@ mod x86 {
     unsafe fn dot_pairs(x: __m512, y: __m512, sum: __m512) -> __m512 {
         _mm512_dpbf16_ps(sum, std::mem::transmute::<__m512, __m512bh>(x), std::mem::transmute::<__m512, __m512bh>(y))
     }
-    tile!(tile_bf16_512, bf16_512, f32, "avx512f,avx512bf16", 16, 14, [1 2 4 8], _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, dot_pairs, _mm512_setzero_ps, _mm512_add_ps);
-    tile!(tile_f64_512, f64_512, f64, "avx512f", 8, 14, [1 2 4 8], _mm512_set1_pd, _mm512_loadu_pd, _mm512_storeu_pd, _mm512_fmadd_pd, _mm512_setzero_pd, _mm512_add_pd);
-    tile!(tile_f32_256, f32_256, f32, "avx2,fma", 8, 6, [1 2 4], _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps, _mm256_setzero_ps, _mm256_add_ps);
-    tile!(tile_f64_256, f64_256, f64, "avx2,fma", 4, 6, [1 2 4], _mm256_set1_pd, _mm256_loadu_pd, _mm256_storeu_pd, _mm256_fmadd_pd, _mm256_setzero_pd, _mm256_add_pd);
+    tile!(tile_bf16_512, pick_bf16_512, bf16_512; f32, "avx512f,avx512bf16", 16, 14, [1 2 3 4 5 6 7 8 9 10 11 12 13], _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, dot_pairs, _mm512_setzero_ps, _mm512_add_ps, part_f32_512, put_f32_512);
+    tile!(tile_f64_512, pick_f64_512, f64_512, near near_f64_512; f64, "avx512f", 8, 14, [1 2 3 4 5 6 7 8 9 10 11 12 13], _mm512_set1_pd, _mm512_loadu_pd, _mm512_storeu_pd, _mm512_fmadd_pd, _mm512_setzero_pd, _mm512_add_pd, part_f64_512, put_f64_512);
+    tile!(tile_f32_256, pick_f32_256, f32_256, near near_f32_256; f32, "avx2,fma", 8, 6, [1 2 3 4 5], _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps, _mm256_setzero_ps, _mm256_add_ps, part_f32_256, put_f32_256);
+    tile!(tile_f64_256, pick_f64_256, f64_256, near near_f64_256; f64, "avx2,fma", 4, 6, [1 2 3 4 5], _mm256_set1_pd, _mm256_loadu_pd, _mm256_storeu_pd, _mm256_fmadd_pd, _mm256_setzero_pd, _mm256_add_pd, part_f64_256, put_f64_256);
+
+    /// The first numbers of 16 rows as columns.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn transposed(r: [__m512; 16]) -> [__m512; 16] {
+        let mut t = r;
+        // Pairs of rows, then fours, then the quarters of the registers in two steps.
+        for i in 0..8 {
+            t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+            t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+        }
+        let mut u = t;
+        for i in 0..4 {
+            let pd = |q: usize| _mm512_castps_pd(t[4 * i + q]);
+            u[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(pd(0), pd(2)));
+            u[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(pd(0), pd(2)));
+            u[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(pd(1), pd(3)));
+            u[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(pd(1), pd(3)));
+        }
+        for i in 0..4 {
+            t[i] = _mm512_shuffle_f32x4::<0x88>(u[i], u[4 + i]);
+            t[4 + i] = _mm512_shuffle_f32x4::<0xdd>(u[i], u[4 + i]);
+            t[8 + i] = _mm512_shuffle_f32x4::<0x88>(u[8 + i], u[12 + i]);
+            t[12 + i] = _mm512_shuffle_f32x4::<0xdd>(u[8 + i], u[12 + i]);
+        }
+        for i in 0..4 {
+            u[i] = _mm512_shuffle_f32x4::<0x88>(t[i], t[8 + i]);
+            u[4 + i] = _mm512_shuffle_f32x4::<0x88>(t[4 + i], t[12 + i]);
+            u[8 + i] = _mm512_shuffle_f32x4::<0xdd>(t[i], t[8 + i]);
+            u[12 + i] = _mm512_shuffle_f32x4::<0xdd>(t[4 + i], t[12 + i]);
+        }
+        u
+    }
+
+    /// 16 lanes × 16 steps at a time, a cache line of every lane.
+    // SAFETY: of `Scalar::transpose`; AVX-512 has been detected.
+    #[target_feature(enable = "avx512f")]
+    pub(super) unsafe fn transpose_f32_512(
+        dst: *mut f32,
+        width: usize,
+        src: *const f32,
+        stride: isize,
+        lanes: usize,
+        k: usize,
+    ) {
+        for l0 in (0..lanes).step_by(16) {
+            let n = (lanes - l0).min(16);
+            let some = ((1u32 << n) - 1) as __mmask16;
+            for p in (0..k).step_by(16) {
+                let steps = (k - p).min(16);
+                let there = ((1u32 << steps) - 1) as __mmask16;
+                let from = src.offset(l0 as isize * stride).add(p);
+                let mut rows = [_mm512_setzero_ps(); 16];
+                for (l, row) in rows.iter_mut().enumerate() {
+                    if l < n {
+                        *row = _mm512_maskz_loadu_ps(there, from.offset(l as isize * stride));
+                    }
+                }
+                let columns = transposed(rows);
+                let to = dst.add(p * width + l0);
+                for (q, column) in columns.into_iter().enumerate() {
+                    if q < steps {
+                        _mm512_mask_storeu_ps(to.add(q * width), some, column);
+                    }
+                }
+            }
+        }
+    }
 
     /// 4 lanes × 4 steps at a time, for fewer than 8 lanes.
     // SAFETY: of `Scalar::transpose`, with `lanes ≥ 4`.
@@ -267,7 +429,7 @@ mod x86 {
 }
 
 macro_rules! scalar {
-    ($S:ident, $w512:literal, $run512:ident, $w256:literal, $run256:ident, $plain:literal, $group:literal, $transpose:ident) => {
+    ($S:ident, $w512:literal, $run512:ident, $near512:ident, $w256:literal, $run256:ident, $near256:ident, $plain:literal, $group:literal, $transpose:ident, $transpose512:ident) => {
         impl Scalar for $S {
             #[inline]
             fn micro() -> Micro<$S> {
@@ -275,34 +437,41 @@ macro_rules! scalar {
                 *MICRO.get_or_init(|| {
                     #[cfg(target_arch = "x86_64")]
                     match crate::isa::level() {
-                        3 => return Micro { mr: 14, nr: 2 * $w512, run: x86::$run512 },
-                        2 => return Micro { mr: 6, nr: 2 * $w256, run: x86::$run256 },
+                        3 => return Micro { mr: 14, nr: 2 * $w512, run: x86::$run512, near: Some(x86::$near512) },
+                        2 => return Micro { mr: 6, nr: 2 * $w256, run: x86::$run256, near: Some(x86::$near256) },
                         _ => {}
                     }
-                    Micro { mr: 4, nr: $plain, run: plain::<$S, $plain> }
+                    Micro { mr: 4, nr: $plain, run: plain::<$S, $plain>, near: None }
                 })
             }
             #[inline]
             unsafe fn transpose(dst: *mut $S, width: usize, src: *const $S, stride: isize, lanes: usize, k: usize) {
                 #[cfg(target_arch = "x86_64")]
-                if lanes >= $group && crate::isa::level() >= 2 {
-                    return x86::$transpose(dst, width, src, stride, lanes, k);
+                if lanes >= $group {
+                    match crate::isa::level() {
+                        3 => return x86::$transpose512(dst, width, src, stride, lanes, k),
+                        2 => return x86::$transpose(dst, width, src, stride, lanes, k),
+                        _ => {}
+                    }
                 }
                 transpose_plain(dst, width, src, stride, lanes, 0, k);
             }
         }
     };
 }
-scalar!(f32, 16, f32_512, 8, f32_256, 8, 4, transpose_f32);
-scalar!(f64, 8, f64_512, 4, f64_256, 4, 4, transpose_f64);
+scalar!(f32, 16, f32_512, near_f32_512, 8, f32_256, near_f32_256, 8, 4, transpose_f32, transpose_f32_512);
+scalar!(f64, 8, f64_512, near_f64_512, 4, f64_256, near_f64_256, 4, 4, transpose_f64, transpose_f64);
 
-/// The tile over pairs of bfloat16 along K, each pair in the place of a float32; on machines with such an instruction.
+/// The tile over pairs of bfloat16 along K, each pair in the place of a float32; on machines where the instruction is fast.
+/// Intel's take four times as long for it as for a multiply-add of float32, so that converting is twice as fast there.
 pub(crate) fn bf16_micro() -> Option<Micro<f32>> {
     #[cfg(target_arch = "x86_64")]
     {
         static FOUND: OnceLock<bool> = OnceLock::new();
-        if *FOUND.get_or_init(|| crate::isa::level() == 3 && is_x86_feature_detected!("avx512bf16")) {
-            return Some(Micro { mr: 14, nr: 32, run: x86::bf16_512 });
+        if *FOUND.get_or_init(|| {
+            crate::isa::level() == 3 && is_x86_feature_detected!("avx512bf16") && !crate::isa::intel()
+        }) {
+            return Some(Micro { mr: 14, nr: 32, run: x86::bf16_512, near: None });
         }
     }
     None

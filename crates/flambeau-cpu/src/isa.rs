@@ -126,6 +126,13 @@ fn detect() -> u8 {
     level
 }
 
+/// Whether the processor is one of Intel's.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn intel() -> bool {
+    let id = std::arch::x86_64::__cpuid(0);
+    [id.ebx, id.edx, id.ecx].map(u32::to_le_bytes).concat() == b"GenuineIntel"
+}
+
 /// The level number: 1 baseline, 2 AVX2, 3 AVX-512. `FLAMBEAU_CPU_LEVEL` (`baseline`, `avx2`) lowers it.
 #[inline(always)]
 pub fn level() -> u8 {

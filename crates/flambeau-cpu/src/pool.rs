@@ -2,11 +2,16 @@
 //! results do not depend on it.
 
 use parking_lot::{Condvar, Mutex};
+use smallvec::SmallVec;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-/// Turns of the waiting loop before a worker goes to sleep: a few microseconds.
-const SPIN: u32 = 4000;
+/// How long a worker waits awake: to be woken costs tens of microseconds where a hypervisor is asked, and between the operators
+/// of a training step lies less than this.
+const AWAKE: Duration = Duration::from_micros(500);
+/// Turns of the waiting loop between looks at the clock.
+const TURNS: u32 = 64;
 
 struct Pool {
     /// Epoch in the high half, tasks left to claim in the low half: a late worker's claim of an old job fails.
@@ -41,6 +46,8 @@ static POOL: Pool = Pool {
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 thread_local! {
     static INSIDE: Cell<bool> = const { Cell::new(false) };
+    /// Which span of a job this thread begins with: 0 for whoever submits, its number for a worker.
+    static PLACE: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Threads that parallel work uses.
@@ -91,21 +98,22 @@ fn work() {
     }
 }
 
-fn worker() {
+fn worker(place: usize) {
     INSIDE.with(|i| i.set(true));
+    PLACE.with(|p| p.set(place));
     loop {
-        let mut turns = 0;
+        let (mut turns, mut since) = (0u32, None);
         while POOL.state.load(Ordering::Relaxed) as u32 == 0 {
             std::hint::spin_loop();
             turns += 1;
-            if turns > SPIN {
+            if turns.is_multiple_of(TURNS) && since.get_or_insert_with(Instant::now).elapsed() > AWAKE {
                 let mut guard = POOL.lock.lock();
                 POOL.sleepers.fetch_add(1, Ordering::SeqCst);
                 if POOL.state.load(Ordering::SeqCst) as u32 == 0 {
                     POOL.wake.wait(&mut guard);
                 }
                 POOL.sleepers.fetch_sub(1, Ordering::SeqCst);
-                turns = 0;
+                since = None;
             }
         }
         work();
@@ -120,7 +128,8 @@ fn ensure_workers(n: usize) {
         POOL.sleepers.store(0, Ordering::Relaxed);
     }
     while POOL.workers.load(Ordering::Relaxed) < n {
-        let started = std::thread::Builder::new().name("flambeau".into()).spawn(worker);
+        let place = POOL.workers.load(Ordering::Relaxed) + 1;
+        let started = std::thread::Builder::new().name("flambeau".into()).spawn(move || worker(place));
         if started.is_err() {
             return;
         }
@@ -169,10 +178,36 @@ pub fn parallel<F: Fn(usize) + Sync>(n: usize, f: F) {
     }
 }
 
-/// Splits `0..n` in fixed pieces of `grain` and runs `f(lo, hi)` on each. Every thread starts with one contiguous span of
-/// pieces and then helps the others.
+/// Pieces that nobody has taken yet: the first in the low half, the end in the high half.
+#[repr(align(128))]
+struct Span(AtomicU64);
+impl Span {
+    fn new(lo: usize, hi: usize) -> Self {
+        Span(AtomicU64::new(lo as u64 | (hi as u64) << 32))
+    }
+    /// The first piece, or the last for a thread that helps out.
+    fn take(&self, first: bool) -> Option<usize> {
+        let mut now = self.0.load(Ordering::Relaxed);
+        loop {
+            let (lo, hi) = (now & u32::MAX as u64, now >> 32);
+            if lo >= hi {
+                return None;
+            }
+            let next = if first { (lo + 1) | hi << 32 } else { lo | (hi - 1) << 32 };
+            match self.0.compare_exchange_weak(now, next, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Some(if first { lo } else { hi - 1 } as usize),
+                Err(found) => now = found,
+            }
+        }
+    }
+}
+
+/// Splits `0..n` in fixed pieces of `grain` and runs `f(lo, hi)` on each. Every thread takes a contiguous span of pieces, the
+/// same one whenever the sizes are the same, so that it finds in its cache what it wrote there; then it helps the others from
+/// the end.
 pub fn chunks<F: Fn(usize, usize) + Sync>(n: usize, grain: usize, f: F) {
-    let grain = grain.max(1);
+    // Pieces are counted in halves of a word.
+    let grain = grain.max(1).max(n >> 31);
     let pieces = n.div_ceil(grain);
     let threads = num_threads().min(pieces);
     let run = |i: usize| f(i * grain, ((i + 1) * grain).min(n));
@@ -180,19 +215,12 @@ pub fn chunks<F: Fn(usize, usize) + Sync>(n: usize, grain: usize, f: F) {
         (0..pieces).for_each(run);
         return;
     }
-    #[repr(align(128))]
-    struct Counter(AtomicUsize);
-    let span = pieces.div_ceil(threads);
-    let counters: Vec<Counter> = (0..threads).map(|_| Counter(AtomicUsize::new(0))).collect();
-    parallel(threads, |me| {
+    let spans: SmallVec<[Span; 8]> =
+        (0..threads).map(|k| Span::new(k * pieces / threads, (k + 1) * pieces / threads)).collect();
+    parallel(threads, |_| {
+        let me = PLACE.with(Cell::get);
         for d in 0..threads {
-            let k = (me + d) % threads;
-            let (lo, hi) = ((k * span).min(pieces), ((k + 1) * span).min(pieces));
-            loop {
-                let i = lo + counters[k].0.fetch_add(1, Ordering::Relaxed);
-                if i >= hi {
-                    break;
-                }
+            while let Some(i) = spans[(me + d) % threads].take(d == 0) {
                 run(i);
             }
         }

@@ -93,7 +93,7 @@ impl<S: Scalar> Packed<S> {
         ldc: isize,
         parallel: bool,
     ) {
-        let Micro { mr, nr, run } = self.micro;
+        let Micro { mr, nr, run, .. } = self.micro;
         let (tile, count, kc) = (self.tile(rows), self.n.div_ceil(nr), depth(self.k));
         let (left, c) = (Ptr(left), Ptr(c));
         for pc in (0..self.k).step_by(kc) {
@@ -116,7 +116,8 @@ impl<S: Scalar> Packed<S> {
                         unsafe {
                             let to = c.at(i as isize * ldc).add(j * nr);
                             let (m, n) = (tile.min(rows - i), nr.min(self.n - j * nr));
-                            run(kb, left.get().add(t * mr * kb), b, nr, to, ldc, m, n, true);
+                            let a = left.get().add(t * mr * kb);
+                            run(kb, a, b, nr, to, ldc, m, n, true, a);
                         }
                     }
                 }

@@ -218,7 +218,7 @@ impl Winograd<'_> {
         [down, across]: [usize; 2],
         parallel: bool,
     ) {
-        let Micro { mr, nr, run } = *micro;
+        let Micro { mr, nr, run, .. } = *micro;
         let (c, o, n) = (self.channels, self.rows, hi - lo);
         let (image, product) = (point_step(c, nr), point_step(o, nr));
         let (mut images, mut products) =
@@ -242,7 +242,7 @@ impl Winograd<'_> {
                         let a = u.get().add((point * groups + group) * c * mr);
                         let b = v.get().add((p * POINTS + point) * image);
                         let to = m.get().add((p * POINTS + point) * product + group * mr * nr);
-                        run(c, a, b, nr, to, nr as isize, rows, nr, false);
+                        run(c, a, b, nr, to, nr as isize, rows, nr, false, a);
                     }
                 }
             }
@@ -499,7 +499,7 @@ const DEEP: usize = 16;
 
 impl WinogradGrad<'_> {
     pub(crate) fn run(&self) {
-        let Micro { mr, nr, run } = f32::micro();
+        let Micro { mr, nr, run, .. } = f32::micro();
         let (c, o) = (self.channels, self.rows);
         let (down, across) = (self.g.size[1].div_ceil(M), self.g.size[2].div_ceil(M));
         let tiles = self.g.samples * down * across;
@@ -539,7 +539,7 @@ impl WinogradGrad<'_> {
                         for side in 0..wide {
                             let b = v.get().add((point * wide + side) * depth * nr);
                             let to = u.get().add(((point * o + group * mr) * wide + side) * nr);
-                            run(depth, a, b, nr, to, (wide * nr) as isize, mr.min(o - group * mr), nr, first > 0);
+                            run(depth, a, b, nr, to, (wide * nr) as isize, mr.min(o - group * mr), nr, first > 0, a);
                         }
                     }
                 }
