@@ -8,7 +8,7 @@ use crate::gemm::{split, Bias, Product, Store, Strided, SERIAL};
 use crate::gemm_kernels::Scalar;
 use crate::isa::{dispatch, Isa, Kernel};
 use crate::pool;
-use crate::rows::{largest, sum};
+use crate::rows::sum;
 use flambeau_core::{bail, ensure, Attention, DType, Operand, Result, Shape};
 use half::{bf16, f16};
 
@@ -163,8 +163,26 @@ impl Problem<'_> {
     }
 }
 
+/// Scores lie in rows of whole vectors, so that no row ends with single numbers.
+const WIDTH: usize = 16;
+
+/// `f` over all numbers of a row, by lanes and then over the lanes in a tree.
+#[inline(always)]
+fn folded<S: Float>(x: &[[S; WIDTH]], first: S, f: impl Fn(S, S) -> S) -> S {
+    let mut acc = [first; WIDTH];
+    for x in x {
+        for l in 0..WIDTH {
+            acc[l] = f(acc[l], x[l]);
+        }
+    }
+    let a: [S; 8] = std::array::from_fn(|l| f(acc[l], acc[l + 8]));
+    let b: [S; 4] = std::array::from_fn(|l| f(a[l], a[l + 4]));
+    f(f(b[0], b[2]), f(b[1], b[3]))
+}
+
 /// Scores of one query become weights: returns the new maximum and the tile's sum, and rescales what was summed so far.
 struct WeightRow<'a, S> {
+    /// Whole vectors.
     scores: &'a mut [S],
     mask: Option<&'a [S]>,
     visible: usize,
@@ -177,35 +195,46 @@ impl<S: Float> Kernel for WeightRow<'_, S> {
     type Out = (S, S);
     #[inline(always)]
     fn run<I: Isa>(self) -> (S, S) {
-        let (x, hidden) = self.scores.split_at_mut(self.visible);
-        hidden.fill(S::default());
-        let n = x.len();
-        match self.mask {
+        let visible = self.visible;
+        let row = &mut self.scores[..visible.next_multiple_of(WIDTH)];
+        let (x, _) = row.as_chunks_mut::<WIDTH>();
+        // A positive scale is left to the exponential's argument.
+        let scale = match self.mask {
             Some(m) => {
-                let m = &m[..n];
-                for i in 0..n {
-                    x[i] = S::fma::<I>(x[i], self.scale, m[i]);
+                for (x, m) in x.iter_mut().zip(m.as_chunks::<WIDTH>().0) {
+                    for l in 0..WIDTH {
+                        x[l] = S::fma::<I>(x[l], self.scale, m[l]);
+                    }
                 }
+                S::ONE
             }
+            None if self.scale > S::default() => self.scale,
             None => {
-                for x in &mut *x {
+                for x in x.as_flattened_mut() {
                     *x = x.mul(self.scale);
                 }
+                S::ONE
             }
-        }
-        let top = largest(x);
+        };
+        x.as_flattened_mut()[visible..].fill(S::NEG_INFINITY);
+        let top = folded(x, S::NEG_INFINITY, |a, b| if b > a { b } else { a }).mul(scale);
         let max = if top > self.max { top } else { self.max };
         if max == S::NEG_INFINITY {
             // Nothing is seen so far, but NaN stays NaN.
-            for x in &mut *x {
+            for x in x.as_flattened_mut() {
                 *x = if *x == S::NEG_INFINITY { S::default() } else { *x };
             }
         } else {
+            let below = S::default().sub(max);
             for x in &mut *x {
-                *x = x.sub(max).exp::<I>();
+                for x in x {
+                    *x = S::fma::<I>(*x, scale, below).exp::<I>();
+                }
             }
         }
-        let tile = sum(n, |i| x[i]);
+        x.as_flattened_mut()[visible..].fill(S::default());
+        let tile = folded(x, S::default(), S::add);
+        self.scores[visible..].fill(S::default());
         if max == self.max {
             return (max, self.sum.add(tile));
         }
@@ -244,14 +273,15 @@ where
         let rows = QUERIES.min(p.l - first);
         let (hq, hk, hv, ho) =
             (Head::<E>::new(q, head), Head::<E>::new(k, head), Head::<E>::new(v, head), Head::<E>::new(out, head));
-        let mut scores = Scratch::<E::Acc>::new(rows * KEYS.min(p.s));
+        let mut scores = Scratch::<E::Acc>::new(rows * KEYS.min(p.s.next_multiple_of(WIDTH)));
         let mut sums = Scratch::<E::Acc>::new(rows * p.f);
         let mut mask = Scratch::<E::Acc>::new(KEYS);
         let (mut max, mut total) = ([E::Acc::NEG_INFINITY; QUERIES], [E::Acc::default(); QUERIES]);
         sums.slice().fill(E::Acc::default());
         let end = if p.causal { p.s.min(first + rows) } else { p.s };
         for j in (0..end).step_by(KEYS) {
-            let n = KEYS.min(p.s - j);
+            let n = KEYS.min(end - j);
+            let wide = n.next_multiple_of(WIDTH);
             let c = scores.ptr();
             // SAFETY: the operands describe their memory; every task writes its own rows.
             unsafe {
@@ -262,7 +292,7 @@ where
                     a: &hq.rows(first),
                     b: &hk.rows(j),
                     c,
-                    ldc: n as isize,
+                    ldc: wide as isize,
                     accumulate: false,
                     bias: Bias::None,
                 }
@@ -270,7 +300,7 @@ where
                 for r in 0..rows {
                     let masked = p.mask(head, first + r, j, &mut mask.slice()[..n]);
                     let row = WeightRow {
-                        scores: std::slice::from_raw_parts_mut(c.add(r * n), n),
+                        scores: std::slice::from_raw_parts_mut(c.add(r * wide), wide),
                         mask: masked.then(|| &*mask.slice()),
                         visible: p.visible(first + r, j, j + n),
                         scale: <E::Acc as Float>::of(p.scale),
@@ -280,7 +310,7 @@ where
                     };
                     (max[r], total[r]) = dispatch(row);
                 }
-                let weights = Strided { ptr: Ptr(c), lane: n as isize, step: 1 };
+                let weights = Strided { ptr: Ptr(c), lane: wide as isize, step: 1 };
                 Product {
                     m: rows,
                     n: p.f,
@@ -340,28 +370,33 @@ impl<S: Float> Kernel for GradRow<'_, S> {
     #[inline(always)]
     fn run<I: Isa>(self) {
         let visible = if self.lse == S::NEG_INFINITY { 0 } else { self.visible };
-        let (x, hidden) = self.scores.split_at_mut(visible);
-        hidden.fill(S::default());
-        let (g, hidden) = self.grads.split_at_mut(visible);
-        hidden.fill(S::default());
-        let n = x.len();
-        let g = &mut g[..n];
+        let whole = visible.next_multiple_of(WIDTH);
+        let (x, _) = self.scores[..whole].as_chunks_mut::<WIDTH>();
+        let (g, _) = self.grads[..whole].as_chunks_mut::<WIDTH>();
+        let below = S::default().sub(self.lse);
         match self.mask {
             Some(m) => {
-                let m = &m[..n];
-                for i in 0..n {
-                    x[i] = S::fma::<I>(x[i], self.scale, m[i]).sub(self.lse).exp::<I>();
+                for (x, m) in x.iter_mut().zip(m.as_chunks::<WIDTH>().0) {
+                    for l in 0..WIDTH {
+                        x[l] = S::fma::<I>(x[l], self.scale, m[l]).add(below).exp::<I>();
+                    }
                 }
             }
             None => {
                 for x in &mut *x {
-                    *x = x.mul(self.scale).sub(self.lse).exp::<I>();
+                    for x in x {
+                        *x = S::fma::<I>(*x, self.scale, below).exp::<I>();
+                    }
                 }
             }
         }
-        for i in 0..n {
-            g[i] = x[i].mul(g[i].sub(self.delta)).mul(self.scale);
+        for (g, x) in g.iter_mut().zip(x) {
+            for l in 0..WIDTH {
+                g[l] = x[l].mul(g[l].sub(self.delta)).mul(self.scale);
+            }
         }
+        self.scores[visible..].fill(S::default());
+        self.grads[visible..].fill(S::default());
     }
 }
 
@@ -465,7 +500,7 @@ where
         let [gq, gk, gv] = self.to.map(|x| Head::<E>::new(x, head));
         let first = queries.start * QUERIES;
         let last = (queries.end * QUERIES).min(p.l);
-        let (tq, tk) = (QUERIES.min(p.l), KEYS.min(p.s));
+        let (tq, tk) = (QUERIES.min(p.l), KEYS.min(p.s.next_multiple_of(WIDTH)));
         let (mut scores, mut grads) = (Scratch::<E::Acc>::new(tq * tk), Scratch::<E::Acc>::new(tq * tk));
         let mut sum_q = Scratch::<E::Acc>::new(if want_q { (last - first) * p.e } else { 0 });
         let (mut sum_k, mut sum_v) = (Scratch::<E::Acc>::new(tk * p.e), Scratch::<E::Acc>::new(tk * p.f));
@@ -474,19 +509,22 @@ where
         let (x, y) = (scores.ptr(), grads.ptr());
         for kt in keys {
             let j = kt * KEYS;
-            let n = KEYS.min(p.s - j.min(p.s));
+            let there = KEYS.min(p.s - j.min(p.s));
             sum_k.slice().fill(E::Acc::default());
             sum_v.slice().fill(E::Acc::default());
             for qt in queries.clone() {
                 let i = qt * QUERIES;
                 let m = QUERIES.min(p.l - i);
-                if n == 0 || (p.causal && j >= i + m) {
+                // Keys that the last of these queries sees.
+                let n = if p.causal { there.min((i + m).saturating_sub(j)) } else { there };
+                if n == 0 {
                     continue;
                 }
+                let wide = n.next_multiple_of(WIDTH);
                 let product = |a: &Strided<E>, b: &Strided<E>, depth: usize, c: *mut E::Acc| {
                     // SAFETY: the operands describe their memory, and `c` has m rows of n.
                     unsafe {
-                        Product { m, n, k: depth, a, b, c, ldc: n as isize, accumulate: false, bias: Bias::None }
+                        Product { m, n, k: depth, a, b, c, ldc: wide as isize, accumulate: false, bias: Bias::None }
                             .run(false)
                     }
                 };
@@ -503,8 +541,8 @@ where
                             *(lse as *const f32) as f64
                         };
                         dispatch(GradRow {
-                            scores: std::slice::from_raw_parts_mut(x.add(r * n), n),
-                            grads: std::slice::from_raw_parts_mut(y.add(r * n), n),
+                            scores: std::slice::from_raw_parts_mut(x.add(r * wide), wide),
+                            grads: std::slice::from_raw_parts_mut(y.add(r * wide), wide),
                             mask: masked.then(|| &*mask.slice()),
                             visible: p.visible(i + r, j, j + n),
                             scale: <E::Acc as Float>::of(p.scale),
@@ -516,8 +554,8 @@ where
                 let bias = Bias::None;
                 // Keys as rows: the tiles read down their columns.
                 let (weights, slopes) = (
-                    Strided { ptr: Ptr(x), lane: 1, step: n as isize },
-                    Strided { ptr: Ptr(y), lane: 1, step: n as isize },
+                    Strided { ptr: Ptr(x), lane: 1, step: wide as isize },
+                    Strided { ptr: Ptr(y), lane: 1, step: wide as isize },
                 );
                 // SAFETY: as above; the sums have room for n rows of f, n of e, and all queries' rows of e.
                 unsafe {
@@ -550,7 +588,7 @@ where
                         .run(false);
                     }
                     if want_q {
-                        let slopes = Strided { ptr: Ptr(y), lane: n as isize, step: 1 };
+                        let slopes = Strided { ptr: Ptr(y), lane: wide as isize, step: 1 };
                         let c = sum_q.ptr().add((i - first) * p.e);
                         Product {
                             m,
@@ -570,8 +608,8 @@ where
             if want_kv {
                 // SAFETY: every part owns its keys.
                 unsafe {
-                    gk.store(j, n, p.e, sum_k.ptr());
-                    gv.store(j, n, p.f, sum_v.ptr());
+                    gk.store(j, there, p.e, sum_k.ptr());
+                    gv.store(j, there, p.f, sum_v.ptr());
                 }
             }
         }

@@ -181,7 +181,9 @@ impl Float for f32 {
     #[inline(always)]
     fn exp<I: Isa>(self) -> f32 {
         let x = if self > 89.0 { 89.0 } else { self };
-        let x = if x < -104.0 { -104.0 } else { x };
+        // Nothing is computed where the result is 0, as of a masked score: numbers below the normal ones are slow.
+        let zero = x < -104.0;
+        let x = if zero { 0.0 } else { x };
         let t = Self::fma::<I>(x, std::f32::consts::LOG2_E, ROUND_F32);
         let n = t - ROUND_F32;
         let ni = (t.to_bits() as i32).wrapping_sub(0x4b40_0000);
@@ -195,7 +197,12 @@ impl Float for f32 {
         p = Self::fma::<I>(p, r * r, r) + 1.0;
         let half = ni >> 1;
         let scale = |e: i32| f32::from_bits((e.wrapping_add(127) << 23) as u32);
-        p * scale(half) * scale(ni.wrapping_sub(half))
+        let y = p * scale(half) * scale(ni.wrapping_sub(half));
+        if zero {
+            0.0
+        } else {
+            y
+        }
     }
 }
 
@@ -237,7 +244,9 @@ impl Float for f64 {
     #[inline(always)]
     fn exp<I: Isa>(self) -> f64 {
         let x = if self > 710.0 { 710.0 } else { self };
-        let x = if x < -746.0 { -746.0 } else { x };
+        // As for float32.
+        let zero = x < -746.0;
+        let x = if zero { 0.0 } else { x };
         let t = Self::fma::<I>(x, std::f64::consts::LOG2_E, ROUND_F64);
         let n = t - ROUND_F64;
         let ni = (t.to_bits() as i64).wrapping_sub(ROUND_F64.to_bits() as i64);
@@ -266,7 +275,12 @@ impl Float for f64 {
         p = Self::fma::<I>(p, r * r, r) + 1.0;
         let half = ni >> 1;
         let scale = |e: i64| f64::from_bits((e.wrapping_add(1023) << 52) as u64);
-        p * scale(half) * scale(ni.wrapping_sub(half))
+        let y = p * scale(half) * scale(ni.wrapping_sub(half));
+        if zero {
+            0.0
+        } else {
+            y
+        }
     }
 }
 
