@@ -316,7 +316,6 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
         for pc in (0..k).step_by(kc) {
             self.block(&micro, near, at, pc, kc.min(k - pc), parallel);
         }
-        self.finish(0, m, 0, n);
     }
 
     /// A where it lies, when packing would cost more than it gains: it is read for few panels, stays in a cache near the threads,
@@ -389,6 +388,10 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
                             let a = ap.get().add(t * mr * kb);
                             run(kb, a, b, ldb, to, self.ldc, rows, columns, add, a.wrapping_add(mr * kb));
                         }
+                    }
+                    if pc + kb == self.k {
+                        let (i, (end, rows)) = (tiles.at(first).0, tiles.at(first + count - 1));
+                        self.finish(i, end + rows - i, j * nr, columns);
                     }
                 }
             }
