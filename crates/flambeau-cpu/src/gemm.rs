@@ -937,14 +937,31 @@ mod tests {
                 }
             }
         }
-        let mut want: Option<Vec<u8>> = None;
-        for threads in [1, 2, 8] {
-            pool::set_num_threads(threads);
-            let a = Case::random(DType::F32, &[400, 700], false, 1);
-            let b = Case::random(DType::F32, &[700, 600], true, 2);
-            let out = Case::random(DType::F32, &[400, 600], false, 3);
-            matmul(&a.operand(), &b.operand(), &out.operand(), Epilogue::default()).unwrap();
-            assert_eq!(*want.get_or_insert(out.bytes.clone()), out.bytes);
+        // A in one piece and in slabs, packed and read where it lies, panels shared out by tiles.
+        for (m, n, k) in [(400, 600, 700), (1000, 200, 700), (384, 128, 768), (200, 70, 512)] {
+            for transposed in [false, true] {
+                let mut want: Option<Vec<u8>> = None;
+                for threads in [1, 2, 8] {
+                    pool::set_num_threads(threads);
+                    let a = Case::random(DType::F32, &[m, k], transposed, 1);
+                    let b = Case::random(DType::F32, &[k, n], !transposed, 2);
+                    let bias = Case::random(DType::F32, &[n], false, 4);
+                    let out = Case::random(DType::F32, &[m, n], false, 3);
+                    let epilogue = Epilogue { bias: Some(bias.operand()), accumulate: false };
+                    matmul(&a.operand(), &b.operand(), &out.operand(), epilogue).unwrap();
+                    let (x, y, z, got) = (a.values(), b.values(), bias.values(), out.values());
+                    for i in (0..m).step_by(37).chain([m - 1]) {
+                        for j in (0..n).step_by(11).chain([n - 1]) {
+                            let mut s = z[j as usize];
+                            for q in 0..k {
+                                s += x[(i * k + q) as usize] * y[(q * n + j) as usize];
+                            }
+                            assert!((got[(i * n + j) as usize] - s).norm() < 1e-3, "{m} {n} {k} at {i}, {j}");
+                        }
+                    }
+                    assert_eq!(*want.get_or_insert(out.bytes.clone()), out.bytes);
+                }
+            }
         }
     }
 }

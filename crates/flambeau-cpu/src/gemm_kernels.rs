@@ -468,9 +468,9 @@ pub(crate) fn bf16_micro() -> Option<Micro<f32>> {
     #[cfg(target_arch = "x86_64")]
     {
         static FOUND: OnceLock<bool> = OnceLock::new();
-        if *FOUND.get_or_init(|| {
-            crate::isa::level() == 3 && is_x86_feature_detected!("avx512bf16") && !crate::isa::intel()
-        }) {
+        if *FOUND
+            .get_or_init(|| crate::isa::level() == 3 && is_x86_feature_detected!("avx512bf16") && !crate::isa::intel())
+        {
             return Some(Micro { mr: 14, nr: 32, run: x86::bf16_512, near: None });
         }
     }
