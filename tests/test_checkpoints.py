@@ -443,3 +443,21 @@ def test_recurrent_modules_are_copied_and_written():
         assert torch.equal(other(x)[0], model(x)[0]) and "_flat_weights" not in vars(other)
         other.weight_ih_l0.data.zero_()
         assert other._flat_weights[0].sum() == 0 and model.weight_ih_l0.abs().sum() > 0
+
+
+def test_older_files_name_the_class_of_a_module_with_its_source(tmp_path):
+    class Pickler(pickle.Pickler):
+        told = False
+
+        def persistent_id(self, value):
+            if value is not torch.nn.Identity or self.told:
+                return None
+            self.told = True
+            return ("module", value, "file", "source")
+
+    with open(tmp_path / "x.pt", "wb") as file:
+        for part in (0x1950A86A20F9469CFC6C, 1001, {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}):
+            pickle.dump(part, file, protocol=2)
+        Pickler(file, protocol=2).dump([torch.nn.Identity])
+        pickle.dump([], file, protocol=2)
+    assert torch.load(tmp_path / "x.pt", weights_only=False) == [torch.nn.Identity]

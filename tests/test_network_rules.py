@@ -120,6 +120,28 @@ REFUSALS = [
     (RuntimeError, "Integral inputs", lambda: nn.KLDivLoss(reduction="sum")(torch.ones(2), torch.ones(2).long())),
     (RuntimeError, r"size \[2\]", lambda: nn.MultiMarginLoss()(torch.ones(2, 4), torch.tensor([1]))),
     (TypeError, "bias should be of type bool", lambda: nn.GRU(3, 2, bias=None)),
+    (ValueError, "input_size must be greater than zero", lambda: nn.LSTM(0, 2)),
+    (ValueError, "does not match weight dtype", lambda: nn.RNN(2, 2)(torch.ones(1, 1, 2).double())),
+    (RuntimeError, "sequence length", lambda: nn.GRU(2, 2)(torch.ones(0, 1, 2))),
+    (RuntimeError, "mixed dtype", lambda: nn.GroupNorm(1, 2)(torch.ones(3, 2).double())),
+    (RuntimeError, "all 3 classes", lambda: nn.CrossEntropyLoss(torch.ones(2))(torch.ones(2, 3), torch.tensor([0, 1]))),
+    (RuntimeError, "float64", lambda: nn.NLLLoss(torch.ones(3).double())(torch.ones(2, 3), torch.tensor([0, 1]))),
+    (RuntimeError, "input should be between 0 and 1", lambda: nn.BCELoss()(torch.tensor([2.0]), torch.tensor([1.0]))),
+    (RuntimeError, "target should be between 0 and 1", lambda: nn.BCELoss()(torch.tensor([0.5]), torch.tensor([-1.0]))),
+    (RuntimeError, "positive upscale_factor", lambda: nn.PixelShuffle(0)(torch.ones(1, 4, 2, 2))),
+    (RuntimeError, "positive downscale_factor", lambda: nn.PixelUnshuffle(0)(torch.ones(1, 4, 2, 2))),
+    (RuntimeError, "greater than zero", lambda: nn.Unfold(2, stride=0)(torch.ones(1, 3, 4, 4))),
+    (NotImplementedError, "got 2D", lambda: nn.Upsample(scale_factor=2, mode="area")(torch.ones(3, 4))),
+    (RuntimeError, "vector or a matrix", lambda: nn.MultiLabelMarginLoss()(torch.ones(1, 1, 2), torch.zeros(1, 1, 2).long())),
+    (TypeError, "tuple of Tensors", lambda: nn.LSTMCell(1, 1)(torch.ones(2, 1), torch.ones(2, 1))),
+    (RuntimeError, "at dimension 1", lambda: nn.CTCLoss()(torch.zeros(5, 1, 3), torch.ones(1, 2).long(), (5,), (3,))),
+    (RuntimeError, "sum to their number", lambda: nn.CTCLoss()(torch.zeros(5, 1, 3), torch.ones(2).long(), (5,), (3,))),
+    (TypeError, "float or int", lambda: nn.HuberLoss(delta=1j)),
+    (RuntimeError, r"\(2,\)", lambda: nn.LinearCrossEntropyLoss(3, 2, weight=torch.ones(3))),
+    (RuntimeError, "label_smoothing", lambda: nn.LinearCrossEntropyLoss(3, 2, label_smoothing=2.0)),
+    (ValueError, "batch_size", lambda: nn.LinearCrossEntropyLoss(3, 2)(torch.ones(4, 3), torch.ones(5, 2))),
+    (ValueError, "max mode", lambda: nn.EmbeddingBag(3, 2, mode="max", sparse=True)(torch.tensor([[0]]))),
+    (RuntimeError, "offsets", lambda: nn.EmbeddingBag(3, 2)(torch.tensor([0, 1]), torch.tensor([1, 2]))),
     (
         AssertionError,
         "does not match value shape",
@@ -147,3 +169,119 @@ def test_attention_over_an_empty_batch():
 
 def test_hardsigmoid_says_nothing_of_inplace():
     assert repr(nn.Hardsigmoid(inplace=True)) == "Hardsigmoid()"
+
+
+def test_the_limits_of_power_pooling():
+    x = torch.tensor([[[1.0, -3.0, 2.0, -0.5]]])
+    assert nn.LPPool1d(float("inf"), 2)(x).tolist() == [[[3.0, 2.0]]]
+    assert nn.functional.lp_pool1d(x, -float("inf"), 2).tolist() == [[[1.0, 0.5]]]
+
+
+def test_cross_map_normalisation_has_pytorchs_windows():
+    # One channel alone makes visible which channels its square enters: all of them for the first.
+    layer = nn.CrossMapLRN2d(3, alpha=3.0, beta=1.0, k=1.0)
+    reach = []
+    for on in range(5):
+        x = torch.full((1, 5, 1, 1), 1e-3)
+        x[0, on] = 1.0
+        reach.append([c for c in range(5) if x[0, c].item() / layer(x)[0, c].item() > 1.5])
+    assert reach == [[0, 1, 2, 3, 4], [0, 1, 2], [1, 2, 3], [2, 3, 4], [3, 4]]
+
+
+def test_alignments_of_half_precision():
+    x = torch.arange(30.0).reshape(5, 2, 3).sin().log_softmax(2)
+    args = (torch.tensor([[1, 2], [2, 1]]), (5, 5), (2, 2))
+    expected = nn.CTCLoss()(x, *args)
+    for dtype in (torch.float16, torch.bfloat16):
+        loss = nn.CTCLoss()(x.to(dtype), *args)
+        assert loss.dtype == dtype and abs(loss.item() - expected.item()) < 0.02
+
+
+@pytest.mark.parametrize("name", "Adam Adagrad Adadelta Adamax ASGD NAdam RAdam RMSprop Rprop SGD".split())
+def test_complex_parameters_step_as_pairs_of_real_ones(name):
+    settings = {"momentum": 0.9} if name == "SGD" else {}
+    p = torch.tensor([1 + 2j], requires_grad=True)
+    q = torch.tensor([1.0, 2.0], requires_grad=True)
+    a, b = (getattr(torch.optim, name)([t], **{"lr": 0.1, **settings}) for t in (p, q))
+    for _ in range(2):
+        p.grad = torch.tensor([2 + 4j])
+        q.grad = torch.tensor([2.0, 4.0])
+        a.step()
+        b.step()
+    assert torch.view_as_real(p.detach())[0].tolist() == pytest.approx(q.tolist(), abs=1e-6)
+    held = [v for v in a.state[p].values() if isinstance(v, torch.Tensor) and v.dim()]
+    assert held and all(v.is_complex() and v.shape == p.shape for v in held)
+    assert len(a.state) == 1
+
+
+@pytest.mark.parametrize("name", "Adam AdamW SGD Adadelta Adagrad Adamax ASGD NAdam RAdam RMSprop".split())
+def test_differentiable_steps(name):
+    def run(g):
+        start = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64, requires_grad=True)
+        p = start.clone()
+        p.grad = g
+        optimizer = getattr(torch.optim, name)([p], lr=0.1, differentiable=True)
+        optimizer.step()
+        optimizer.step()
+        return (p**2).sum()
+
+    g = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(run(g), g)
+    for i in range(3):
+        d = torch.zeros(3, dtype=torch.float64)
+        d[i] = 1e-5
+        numeric = (run((g + d).detach()) - run((g - d).detach())).item() / 2e-5
+        assert slope[i].item() == pytest.approx(numeric, abs=1e-5)
+
+
+OPTIMIZER_REFUSALS = [
+    (ValueError, "1-element", lambda p: torch.optim.SGD([p], lr=torch.ones(2))),
+    (RuntimeError, "cannot be `True` together", lambda p: torch.optim.Adam([p], fused=True, foreach=True)),
+    (
+        RuntimeError,
+        "does not support `differentiable`",
+        lambda p: torch.optim.AdamW([p], fused=True, differentiable=True),
+    ),
+    (ValueError, "lr as a Tensor", lambda p: torch.optim.Adam([p], lr=torch.tensor(0.1), foreach=True)),
+    (ValueError, "both floats or both Tensors", lambda p: torch.optim.Adam([p], betas=(0.9, torch.tensor(0.9)))),
+    (
+        ValueError,
+        "without names",
+        lambda p: torch.optim.SGD([{"params": [p]}, {"params": [("q", p.clone().detach())]}]),
+    ),
+    (ValueError, "Some param names are missing", lambda p: torch.optim.SGD([("p", p), p.clone().detach()])),
+    (ValueError, "complex parameters", lambda p: torch.optim.SparseAdam([torch.ones(1, dtype=torch.complex64)])),
+    (ValueError, "requires dense", lambda p: torch.optim.SparseAdam([p.detach().to_sparse()])),
+]
+
+
+@pytest.mark.parametrize("kind, words, call", OPTIMIZER_REFUSALS)
+def test_refusals_of_optimizers(kind, words, call):
+    with pytest.raises(kind, match=words):
+        call(torch.ones(2, requires_grad=True))
+
+
+def test_dicts_of_parameters_name_the_tensor_type():
+    both = nn.ParameterDict({"a": nn.Parameter(torch.ones(2))}), nn.ParameterList([nn.Parameter(torch.ones(2))])
+    assert "[torch.FloatTensor of size 2]" in repr(both[0]) and "[torch.float32 of size 2]" in repr(both[1])
+
+
+def test_alignments_of_no_steps():
+    losses = nn.CTCLoss(reduction="none")(
+        torch.zeros(3, 2, 3), torch.tensor([[1, 1], [1, 2]]), torch.tensor([0, 0]), torch.tensor([0, 1])
+    )
+    assert losses.tolist() == [0.0, float("inf")]
+
+
+def test_losses_of_half_precision_keep_it_under_float32_weights():
+    x, y = torch.tensor([[0.25, 0.5]]), torch.tensor([[0.0, 1.0]])
+    weight = torch.tensor([2.0, 4.0])
+    for dtype in (torch.float16, torch.bfloat16):
+        a, b = x.to(dtype), y.to(dtype)
+        assert nn.BCELoss(weight)(a, b).dtype == nn.BCEWithLogitsLoss(weight, pos_weight=weight)(a, b).dtype == dtype
+
+
+def test_byte_classes():
+    x = torch.tensor([[0.5, -1.0], [2.0, 1.0]])
+    for loss in (nn.NLLLoss(), nn.CrossEntropyLoss(), nn.CrossEntropyLoss(label_smoothing=0.1)):
+        assert torch.equal(loss(x, torch.tensor([1, 0], dtype=torch.uint8)), loss(x, torch.tensor([1, 0])))

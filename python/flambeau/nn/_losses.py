@@ -96,6 +96,16 @@ def huber_loss(
     return _weighted(loss, weight, reduction)
 
 
+def _class_weights(weight: Tensor, input: Tensor, classes: int) -> None:
+    if weight.dim() != 1 or weight.numel() != classes:
+        raise RuntimeError(
+            f"weight tensor should be defined either for all {classes} classes or no classes but got weight tensor of shape: "
+            f"{list(weight.shape)}"
+        )
+    if weight.dtype != input.dtype:
+        raise RuntimeError(f"expected scalar type {input.dtype} of the classes' weights but found {weight.dtype}")
+
+
 @single
 def nll_loss(
     input: Tensor,
@@ -116,6 +126,10 @@ def nll_loss(
         if target.dim() and input.shape[0] != target.shape[0]:
             raise ValueError(f"Expected input batch_size ({input.shape[0]}) to match target batch_size ({target.shape[0]}).")
         raise RuntimeError(f"nll_loss: expected target size {expected}, got {list(target.shape)}")
+    if weight is not None:
+        _class_weights(weight, input, input.shape[class_dim])
+    if target.dtype == _flambeau.uint8:
+        target = target.to(_flambeau.int64)
     ignored = target == ignore_index
     index = target.masked_fill(ignored, 0)
     # Inside `vmap` nobody can look at one example's values; what gathers them checks them again.
@@ -148,6 +162,8 @@ def cross_entropy(
         raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
     if weight is None and label_smoothing == 0.0 and input.dim() == 2 and target.dim() == 1 and not target.is_floating_point():
         # The usual case: one pass over the logits.
+        if target.dtype == _flambeau.uint8:
+            target = target.to(_flambeau.int64)
         if reduction == "mean":
             return ops._cross_entropy(input, target, ignore_index)
         return _reduce(ops._cross_entropy_rows(input, target, ignore_index), reduction)
@@ -198,6 +214,10 @@ def linear_cross_entropy(
     """`cross_entropy` of a linear layer's outputs; `linear_weight` is [num_classes, *out_features, in_features]."""
     from . import functional as F
 
+    if input.dim() == 2 and target.dim() and input.shape[0] != target.shape[0]:
+        raise ValueError(
+            f"Expected input batch_size ({input.shape[0]}) to match target batch_size ({target.shape[0]})."
+        )
     if input.dim() not in (1, 2):
         raise RuntimeError(f"expected input with dimensionality 1 or 2, got {input.dim()}")
     shape = list(linear_weight.shape[:-1])
@@ -235,8 +255,15 @@ def binary_cross_entropy(
             f"Using a target size ({target.size()}) that is different to the input size ({input.size()}) is deprecated. Please "
             "ensure they have the same size."
         )
+    reduction = _legacy(size_average, reduce, reduction)
+    for name, values in (("input", input.detach()), ("target", target.detach())):
+        # Inside `vmap` nobody can look at one example's values.
+        if _flambeau._is_batched(values) or values.device.type == "meta":
+            continue
+        if not bool(((values >= 0) & (values <= 1)).all()):
+            raise RuntimeError(f"all elements of {name} should be between 0 and 1")
     loss = -(target * input.log().clamp(min=-100) + (1 - target) * (1 - input).log().clamp(min=-100))
-    return _reduce(loss if weight is None else loss * weight, _legacy(size_average, reduce, reduction))
+    return _reduce(loss if weight is None else (loss * weight).to(loss.dtype), reduction)
 
 
 @single
@@ -257,7 +284,9 @@ def binary_cross_entropy_with_logits(
         loss = (1 - target) * input + softplus
     else:
         loss = (1 - target) * input + (1 + (pos_weight - 1) * target) * softplus
-    return _reduce(loss if weight is None else loss * weight, _legacy(size_average, reduce, reduction))
+    loss = loss if weight is None else loss * weight
+    dtype = _flambeau.promote_types(input.dtype, target.dtype)
+    return _reduce(loss if loss.dtype == dtype else loss.to(dtype), _legacy(size_average, reduce, reduction))
 
 
 @single
@@ -422,6 +451,8 @@ def multilabel_margin_loss(
 ) -> Tensor:
     """Σ max(0, 1 - x[y] + x[i]) / C over targets y (up to the first -1) and classes i that are no target."""
     reduction = _margin_reduction(size_average, reduce, reduction)
+    if input.dim() > 2:
+        raise RuntimeError(f"multilabel_margin_loss: expected a vector or a matrix, but got {list(input.shape)}")
     rows, labels = (input, target) if input.dim() == 2 else (input.reshape(1, -1), target.reshape(1, -1))
     if rows.shape != labels.shape:
         raise RuntimeError(f"inconsistent target size: {list(labels.shape)} for input of size: {list(rows.shape)}")
@@ -556,6 +587,9 @@ def ctc_loss(
         raise RuntimeError(f"Expected 3-dimensional tensor, but got {log_probs.dim()}-dimensional tensor for argument #1 'log_probs'")
     batched = log_probs.dim() == 3
     scores = log_probs if batched else log_probs.unsqueeze(1)
+    if scores.dtype in (_flambeau.float16, _flambeau.bfloat16):
+        # A sum over all alignments is beyond half precision.
+        scores = scores.float()
     steps, batch, classes = scores.shape
     lengths, sizes = as_list(input_lengths), as_list(target_lengths)
     if not 0 <= blank < classes:
@@ -566,6 +600,14 @@ def ctc_loss(
         raise RuntimeError("target_lengths must be of size batch_size")
     if any(n > steps or n < 0 for n in lengths):
         raise RuntimeError(f"Expected input_lengths to have value at most {steps}, but got value {max(lengths)}")
+    if targets.dim() == 2 and any(size > targets.shape[1] for size in sizes):
+        raise RuntimeError(
+            f"Expected targets to have size at least {max(sizes)} at dimension 1, but got size {targets.shape[1]}"
+        )
+    if targets.dim() < 2 and batched and sum(sizes) != targets.numel():
+        raise RuntimeError(
+            f"Expected the lengths of targets to sum to their number {targets.numel()}, but got {sum(sizes)}"
+        )
     longest = max(sizes, default=0)
     flat = targets.reshape(-1).to(_flambeau.int64)
     start = 0
@@ -587,7 +629,7 @@ def ctc_loss(
     never = -1e30
     skip = ops.zeros((batch, min(width, 2)), dtype=_flambeau.bool, device=scores.device)
     if width > 2:
-        skip = ops.cat([skip, (states[:, 2:] != blank) & (states[:, 2:] != states[:, :-2])], 1)
+        skip = ops.cat([skip, states[:, 2:] != states[:, :-2]], 1)
     outside = ops.full((batch, 2), never, dtype=scores.dtype, device=scores.device)
     first = ops.arange(width, device=scores.device) < 2
     alpha = ops.where(first, emitted[0], ops.full_like(emitted[0], never))
@@ -604,6 +646,11 @@ def ctc_loss(
     picked = last.gather(1, final)
     only = ops.tensor([[False, s == 0] for s in sizes], device=scores.device)
     loss = -ops.logsumexp(picked.masked_fill(only, never), 1)
+    if 0 in lengths:
+        # Of no steps only nothing can be read, and that surely.
+        none = ops.tensor([n == 0 for n in lengths], device=scores.device)
+        least = ops.tensor([0.0 if size == 0 else -never for size in sizes], dtype=loss.dtype, device=scores.device)
+        loss = ops.where(none, least, loss)
     impossible = loss > 1e29
     if zero_infinity:
         loss = ops.where(impossible, ops.zeros_like(loss), loss)
@@ -616,9 +663,10 @@ def ctc_loss(
     mass = mass - mass.detach()
     loss = loss + (mass.masked_fill(impossible, 0) if zero_infinity else mass)
     if reduction == "mean":
-        return (loss / ops.tensor([max(s, 1) for s in sizes], dtype=loss.dtype, device=loss.device)).mean()
+        loss = (loss / ops.tensor([max(s, 1) for s in sizes], dtype=loss.dtype, device=loss.device)).mean()
+        return loss.to(log_probs.dtype)
     loss = loss if batched else loss.squeeze(0)
-    return _reduce(loss, reduction)
+    return _reduce(loss, reduction).to(log_probs.dtype)
 
 
 __all__ = [

@@ -62,6 +62,7 @@ def _fused(mode: str, gates: Tensor, states: tuple[Tensor, ...], w_hh: Tensor, w
         and gates.dtype in (_flambeau.float32, _flambeau.float64)
         and all(t.dtype == gates.dtype for t in (*states, w_hh))
         and gates.shape[0] > 0
+        and gates.shape[1] > 0
     )
 
 
@@ -80,6 +81,8 @@ def run(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """All layers over [T, N, C], or over a packed [sum(batch_sizes), C]; gives the outputs and the final states."""
     cat, stack = _flambeau.operators["cat"], _flambeau.operators["stack"]
+    if batch_sizes is None and input.shape[0] == 0:
+        raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
     directions = 2 if bidirectional else 1
     finals: list[tuple[Tensor, ...]] = []
     for layer in range(num_layers):

@@ -167,6 +167,10 @@ def interpolate(
             raise ValueError("align_corners option can only be set with the interpolating modes: linear | bilinear | bicubic | trilinear")
     elif align_corners is None:
         align_corners = False
+    if input.dim() not in (3, 4, 5):
+        raise NotImplementedError(
+            f"interpolate resizes the last dimensions of 3D, 4D and 5D inputs, but got {input.dim()}D and mode {mode!r}"
+        )
     dims = input.dim() - 2
     if size is not None and scale_factor is not None:
         raise ValueError("only one of size or scale_factor should be defined")

@@ -319,6 +319,13 @@ def embedding_bag(
         )
     if mode not in ("sum", "mean", "max"):
         raise ValueError("mode has to be one of sum, mean or max")
+    if mode == "max" and (scale_grad_by_freq or sparse):
+        what = "scaling the gradient by the frequency" if scale_grad_by_freq else "sparse weights"
+        raise ValueError(f"embedding_bag: max mode does not support {what}")
+    if per_sample_weights is not None and per_sample_weights.dtype != weight.dtype:
+        raise RuntimeError(
+            f"embedding_bag: per_sample_weights must have the weight's dtype {weight.dtype}, but got {per_sample_weights.dtype}"
+        )
     if per_sample_weights is not None and mode != "sum":
         raise NotImplementedError(
             f"embedding_bag: per_sample_weights was not None. per_sample_weights is only supported for mode='sum' (got mode='{mode}')."
@@ -338,6 +345,15 @@ def embedding_bag(
         if offsets.dim() != 1:
             raise ValueError("offsets has to be a 1D Tensor")
         bags = offsets.size(0) - (1 if include_last_offset else 0)
+        if offsets.numel() and not _flambeau._is_batched(offsets):
+            if int(offsets[0]) != 0:
+                raise RuntimeError(
+                    f"offsets[0] has to be 0, as the first bag starts at the first position, but got {int(offsets[0])}"
+                )
+            if int(offsets[-1]) > input.size(0):
+                raise RuntimeError(
+                    f"offsets[-1] can not be greater than the input's length {input.size(0)}, but got {int(offsets[-1])}"
+                )
         starts = offsets[:bags] if include_last_offset else offsets
         positions = ops.arange(input.size(0), device=input.device)
         bag_of = ops.searchsorted(starts, positions.to(starts.dtype), right=True) - 1
@@ -476,6 +492,12 @@ def group_norm(
             f"Expected number of channels in input to be divisible by num_groups, but got input of shape {list(input.shape)} "
             f"and num_groups={num_groups}"
         )
+    half = input.dtype in (_flambeau.float16, _flambeau.bfloat16)
+    for p in (weight, bias):
+        if p is not None and p.dtype != input.dtype and not (half and p.dtype == _flambeau.float32):
+            raise RuntimeError(
+                f"mixed dtype (CPU): all inputs must share same datatype, but got input of {input.dtype} and parameters of {p.dtype}"
+            )
     flat = input.reshape(n, num_groups, c // num_groups * math.prod(input.shape[2:]))
     result = layer_norm(flat, flat.shape[-1:], eps=eps).reshape(input.shape)
     shape = [1, c] + [1] * (input.dim() - 2)
@@ -559,6 +581,8 @@ def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
     """Turns groups of r² channels into images r times as large."""
     r = upscale_factor
     _check_image("pixel_shuffle", input)
+    if upscale_factor <= 0:
+        raise RuntimeError(f"pixel_shuffle expects a positive upscale_factor, but got {upscale_factor}")
     *lead, c, h, w = input.shape
     k = len(lead)
     split = input.reshape([*lead, c // (r * r), r, r, h, w])
@@ -569,6 +593,8 @@ def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
     """The inverse of `pixel_shuffle`."""
     r = downscale_factor
     _check_image("pixel_unshuffle", input)
+    if downscale_factor <= 0:
+        raise RuntimeError(f"pixel_unshuffle expects a positive downscale_factor, but got {downscale_factor}")
     *lead, c, h, w = input.shape
     k = len(lead)
     split = input.reshape([*lead, c, h // r, r, w // r, r])
@@ -607,7 +633,7 @@ def _with_indices(name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
 def lp_pool1d(input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Tensor:
     """The p-norm of each window of a signal."""
-    if isinstance(kernel_size, (tuple, list)):
+    if isinstance(kernel_size, (tuple, list)) and math.isfinite(norm_type):
         raise TypeError(f"lp_pool1d: kernel_size must be an int, not {type(kernel_size).__name__}")
     return _lp_pool(input, norm_type, kernel_size, stride, ceil_mode, 1)
 
@@ -623,6 +649,11 @@ def lp_pool3d(input: Tensor, norm_type: float, kernel_size: Any, stride: Any = N
 
 
 def _lp_pool(input: Tensor, p: float, kernel_size: Any, stride: Any, ceil_mode: bool, dims: int) -> Tensor:
+    if math.isinf(p):
+        # The limits of the p-norm: the largest and the smallest absolute value.
+        sign = math.copysign(1, p)
+        largest = globals()[f"max_pool{dims}d"]
+        return sign * largest(sign * input.abs(), kernel_size, stride, 0, 1, ceil_mode)
     pool = globals()[f"avg_pool{dims}d"]
     sizes = [kernel_size] * dims if isinstance(kernel_size, int) else list(kernel_size) * (dims // len(kernel_size))
     # The mean over a window times its size is the sum; what is negative by rounding is cut before the root.
@@ -724,6 +755,10 @@ def _fractional_max_pool(
     n, c = batched.shape[:2]
     if samples is None:
         samples = ops.rand((n, c, dims), dtype=input.dtype, device=input.device)
+    elif samples.dtype != input.dtype:
+        raise RuntimeError(
+            f"fractional_max_pool{dims}d: Expect _random_samples to have the same dtype as input, but got {samples.dtype} and {input.dtype}"
+        )
     windows = batched
     # For each axis the start of every window follows from one random number a channel; the last window ends the axis.
     flat_index = ops.zeros([n, c, *([1] * (2 * dims))], dtype=_flambeau.int64, device=input.device)
@@ -820,6 +855,8 @@ def unfold(input: Tensor, kernel_size: Any, dilation: Any = 1, padding: Any = 0,
     batched = input if input.dim() == 4 else input.unsqueeze(0)
     pair = lambda v: (v, v) if isinstance(v, int) else tuple(v)  # noqa: E731
     (kh, kw), (dh, dw), (ph, pw), (sh, sw) = map(pair, (kernel_size, dilation, padding, stride))
+    if sh <= 0 or sw <= 0:
+        raise RuntimeError(f"unfold: stride should be greater than zero, but got {sh} and {sw}")
     x = pad(batched, (pw, pw, ph, ph)) if ph or pw else batched
     n, c, h, w = x.shape
     oh, ow = (h - dh * (kh - 1) - 1) // sh + 1, (w - dw * (kw - 1) - 1) // sw + 1

@@ -45,6 +45,9 @@ class Adafactor(Optimizer):
             },
         )
 
+    def _update_complex(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
+        raise RuntimeError("Adafactor does not support complex parameters")
+
     def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
         lr, d = _number(group["lr"]), group["d"]
 

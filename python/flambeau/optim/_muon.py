@@ -13,6 +13,8 @@ from .optimizer import Optimizer, _check, _number, _state, _zeros_like
 
 def _orthogonalise(g: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
     """Newton–Schulz iterations towards the nearest semi-orthogonal matrix, in bfloat16."""
+    if steps >= 100:
+        raise ValueError("Number of steps must be less than 100 for computational efficiency")
     if g.dim() != 2:
         raise ValueError("Input tensor gradient must be a 2D matrix")
     a, b, c = coefficients
@@ -72,6 +74,9 @@ class Muon(Optimizer):
                 _check(
                     p.dim() == 2, f"Muon only supports 2D parameters whereas we found a parameter with size: {p.size()}"
                 )
+
+    def _update_complex(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
+        raise RuntimeError("Muon does not support complex parameters")
 
     def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
         lr, momentum = _number(group["lr"]), group["momentum"]

@@ -41,7 +41,8 @@ class Adadelta(Optimizer):
             g = _prepare(group, p, g)
             s["square_avg"].mul_(rho).addcmul_(g, g, value=1 - rho)
             std = s["square_avg"].add(eps).sqrt_()
-            delta = s["acc_delta"].add(eps).sqrt_().div_(std).mul_(g)
+            # What is recorded of a root is the root itself: it may not be written on.
+            delta = s["acc_delta"].add(eps).sqrt_().div(std).mul(g)
             s["acc_delta"].mul_(rho).addcmul_(delta, delta, value=1 - rho)
             p.add_(delta, alpha=-lr)
 

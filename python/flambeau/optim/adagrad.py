@@ -56,6 +56,8 @@ class Adagrad(Optimizer):
 
     def _create(self, group: dict[str, Any], p: Tensor) -> None:
         start = group["initial_accumulator_value"]
+        if p.is_complex():
+            start = complex(start, start)
         self.state[p].update(step=_counter(), sum=ops.full_like(p.detach(), start))
 
     def share_memory(self) -> None:
@@ -74,7 +76,7 @@ class Adagrad(Optimizer):
             g = _prepare(group, p, g.to_dense() if g.is_sparse else g)
             rate = _number(group["lr"]) / (1 + (step - 1) * group["lr_decay"])
             s["sum"].addcmul_(g, g, value=1)
-            p.addcdiv_(g, s["sum"].sqrt().add_(group["eps"]), value=-rate)
+            p.addcdiv_(g, s["sum"].sqrt().add(group["eps"]), value=-rate)
 
 
 __all__ = ["Adagrad"]

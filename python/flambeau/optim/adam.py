@@ -29,6 +29,17 @@ class Adam(Optimizer):
         decoupled_weight_decay: bool = False,
     ) -> None:
         _check(_number(lr) >= 0.0, f"Invalid learning rate: {lr}")
+        if foreach and not capturable:
+            _check(not isinstance(lr, Tensor), "lr as a Tensor is not supported for capturable=False and foreach=True")
+            for i in range(2):
+                _check(
+                    not isinstance(betas[i], Tensor),
+                    f"betas[{i}] as a Tensor is not supported for capturable=False and foreach=True",
+                )
+        _check(
+            isinstance(betas[0], Tensor) == isinstance(betas[1], Tensor),
+            "betas must be either both floats or both Tensors",
+        )
         _check(eps >= 0.0, f"Invalid epsilon value: {eps}")
         _check(0.0 <= _number(betas[0]) < 1.0, f"Invalid beta parameter at index 0: {betas[0]}")
         _check(0.0 <= _number(betas[1]) < 1.0, f"Invalid beta parameter at index 1: {betas[1]}")
@@ -94,6 +105,35 @@ class Adam(Optimizer):
             _optimizer_step("adam", lists, numbers)
         for counter in counters:
             counter += 1
+
+    def _forget(self, param: Tensor) -> None:
+        self._steps.pop(param, None)
+
+    def _differentiable_update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
+        amsgrad, eps = group["amsgrad"], group["eps"]
+        lr, decay = group["lr"], group["weight_decay"]
+        beta1, beta2 = group["betas"]
+        for p, g in zip(params, grads, strict=True):
+            state = self.state[p]
+            if not state:
+                state["step"] = _flambeau.tensor(0.0)
+                for name in ("exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if amsgrad else [])):
+                    state[name] = _zeros_like(p)
+            state["step"] += 1
+            step = int(state["step"])
+            if group["maximize"]:
+                g = -g
+            if decay != 0 and group["decoupled_weight_decay"]:
+                p.mul_(1 - lr * decay)
+            elif decay != 0:
+                g = g + decay * p
+            # Out of place where a later step still reads what this one recorded.
+            state["exp_avg"] = mean = state["exp_avg"] + (g - state["exp_avg"]) * (1 - beta1)
+            state["exp_avg_sq"] = square = state["exp_avg_sq"] * beta2 + (1 - beta2) * g * g.conj()
+            if amsgrad:
+                state["max_exp_avg_sq"] = square = _flambeau.maximum(state["max_exp_avg_sq"], square)
+            scale = (square / (1 - beta2**step)).sqrt() + eps
+            p.add_(-(lr / (1 - beta1**step)) * mean / scale)
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__()

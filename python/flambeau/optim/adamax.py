@@ -38,8 +38,10 @@ class Adamax(Optimizer):
             step = _tick(s)
             g = _prepare(group, p, g)
             s["exp_avg"].lerp_(g, 1 - beta1)
-            s["exp_inf"].copy_(ops.maximum(s["exp_inf"] * beta2, g.abs() + group["eps"]))
-            p.addcdiv_(s["exp_avg"], s["exp_inf"], value=-_number(group["lr"]) / (1 - beta1**step))
+            largest = ops.maximum(s["exp_inf"] * beta2, g.abs() + group["eps"])
+            s["exp_inf"].copy_(largest)
+            mean = s["exp_avg"].clone() if group["differentiable"] else s["exp_avg"]
+            p.addcdiv_(mean, largest, value=-_number(group["lr"]) / (1 - beta1**step))
 
 
 __all__ = ["Adamax"]

@@ -133,14 +133,20 @@ class LBFGS(Optimizer):
         self._params: list[Tensor] = self.param_groups[0]["params"]
 
     def _gradient(self) -> Tensor:
-        parts = [p.reshape(-1).detach() * 0 if p.grad is None else p.grad.to_dense().reshape(-1) if p.grad.is_sparse else p.grad.reshape(-1) for p in self._params]
+        parts = []
+        for p in self._params:
+            part = p.detach() * 0 if p.grad is None else p.grad.to_dense() if p.grad.is_sparse else p.grad
+            # A complex parameter counts as twice as many real ones.
+            part = ops.view_as_real(part.resolve_conj()) if part.is_complex() else part
+            parts.append(part.reshape(-1))
         return ops.cat(parts, 0).clone()  # type: ignore[no-any-return]
 
     def _add(self, t: float, direction: Tensor) -> None:
         start = 0
         for p in self._params:
-            stop = start + p.numel()
-            p.add_(direction[start:stop].view_as(p), alpha=t)
+            real = ops.view_as_real(p.detach()) if p.is_complex() else p
+            stop = start + real.numel()
+            real.add_(direction[start:stop].view_as(real), alpha=t)
             start = stop
 
     def _step(self, closure: Any) -> Any:

@@ -56,9 +56,10 @@ class NAdam(Optimizer):
             product = float(s["mu_product"])
             s["exp_avg"].lerp_(g, 1 - beta1)
             s["exp_avg_sq"].mul_(beta2).addcmul_(g, g, value=1 - beta2)
-            scale = s["exp_avg_sq"].div(1 - beta2**step).sqrt_().add_(group["eps"])
+            scale = s["exp_avg_sq"].div(1 - beta2**step).sqrt_().add(group["eps"])
             p.addcdiv_(g, scale, value=-lr * (1.0 - mu) / (1.0 - product))
-            p.addcdiv_(s["exp_avg"], scale, value=-lr * mu_next / (1.0 - product * mu_next))
+            mean = s["exp_avg"].clone() if group["differentiable"] else s["exp_avg"]
+            p.addcdiv_(mean, scale, value=-lr * mu_next / (1.0 - product * mu_next))
 
 
 __all__ = ["NAdam"]

@@ -30,7 +30,13 @@ required = _Required()
 
 def _number(value: Any) -> float:
     """A hyperparameter as a Python number."""
-    return float(value) if isinstance(value, Tensor) else value
+    if not isinstance(value, Tensor):
+        return value
+    if value.numel() != 1:
+        raise ValueError(
+            f"Tensor lr must be 1-element, and so must other settings that are tensors; got {list(value.shape)}"
+        )
+    return float(value)
 
 
 def _check(condition: bool, message: str) -> None:
@@ -67,6 +73,11 @@ class Optimizer:
             raise TypeError(
                 f"params argument given to the optimizer should be an iterable of Tensors or dicts, but got {type(params).__name__}"
             )
+        if defaults.get("fused"):
+            if defaults.get("differentiable"):
+                raise RuntimeError("`fused` does not support `differentiable`")
+            if defaults.get("foreach"):
+                raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
         self.defaults = defaults
         self.state: defaultdict[Tensor, Any] = defaultdict(dict)
         self.param_groups: list[dict[str, Any]] = []
@@ -97,7 +108,10 @@ class Optimizer:
                 "between runs. Please use a list instead."
             )
         params = list(params)
-        if params and isinstance(params[0], tuple):
+        named = [isinstance(p, tuple) for p in params]
+        if any(named):
+            if not all(named):
+                raise ValueError("all optimizer params should be with/without names. Some param names are missing")
             param_group["param_names"] = [name for name, _ in params]
             params = [p for _, p in params]
         param_group["params"] = params
@@ -119,6 +133,12 @@ class Optimizer:
             )
         if any(id(p) in held for p in params):
             raise ValueError("some parameters appear in more than one parameter group")
+        if self.param_groups and ("param_names" in param_group) != ("param_names" in self.param_groups[0]):
+            which = "with" if "param_names" in param_group else "without"
+            raise ValueError(
+                "all optimizer param groups should be with/without names. "
+                f"cannot add param group {which} names to the optimizer"
+            )
         self.param_groups.append(param_group)
 
     # ---- stepping ------------------------------------------------------------------------------------
@@ -154,7 +174,14 @@ class Optimizer:
                 if params:
                     if not self._sparse:
                         self._refuse_sparse(grads)
-                    self._update(group, params, grads)
+                    if group.get("differentiable"):
+                        _set_grad_enabled(recording)
+                        self._differentiable_update(group, params, grads)
+                        _set_grad_enabled(False)
+                    elif any(p.is_complex() for p in params):
+                        self._update_complex(group, params, grads)
+                    else:
+                        self._update(group, params, grads)
         finally:
             if recording:
                 _set_grad_enabled(True)
@@ -185,6 +212,42 @@ class Optimizer:
 
     def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
         raise NotImplementedError
+
+    def _differentiable_update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
+        """The update as recorded operators. What updates by a kernel of its own overrides this with a composite."""
+        self._update(group, params, grads)
+
+    def _update_complex(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
+        """Complex parameters as pairs of real ones, each with a step size of its own; their state stays complex."""
+        as_real, as_complex = _flambeau.operators["view_as_real"], _flambeau.operators["view_as_complex"]
+        views, real_params, real_grads = [], [], []
+        for p, g in zip(params, grads, strict=True):
+            if not p.is_complex():
+                real_params.append(p)
+                real_grads.append(g)
+                continue
+            pair = as_real(p.detach())
+            held = self.state.get(p, {})
+            state = {k: as_real(v) if isinstance(v, Tensor) and v.is_complex() else v for k, v in held.items()}
+            if state:
+                self.state[pair] = dict(state)
+            views.append((p, pair, state))
+            real_params.append(pair)
+            real_grads.append(as_real(g.resolve_conj() if g.is_complex() else g.to(p.dtype)))
+        self._update(group, real_params, real_grads)
+        for p, pair, before in views:
+            self._forget(pair)
+            after = self.state.pop(pair, {})
+            held = self.state[p] if after else {}
+            for key, value in after.items():
+                if isinstance(value, Tensor) and value.shape == pair.shape:
+                    if value is not before.get(key):
+                        held[key] = as_complex(value)
+                else:
+                    held[key] = value
+
+    def _forget(self, param: Tensor) -> None:
+        """Drops what is kept for a parameter beside its state."""
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drops the gradients, or sets them to zero."""

@@ -57,7 +57,7 @@ class RMSprop(Optimizer):
                 scale = s["square_avg"].addcmul(s["grad_avg"], s["grad_avg"], value=-1).sqrt_()
             else:
                 scale = s["square_avg"].sqrt()
-            scale = scale.add_(group["eps"])
+            scale = scale.add(group["eps"])
             if group["momentum"] > 0:
                 s["momentum_buffer"].mul_(group["momentum"]).addcdiv_(g, scale)
                 p.add_(s["momentum_buffer"], alpha=-lr)

@@ -80,5 +80,19 @@ class SGD(Optimizer):
         if fresh[0]:
             _optimizer_step("sgd", list(fresh), {**group, "first": True})
 
+    def _differentiable_update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
+        momentum, decay = group["momentum"], group["weight_decay"]
+        for p, g in zip(params, grads, strict=True):
+            if group["maximize"]:
+                g = -g
+            if _number(decay) != 0:
+                g = g + decay * p
+            if momentum:
+                buffer = self.state[p].get("momentum_buffer")
+                buffer = g.clone() if buffer is None else buffer * momentum + (1 - group["dampening"]) * g
+                self.state[p]["momentum_buffer"] = buffer
+                g = g + momentum * buffer if group["nesterov"] else buffer
+            p.add_(-group["lr"] * g)
+
 
 __all__ = ["SGD"]

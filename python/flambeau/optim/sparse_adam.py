@@ -27,6 +27,11 @@ class SparseAdam(Optimizer):
         for i in range(2):
             _check(0.0 <= betas[i] < 1.0, f"Invalid beta parameter at index {i}: {betas[i]}")
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "maximize": maximize})
+        places = [(i, j, p) for i, group in enumerate(self.param_groups) for j, p in enumerate(group["params"])]
+        sparse = [[i, j] for i, j, p in places if p.is_sparse]
+        _check(not sparse, f"Sparse params at indices {sparse}: SparseAdam requires dense parameter tensors")
+        complexes = [[i, j] for i, j, p in places if p.is_complex()]
+        _check(not complexes, f"Complex params at indices {complexes}: SparseAdam does not support complex parameters")
 
     def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
         beta1, beta2 = group["betas"]

@@ -230,14 +230,15 @@ def _parameter(value: Any) -> Any:
     return Parameter(value) if isinstance(value, Tensor) and not isinstance(value, Parameter) else value
 
 
-def _describe(value: Any) -> str:
+def _describe(value: Any, typename: bool = False) -> str:
+    """What a list (by dtype) or a dict (by the tensor type's name) of parameters says about one of them."""
     if not isinstance(value, Tensor):
         return f"Object of type: {type(value).__name__}"
     kind = "Parameter" if isinstance(value, Parameter) else "Tensor"
     where = "" if value.device.type == "cpu" else f" ({value.device})"
-    dtype = str(value.dtype)
+    dtype = value.type() if typename else "torch." + str(value.dtype).split(".")[-1]
     size = "x".join(map(str, value.size()))
-    return f"{kind} containing: [{'torch.' + dtype.split('.')[-1]} of size {size}{where}]"
+    return f"{kind} containing: [{dtype} of size {size}{where}]"
 
 
 class ParameterList(Module):
@@ -372,7 +373,7 @@ class ParameterDict(Module):
             self[key] = value
 
     def extra_repr(self) -> str:
-        return "\n".join(f"  ({key}): {_describe(value)}" for key, value in self.items())
+        return "\n".join(f"  ({key}): {_describe(value, True)}" for key, value in self.items())
 
 
 __all__ = ["ModuleDict", "ModuleList", "ParameterDict", "ParameterList", "Sequential"]

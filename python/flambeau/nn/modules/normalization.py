@@ -28,7 +28,12 @@ class LocalResponseNorm(Module):
 
 
 class CrossMapLRN2d(LocalResponseNorm):
-    """`LocalResponseNorm` of images under its older name."""
+    """Local response normalisation of images, with the windows that PyTorch's module of this name has.
+
+    A window reaches equally far to both sides, less than (size + 1) / 2 channels, and always holds the first channel too, which
+    PyTorch's running sum never lets go of. Trained networks have learnt to live with that, so the values are the same here; the
+    gradient is that of these values (PyTorch's differs from it, and raises for a size of 1).
+    """
 
     def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1) -> None:
         super().__init__(size, alpha, beta, k)
@@ -36,7 +41,12 @@ class CrossMapLRN2d(LocalResponseNorm):
     def forward(self, input: Tensor) -> Tensor:
         if input.dim() != 4:
             raise ValueError(f"CrossMapLRN2d: Expected input to be 4D, got {input.dim()}D instead.")
-        return super().forward(input)
+        reach = int((self.size - 1) / 2 + 1)
+        channel = _flambeau.arange(input.size(1), device=input.device)
+        other = channel.unsqueeze(1) - channel
+        window = ((other < reach) | (channel == 0)) & (other > -reach)
+        sums = window.to(input.dtype).matmul(input.square().flatten(2)).reshape(input.shape)
+        return input * (sums * (self.alpha / self.size) + self.k) ** -self.beta
 
 
 class LayerNorm(Module):

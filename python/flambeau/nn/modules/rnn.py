@@ -52,6 +52,8 @@ class RNNBase(Module):
             )
         if not isinstance(hidden_size, int):
             raise TypeError(f"hidden_size should be of type int, got: {type(hidden_size).__name__}")
+        if input_size <= 0:
+            raise ValueError("input_size must be greater than zero")
         if hidden_size <= 0:
             raise ValueError("hidden_size must be greater than zero")
         if num_layers <= 0:
@@ -121,6 +123,12 @@ class RNNBase(Module):
             raise RuntimeError(f"Expected {what} size {expected}, got {list(state.size())}")
 
     def _check_input(self, input: Tensor, packed: bool) -> None:
+        weight = self.weight_ih_l0
+        if input.dtype != weight.dtype and not _flambeau._autocast_on():
+            raise ValueError(
+                f"RNN input dtype ({input.dtype}) does not match weight dtype ({weight.dtype}). Convert input: "
+                "input.to(weight.dtype), or convert model: model.to(input.dtype)"
+            )
         dim = 2 if packed else 3
         if input.dim() != dim:
             raise RuntimeError(f"input must have {dim} dimensions, got {input.dim()}")
@@ -332,6 +340,8 @@ class LSTMCell(RNNCellBase):
         super().__init__(input_size, hidden_size, bias, 4, device, dtype)
 
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        if hx is not None and isinstance(hx, Tensor):
+            raise TypeError("LSTMCell: hx must be a tuple of Tensors, the state and the cell, not one Tensor")
         x, h, c = self._batched(input, hx)
         h, c = _recurrent.lstm_cell(F.linear(x, self.weight_ih, self.bias_ih), h, c, self.weight_hh, self.bias_hh)
         return (h, c) if input.dim() == 2 else (h.squeeze(0), c.squeeze(0))
