@@ -69,24 +69,33 @@ impl<E: Element> Kernel for PackLanes<E> {
     }
 }
 
-/// Whole rows of a panel, as they are.
+/// Rows of a panel as they are. Lanes past `lanes` may be read, but not behind the last row.
 struct CopyLanes<S> {
     src: *const S,
     step: isize,
     dst: *mut S,
     width: usize,
+    lanes: usize,
     k: usize,
 }
 impl<S: Copy> CopyLanes<S> {
     /// For a width that the compiler knows, which takes whole vectors.
     #[inline(always)]
     fn of<const W: usize>(&self) {
-        for p in 0..self.k {
-            // SAFETY: `Panels::pack`'s contract, with `W` adjacent lanes.
+        let whole = if self.lanes == W { self.k } else { self.k.saturating_sub(1) };
+        for p in 0..whole {
+            // SAFETY: `Panels::pack`'s contract; where there are fewer lanes, what is behind them lies before the next row's end.
             unsafe {
                 let s = self.src.offset(p as isize * self.step);
                 crate::isa::prefetch(s.wrapping_offset(8 * self.step) as *const u8);
                 *(self.dst.add(p * W) as *mut [S; W]) = *(s as *const [S; W]);
+            }
+        }
+        for p in whole..self.k {
+            // SAFETY: `Panels::pack`'s contract.
+            unsafe {
+                let s = self.src.offset(p as isize * self.step);
+                std::ptr::copy_nonoverlapping(s, self.dst.add(p * W), self.lanes);
             }
         }
     }
@@ -106,7 +115,7 @@ impl<S: Copy> Kernel for CopyLanes<S> {
                     // SAFETY: `Panels::pack`'s contract.
                     unsafe {
                         let s = self.src.offset(p as isize * self.step);
-                        std::ptr::copy_nonoverlapping(s, self.dst.add(p * width), width);
+                        std::ptr::copy_nonoverlapping(s, self.dst.add(p * width), self.lanes);
                     }
                 }
             }
@@ -158,8 +167,8 @@ pub(crate) fn same<A: 'static, B: 'static>() -> bool {
 impl<S: Scalar, E: Element<Acc = S>> Panels<S> for Strided<E> {
     unsafe fn pack(&self, dst: *mut S, width: usize, lane: usize, lanes: usize, k: usize, kb: usize) {
         let src = self.ptr.at(lane as isize * self.lane + k as isize * self.step) as *const E;
-        if self.lane == 1 && lanes == width && same::<E, S>() {
-            dispatch(CopyLanes { src: src as *const S, step: self.step, dst, width, k: kb });
+        if self.lane == 1 && same::<E, S>() && self.step >= (width - lanes) as isize {
+            dispatch(CopyLanes { src: src as *const S, step: self.step, dst, width, lanes, k: kb });
         } else if self.lane == 1 {
             dispatch(PackLanes { src, step: self.step, dst, width, lanes, k: kb });
         } else if self.step == 1 && same::<E, S>() {
@@ -323,8 +332,8 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
     fn near(&self, micro: &Micro<S>) -> Option<(NearFn<S>, Ptr<S>, [isize; 2])> {
         let size = std::mem::size_of::<S>();
         let (near, (a, at)) = (micro.near?, self.a.view()?);
-        let apart = at[0].unsigned_abs() * size % 4096 != 0 && (at[0] == 1 || at[1] == 1);
-        (apart && self.n <= NEAR_PANELS * micro.nr).then_some((near, Ptr(a as *mut S), at))
+        let apart = at[0].unsigned_abs() * size % 4096 != 0;
+        (apart && at[1] == 1 && self.n <= NEAR_PANELS * micro.nr).then_some((near, Ptr(a as *mut S), at))
     }
 
     /// `kb` steps of K from `pc`, with few rows: A is packed once or read where it lies, and every panel of B is packed by
@@ -346,13 +355,23 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
         let direct = direct.map(|(p, step)| (Ptr(p as *mut S), step));
         let add = self.accumulate || pc > 0;
         if near.is_none() {
-            split(parallel && m * kb >= 1 << 15, tiles.count, ((1 << 12) / (mr * kb)).max(1), |lo, hi| {
-                for t in lo..hi {
-                    let (i, rows) = tiles.at(t);
-                    // SAFETY: `run`'s contract; tasks write disjoint tiles.
-                    unsafe { self.a.pack(ap.get().add(t * mr * kb), mr, i, rows, pc, kb) };
-                }
-            });
+            // Where rows of A are adjacent, some tiles are packed together, which read along them.
+            let (wide, deep) = if self.a.direct().is_some() { (8, 16) } else { (1, kb) };
+            split(
+                parallel && m * kb >= 1 << 15,
+                tiles.count.div_ceil(wide),
+                ((1 << 12) / (wide * mr * kb)).max(1),
+                |lo, hi| {
+                    for p in (0..kb).step_by(deep) {
+                        let steps = deep.min(kb - p);
+                        for t in lo * wide..(hi * wide).min(tiles.count) {
+                            let (i, rows) = tiles.at(t);
+                            // SAFETY: `run`'s contract; tasks write disjoint tiles.
+                            unsafe { self.a.pack(ap.get().add((t * kb + p) * mr), mr, i, rows, pc + p, steps) };
+                        }
+                    }
+                },
+            );
         }
         let panels = n.div_ceil(nr);
         // Where there are few panels for the threads, their tiles are shared out as well.

@@ -311,7 +311,10 @@ mod x86 {
                 let mut rows = [_mm512_setzero_ps(); 16];
                 for (l, row) in rows.iter_mut().enumerate() {
                     if l < n {
-                        *row = _mm512_maskz_loadu_ps(there, from.offset(l as isize * stride));
+                        let from = from.offset(l as isize * stride);
+                        // So many streams are more than the machine follows by itself.
+                        crate::isa::prefetch(from.wrapping_add(64) as *const u8);
+                        *row = _mm512_maskz_loadu_ps(there, from);
                     }
                 }
                 let columns = transposed(rows);
