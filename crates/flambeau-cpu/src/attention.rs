@@ -175,9 +175,19 @@ fn folded<S: Float>(x: &[[S; WIDTH]], first: S, f: impl Fn(S, S) -> S) -> S {
             acc[l] = f(acc[l], x[l]);
         }
     }
+
     let a: [S; 8] = std::array::from_fn(|l| f(acc[l], acc[l + 8]));
     let b: [S; 4] = std::array::from_fn(|l| f(a[l], a[l + 4]));
     f(f(b[0], b[2]), f(b[1], b[3]))
+}
+
+/// A row's last vector with `rest` behind its numbers; written whole, since vectors are read from it again at once.
+#[inline(always)]
+fn end_with<S: Float>(x: &mut [[S; WIDTH]], numbers: usize, rest: S) {
+    let count = numbers % WIDTH;
+    if let (Some(last), true) = (x.last_mut(), count > 0) {
+        *last = std::array::from_fn(|l| if l < count { last[l] } else { rest });
+    }
 }
 
 /// Scores of one query become weights: returns the new maximum and the tile's sum, and rescales what was summed so far.
@@ -216,7 +226,7 @@ impl<S: Float> Kernel for WeightRow<'_, S> {
                 S::ONE
             }
         };
-        x.as_flattened_mut()[visible..].fill(S::NEG_INFINITY);
+        end_with(x, visible, S::NEG_INFINITY);
         let top = folded(x, S::NEG_INFINITY, |a, b| if b > a { b } else { a }).mul(scale);
         let max = if top > self.max { top } else { self.max };
         if max == S::NEG_INFINITY {
@@ -232,9 +242,9 @@ impl<S: Float> Kernel for WeightRow<'_, S> {
                 }
             }
         }
-        x.as_flattened_mut()[visible..].fill(S::default());
+        end_with(x, visible, S::default());
         let tile = folded(x, S::default(), S::add);
-        self.scores[visible..].fill(S::default());
+        self.scores[visible.next_multiple_of(WIDTH)..].fill(S::default());
         if max == self.max {
             return (max, self.sum.add(tile));
         }
@@ -390,13 +400,15 @@ impl<S: Float> Kernel for GradRow<'_, S> {
                 }
             }
         }
+        end_with(x, visible, S::default());
+        end_with(g, visible, S::default());
         for (g, x) in g.iter_mut().zip(x) {
             for l in 0..WIDTH {
                 g[l] = x[l].mul(g[l].sub(self.delta)).mul(self.scale);
             }
         }
-        self.scores[visible..].fill(S::default());
-        self.grads[visible..].fill(S::default());
+        self.scores[whole..].fill(S::default());
+        self.grads[whole..].fill(S::default());
     }
 }
 

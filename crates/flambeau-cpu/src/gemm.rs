@@ -238,6 +238,8 @@ const SLICE: usize = 128;
 const BLOCK: usize = 1 << 20;
 /// Panels of B up to which A is not packed.
 const NEAR_PANELS: usize = 16;
+/// Bytes of an A with adjacent rows up to which it is not packed.
+const NEAR_BYTES: usize = 128 << 10;
 /// Multiplications below which threads do not pay.
 pub(crate) const SERIAL: usize = 1 << 19;
 
@@ -333,7 +335,9 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
         let size = std::mem::size_of::<S>();
         let (near, (a, at)) = (micro.near?, self.a.view()?);
         let apart = at[0].unsigned_abs() * size % 4096 != 0;
-        (apart && at[1] == 1 && self.n <= NEAR_PANELS * micro.nr).then_some((near, Ptr(a as *mut S), at))
+        // Where rows are adjacent, a tile takes a little of many cache lines, which have to be near.
+        let lines = at[1] == 1 || at[0] == 1 && self.m * depth(self.k) * size <= NEAR_BYTES;
+        (apart && lines && self.n <= NEAR_PANELS * micro.nr).then_some((near, Ptr(a as *mut S), at))
     }
 
     /// `kb` steps of K from `pc`, with few rows: A is packed once or read where it lies, and every panel of B is packed by
