@@ -38,6 +38,12 @@ class Slow(Squares):
         time.sleep(30)
 
 
+class Late(Squares):
+    def __getitem__(self, i):
+        time.sleep(0.5)
+        return i
+
+
 class Stream(IterableDataset):
     def __iter__(self):
         info = get_worker_info()
@@ -56,7 +62,7 @@ def contents(loader):
     return [(x.tolist(), list(names)) for x, names in loader]
 
 
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn", "thread"])
 def test_same_batches_as_in_this_process(method):
     def loader(workers, context=None):
         torch.manual_seed(3)
@@ -131,3 +137,35 @@ def test_nothing_outlives_the_loader(sent):
         assert time.monotonic() < until
         time.sleep(0.05)
     assert set(os.listdir("/dev/shm")) <= before
+
+
+def test_workers_that_stay_draw_no_seed():
+    torch.manual_seed(3)
+    loader = DataLoader(list(range(8)), 4, shuffle=True, num_workers=1, persistent_workers=True)
+    epochs = [[x.tolist() for x in loader] for _ in range(2)]
+    assert epochs == [[[2, 1, 6, 5], [0, 4, 3, 7]], [[3, 4, 5, 7], [6, 0, 1, 2]]]  # PyTorch's
+    assert torch.rand(1).item() == 0.7718658447265625
+
+
+def test_settings_that_samplers_are_made_from_are_fixed():
+    loader = DataLoader(list(range(4)), 2)
+    with pytest.raises(ValueError, match="batch_size attribute should not be set"):
+        loader.batch_size = 3
+    loader.num_workers = 0
+
+
+def test_threads_shard_streams_fail_and_end():
+    threads = {"num_workers": 2, "multiprocessing_context": "thread"}
+    assert [x.tolist() for x in DataLoader(Stream(), 2, **threads)] == [
+        x.tolist() for x in DataLoader(Stream(), 2, num_workers=2)
+    ]
+    loader = DataLoader(Failing(), 4, **threads)
+    with pytest.raises(KeyError, match="seven"):
+        list(loader)
+    started = []
+    torch.manual_seed(0)
+    seeds = [x.tolist() for x, _ in DataLoader(Seeds(), worker_init_fn=started.append, **threads)]
+    assert sorted(started) == [0, 1] and seeds[0] != seeds[1] and seeds[:2] == seeds[2:]
+    assert get_worker_info() is None
+    with pytest.raises(RuntimeError, match="timed out"):
+        next(iter(DataLoader(Late(), 1, timeout=0.05, **threads)))

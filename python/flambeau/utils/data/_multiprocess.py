@@ -19,6 +19,7 @@ class Workers:
     """Processes that make batches. They end when their sockets close, which `close()`, the collector or our death does."""
 
     def __init__(self, loader: Any, base: int) -> None:
+        self.seed = base
         context = loader.multiprocessing_context
         if context is None or isinstance(context, str):
             context = multiprocessing.get_context(context)
@@ -72,10 +73,10 @@ class WorkerIterator:
     """One epoch over a loader with workers."""
 
     def __init__(self, loader: Any, workers: Workers | None) -> None:
-        base = _draw_seed(loader.generator)
-        self._base_seed = base
+        # Workers that stay keep the seed of their first epoch, and nothing is drawn for them.
+        self._base_seed = _draw_seed(loader.generator) if workers is None else workers.seed
         self._loader = loader
-        self._workers = workers or Workers(loader, base)
+        self._workers = workers or Workers(loader, self._base_seed)
         count = loader.num_workers
         self._tasks: Iterator[Any] = loader._tasks()
         self._sent = self._given = 0

@@ -16,6 +16,7 @@ import random
 import socket
 import struct
 import sys
+import threading
 import traceback
 from dataclasses import dataclass
 from typing import Any
@@ -40,11 +41,13 @@ class WorkerInfo:
 
 
 _info: WorkerInfo | None = None
+# The same where workers are threads.
+of_thread = threading.local()
 
 
 def get_worker_info() -> WorkerInfo | None:
     """This worker's number, seed and copy of the dataset; None in the main process."""
-    return _info
+    return getattr(of_thread, "info", _info)
 
 
 class ExceptionWrapper:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ... import _flambeau
 from ._multiprocess import WorkerIterator
+from ._threads import ThreadIterator
 from ._workers import get_worker_info
 from .collate import default_collate, default_convert
 from .dataset import IterableDataset, TensorDataset
@@ -17,7 +18,8 @@ from .sampler import BatchSampler, RandomSampler, SequentialSampler, _draw_seed
 class DataLoader:
     """Iterates over a dataset in batches.
 
-    With `num_workers`, processes make the batches and their tensors arrive in shared memory. In this process, batches of a
+    With `num_workers`, processes make the batches and their tensors arrive in shared memory, or, with
+    `multiprocessing_context="thread"`, threads of this process do. In this process, batches of a
     `TensorDataset` are gathered by one `index_select` a tensor, which gives what stacking the samples would.
     """
 
@@ -89,6 +91,12 @@ class DataLoader:
         self._workers: Any = None
         self._epoch: Any = None
         self.collate_fn: Callable[[Any], Any] = collate_fn or (default_collate if self._batched else default_convert)
+        self._made = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _FIXED and self.__dict__.get("_made"):
+            raise ValueError(f"{name} attribute should not be set after {type(self).__name__} is initialized")
+        super().__setattr__(name, value)
 
     def __iter__(self) -> Iterator[Any]:
         if self.num_workers > 0:
@@ -98,7 +106,9 @@ class DataLoader:
         _draw_seed(self.generator)
         return map(self._pinned, batches) if self.pin_memory else batches
 
-    def _by_workers(self) -> WorkerIterator:
+    def _by_workers(self) -> Iterator[Any]:
+        if self.multiprocessing_context == "thread":
+            return ThreadIterator(self)
         if not self.persistent_workers:
             return WorkerIterator(self, None)
         if self._epoch is not None and not self._epoch._finished and not self._epoch._drain():
@@ -165,6 +175,10 @@ class DataLoader:
                 return n
             return n // self.batch_size if self.drop_last else -(-n // self.batch_size)
         return len(self.batch_sampler if self._batched else self.sampler)
+
+
+# What samplers and workers have been made from.
+_FIXED = frozenset(("batch_size", "batch_sampler", "sampler", "drop_last", "dataset", "persistent_workers"))
 
 
 class _DatasetKind:
