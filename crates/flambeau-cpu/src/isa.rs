@@ -83,6 +83,27 @@ pub(crate) unsafe fn stream(from: *const u8, to: *mut u8, n: usize) {
     std::ptr::copy_nonoverlapping(from, to, n);
 }
 
+/// Writes a pattern again and again, from its beginning, with stores that pass the caches by, where there are such stores.
+///
+/// # Safety
+/// `n` bytes are writable at `to`, which is aligned to 16.
+pub(crate) unsafe fn stream_pattern(pattern: &[u8; 16], to: *mut u8, n: usize) {
+    let whole = n / 16;
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_mm_loadu_si128, _mm_sfence, _mm_stream_si128};
+        let v = _mm_loadu_si128(pattern.as_ptr() as *const _);
+        for i in 0..whole {
+            _mm_stream_si128(to.add(i * 16) as *mut _, v);
+        }
+        // As in `stream`.
+        _mm_sfence();
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    std::slice::from_raw_parts_mut(to as *mut [u8; 16], whole).fill(*pattern);
+    std::ptr::copy_nonoverlapping(pattern.as_ptr(), to.add(whole * 16), n % 16);
+}
+
 /// Code to run at the machine's level. `run` should be `#[inline(always)]`.
 pub trait Kernel {
     type Out;

@@ -117,5 +117,12 @@ pub fn kernel(f: ScalarFn, class: Class) -> Option<DirectKernel> {
 #[cold]
 fn table() -> Vec<[Option<DirectKernel>; Class::ALL.len()]> {
     let level = level() as usize - 1;
-    ScalarFn::ALL.iter().map(|&f| Class::ALL.map(|class| find(f, class).map(|levels| levels[level]))).collect()
+    #[allow(unused_mut)]
+    let mut table: Vec<_> =
+        ScalarFn::ALL.iter().map(|&f| Class::ALL.map(|class| find(f, class).map(|levels| levels[level]))).collect();
+    #[cfg(target_arch = "x86_64")]
+    if level == 2 {
+        table[ScalarFn::Tanh as usize][Class::F32 as usize] = Some(crate::pieces::tanh as DirectKernel);
+    }
+    table
 }

@@ -26,6 +26,7 @@ pub mod map;
 pub mod math;
 pub mod optimizer;
 mod order;
+mod pieces;
 pub mod pool;
 pub mod pooling;
 pub mod recurrent;
@@ -136,6 +137,8 @@ impl Backend for Cpu {
             convert::fill(class, value, 1, wide.as_mut_ptr() as *mut u8);
             convert::store(out.dtype, class, wide.as_ptr() as *const u8, 1, one.as_mut_ptr(), 1);
         }
+        let pattern: [u8; 16] = std::array::from_fn(|i| one[i % size]);
+        let stream = n * size >= map::STREAM && (out.ptr as usize).is_multiple_of(16);
         struct Ptr(*mut u8);
         // SAFETY: pieces write disjoint parts.
         unsafe impl Sync for Ptr {}
@@ -145,7 +148,9 @@ impl Backend for Cpu {
             let at = dst.0.wrapping_add(lo * size);
             // SAFETY: the operand is dense, so elements lo..hi are contiguous from `at`.
             unsafe {
-                if one[..size].iter().all(|b| *b == one[0]) {
+                if stream {
+                    isa::stream_pattern(&pattern, at, (hi - lo) * size);
+                } else if one[..size].iter().all(|b| *b == one[0]) {
                     std::ptr::write_bytes(at, one[0], (hi - lo) * size);
                 } else {
                     let n = hi - lo;
