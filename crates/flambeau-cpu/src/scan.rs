@@ -1,6 +1,8 @@
 //! Running combinations along one dimension.
 
 use crate::convert;
+use crate::gemm_kernels::Scalar as _;
+use crate::isa::{dispatch, Isa, Kernel};
 use crate::pool;
 use crate::tile::Space;
 use flambeau_core::*;
@@ -35,7 +37,6 @@ pub fn scan(how: Scan, x: &Operand, dim: usize, out: &[Operand]) -> Result<()> {
 
     if how == Scan::Sum && x.dtype == DType::F32 && out_dtype == DType::F32 && sx == 1 && along[0] == 1 {
         // Several rows at once: one row alone waits for each of its additions.
-        const ROWS: usize = 8;
         let row = |k: usize, base: *mut u8, row: usize| base.wrapping_offset(space.offset(k, row) * 4);
         pool::chunks(rows, (16 * 1024 / n).max(1).next_multiple_of(ROWS), |lo, hi| {
             for first in (lo..hi).step_by(ROWS) {
@@ -45,7 +46,16 @@ pub fn scan(how: Scan, x: &Operand, dim: usize, out: &[Operand]) -> Result<()> {
                     let from = |r: usize| std::slice::from_raw_parts(row(0, x.ptr, first + r) as *const f32, n);
                     let to = |r: usize| std::slice::from_raw_parts_mut(row(1, out[0].ptr, first + r) as *mut f32, n);
                     if count == ROWS {
-                        prefix_sums(std::array::from_fn::<_, ROWS, _>(from), std::array::from_fn(to));
+                        let at = |k: usize, r: usize| space.offset(k, first + r);
+                        let step = |k: usize| at(k, 1) - at(k, 0);
+                        if (2..ROWS).all(|r| (0..2).all(|k| at(k, r) == at(k, 0) + r as isize * step(k)))
+                            && step(1) >= 0
+                        {
+                            let (x, y) = (from(0).as_ptr(), to(0).as_mut_ptr());
+                            dispatch(EvenRows { x, sx: step(0), y, sy: step(1) as usize, n });
+                        } else {
+                            prefix_sums(std::array::from_fn::<_, ROWS, _>(from), std::array::from_fn(to));
+                        }
                     } else {
                         (0..count).for_each(|r| prefix_sums([from(r)], [to(r)]));
                     }
@@ -157,6 +167,38 @@ fn real<T: Copy + PartialOrd>(
         }
     }
 }
+/// Rows whose sums run side by side: the lanes of a vector of f64.
+const ROWS: usize = 8;
+/// [`prefix_sums`] of rows that lie evenly apart, through tiles in which their columns are adjacent.
+struct EvenRows {
+    x: *const f32,
+    sx: isize,
+    y: *mut f32,
+    sy: usize,
+    n: usize,
+}
+impl Kernel for EvenRows {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        const COLUMNS: usize = 128;
+        let (mut tile, mut sums) = ([[0f32; ROWS]; COLUMNS], [0f64; ROWS]);
+        for c in (0..self.n).step_by(COLUMNS) {
+            let w = COLUMNS.min(self.n - c);
+            // SAFETY: the rows have `n` numbers each, columns `c..c + w` of them; the tile has room for that many columns.
+            unsafe {
+                f32::transpose(tile.as_mut_ptr() as *mut f32, ROWS, self.x.add(c), self.sx, ROWS, w);
+                for column in &mut tile[..w] {
+                    for (v, s) in column.iter_mut().zip(&mut sums) {
+                        *s += *v as f64;
+                        *v = *s as f32;
+                    }
+                }
+                f32::transpose(self.y.add(c), self.sy, tile.as_ptr() as *const f32, ROWS as isize, w, ROWS);
+            }
+        }
+    }
+}
 /// Rounded prefixes of sums in f64, of rows of equal length side by side.
 fn prefix_sums<const R: usize>(x: [&[f32]; R], mut y: [&mut [f32]; R]) {
     let n = x[0].len();
@@ -184,5 +226,31 @@ fn plain<T: Copy + std::ops::Add<Output = T> + std::ops::Mul<Output = T>>(how: S
     for v in &mut x[1..] {
         s = if how == Scan::Prod { s * *v } else { s + *v };
         *v = s;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Case;
+
+    #[test]
+    fn sums_of_rows_are_rounded_prefixes() {
+        for sizes in [[19i64, 300], [8, 4], [16, 129], [3, 1000]] {
+            let (rows, n) = (sizes[0] as usize, sizes[1] as usize);
+            let (x, y) = (Case::random(DType::F32, &sizes, false, 1), Case::random(DType::F32, &sizes, false, 2));
+            for threads in [1, 2, 8] {
+                pool::set_num_threads(threads);
+                scan(Scan::Sum, &x.operand(), 1, &[y.operand()]).unwrap();
+                let (x, y) = (x.reals(), y.reals());
+                for r in 0..rows {
+                    let mut s = 0f64;
+                    for i in r * n..(r + 1) * n {
+                        s += x[i];
+                        assert_eq!(y[i], s as f32 as f64, "{sizes:?} {r} {i}");
+                    }
+                }
+            }
+        }
     }
 }
