@@ -141,10 +141,32 @@ macro_rules! update {
                         let sign: $T = if maximize { -1.0 } else { 1.0 };
                         let decayed = decay_with(wd);
                         let top = if amsgrad { slice(4) } else { None };
+                        // `x / c2`: the rounded quotient by way of the reciprocal and of the remainder, as a division unit is slow.
+                        // An infinite `x` has no remainder.
+                        let reciprocal = 1.0 / c2;
+                        let whole = I::FMA && c2 > 1e-3;
+                        let over_c2 = |x: $T| {
+                            let q = x * reciprocal;
+                            let corrected = (-q).mul_add(c2, x).mul_add(reciprocal, q);
+                            if corrected.is_nan() {
+                                q
+                            } else {
+                                corrected
+                            }
+                        };
                         // From the nearer end, as `lerp` is defined.
                         let near = k1.abs() < 0.5;
                         let lerp = |m: $T, d: $T| if near { m + k1 * (d - m) } else { d - (d - m) * (1.0 - k1) };
                         match top {
+                            None if whole => {
+                                for i in 0..p.len() {
+                                    let x = p[i] * decay;
+                                    let d = decayed(sign * g[i], x);
+                                    m[i] = lerp(m[i], d);
+                                    v[i] = b2 * v[i] + k2 * d * d;
+                                    p[i] = x - (size * m[i]) / (over_c2(v[i].sqrt()) + eps);
+                                }
+                            }
                             None => {
                                 for i in 0..p.len() {
                                     let x = p[i] * decay;

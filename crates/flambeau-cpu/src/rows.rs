@@ -273,6 +273,19 @@ pub(crate) unsafe fn slice_mut<'a, S>(p: *mut S, n: usize) -> &'a mut [S] {
 
 // ---- softmax -----------------------------------------------------------------------------------------------------------
 
+/// `y / s` for finite `y`, where `r` is `1 / s`. A division unit is slow beside multiplications: with the remainder that a fused
+/// multiply-add gives exactly, the quotient is corrected to the rounded one (Markstein).
+#[inline(always)]
+fn quotient<S: Float, I: Isa>(y: S, s: S, r: S) -> S {
+    if I::FMA {
+        let q = y.mul(r);
+        let rest = S::fma::<I>(q, S::default().sub(s), y);
+        S::fma::<I>(rest, r, q)
+    } else {
+        y.div(s)
+    }
+}
+
 struct SoftmaxRow<'a, S> {
     x: &'a [S],
     y: &'a mut [S],
@@ -298,8 +311,9 @@ impl<S: Float> Kernel for SoftmaxRow<'_, S> {
                 y[i] = x[i].sub(m).exp::<I>();
             }
             let s = sum1(y, |v| v);
+            let r = S::ONE.div(s);
             for v in y {
-                *v = v.div(s);
+                *v = quotient::<S, I>(*v, s, r);
             }
         }
     }
