@@ -92,17 +92,12 @@ trait Maximum: Number {
     const LOWEST: Self;
     /// Whether `self` replaces `best` when it comes later in the window.
     fn beats(self, best: Self) -> bool;
-    fn is_nan(self) -> bool;
 }
 impl Maximum for f32 {
     const LOWEST: f32 = f32::NEG_INFINITY;
     #[inline(always)]
     fn beats(self, best: f32) -> bool {
         self > best || f32::is_nan(self)
-    }
-    #[inline(always)]
-    fn is_nan(self) -> bool {
-        f32::is_nan(self)
     }
 }
 impl Maximum for f64 {
@@ -111,10 +106,6 @@ impl Maximum for f64 {
     fn beats(self, best: f64) -> bool {
         self > best || f64::is_nan(self)
     }
-    #[inline(always)]
-    fn is_nan(self) -> bool {
-        f64::is_nan(self)
-    }
 }
 impl Maximum for i64 {
     const LOWEST: i64 = i64::MIN;
@@ -122,13 +113,13 @@ impl Maximum for i64 {
     fn beats(self, best: i64) -> bool {
         self > best
     }
-    #[inline(always)]
-    fn is_nan(self) -> bool {
-        false
-    }
 }
 
-/// One plane whose rows are adjacent elements: first the maximum down the window's columns, then along its rows.
+/// Windows along a row are made up to a multiple of this, so that vectors have no rest.
+const ABREAST: usize = 16;
+
+/// One plane whose rows are adjacent elements. The rows that a window touches are taken apart by the window's stride, so that each
+/// tap is a slice for all windows of an output row; taps are walked in order, so that the first of equals and the last NaN stay.
 struct MaxRows<'a, E: Element> {
     x: *const E,
     y: *mut E,
@@ -138,9 +129,44 @@ struct MaxRows<'a, E: Element> {
     out: (usize, usize),
     /// Elements between rows of x, of the output and of the indices.
     rows: (isize, isize, isize),
-    /// Columns and their maxima with `padding` on both sides.
+    /// For each window along a row, the first column inside the input, and the column of its tap 0.
+    columns: (&'a [i32], &'a [i32]),
+    /// A row of the input with its padding: `stride` slices of `phase` numbers, of which slice `s` has columns `s`, `s + stride`, ….
+    taken: &'a mut [E::Acc],
+    phase: usize,
+    /// The best number of each window along a row, and where it is.
     best: &'a mut [E::Acc],
     at: &'a mut [i32],
+}
+impl<E: Element> MaxRows<'_, E> {
+    /// Takes a row with `pad` columns of padding apart.
+    #[inline(always)]
+    fn take(from: &[E], pad: usize, step: usize, phase: usize, row: &mut [E::Acc]) {
+        match step {
+            1 => from.iter().zip(&mut row[pad..]).for_each(|(x, to)| *to = x.load()),
+            2 => {
+                let (even, odd) = row.split_at_mut(phase);
+                let head = pad & 1;
+                if head == 1 && !from.is_empty() {
+                    odd[pad / 2] = from[0].load();
+                }
+                let (pairs, last) = from[head.min(from.len())..].as_chunks::<2>();
+                let at = (pad + head) / 2;
+                let places = even[at..][..pairs.len()].iter_mut().zip(&mut odd[at..][..pairs.len()]);
+                for ([a, b], (e, o)) in pairs.iter().zip(places) {
+                    (*e, *o) = (a.load(), b.load());
+                }
+                if let [x] = last {
+                    even[at + pairs.len()] = x.load();
+                }
+            }
+            _ => {
+                for (c, x) in from.iter().enumerate() {
+                    row[(c + pad) % step * phase + (c + pad) / step] = x.load();
+                }
+            }
+        }
+    }
 }
 impl<E: Element> Kernel for MaxRows<'_, E>
 where
@@ -149,31 +175,32 @@ where
     type Out = ();
     #[inline(always)]
     fn run<I: Isa>(self) {
-        let MaxRows { x, y, index, window, size: (h, w), out: (oh, ow), rows, best, at } = self;
+        let MaxRows { x, y, index, window, size: (h, w), out: (oh, ow), rows, columns: (first, zero), .. } = self;
         let (pad, step, dilation, kw) = (window.padding[2], window.stride[2], window.dilation[2], window.kernel[2]);
-        best.fill(E::Acc::LOWEST);
-        at.fill(i32::MAX);
+        let (wide, phase) = (first.len(), self.phase);
+        let (best, at, zero) = (&mut self.best[..wide], &mut self.at[..wide], &zero[..wide]);
+        // Padding never wins: what is there first is a number inside, and only a larger one or NaN takes its place.
+        self.taken.fill(E::Acc::LOWEST);
         for o in 0..oh {
             let (lo, hi, start) = window.taps(1, o, h);
-            {
-                let (best, at) = (&mut best[pad..pad + w], &mut at[pad..pad + w]);
-                for (n, k) in (lo..hi).enumerate() {
-                    let r = start + (k * window.dilation[1]) as isize;
-                    // SAFETY: row `r` lies in the plane, by `taps`.
-                    let row = unsafe { std::slice::from_raw_parts(x.offset(r * rows.0), w) };
-                    let base = r as i32 * w as i32;
-                    if n == 0 {
-                        for i in 0..w {
-                            best[i] = row[i].load();
-                            at[i] = base + i as i32;
-                        }
-                    } else {
-                        for i in 0..w {
-                            let v = row[i].load();
-                            let g = v.beats(best[i]);
-                            best[i] = if g { v } else { best[i] };
-                            at[i] = if g { base + i as i32 } else { at[i] };
-                        }
+            for k in lo..hi {
+                let r = start + (k * window.dilation[1]) as isize;
+                // SAFETY: row `r` lies in the plane, by `taps`.
+                let from = unsafe { std::slice::from_raw_parts(x.offset(r * rows.0), w) };
+                Self::take(from, pad, step, phase, self.taken);
+                let base = r as i32 * w as i32;
+                if k == lo {
+                    best.fill(E::Acc::LOWEST);
+                    at.iter_mut().zip(first).for_each(|(at, f)| *at = base + f);
+                }
+                for t in 0..kw {
+                    let c = t * dilation;
+                    let taps = &self.taken[c % step * phase + c / step..][..wide];
+                    let base = base + c as i32;
+                    for j in 0..wide {
+                        let g = taps[j].beats(best[j]);
+                        best[j] = if g { taps[j] } else { best[j] };
+                        at[j] = if g { base + zero[j] } else { at[j] };
                     }
                 }
             }
@@ -184,24 +211,9 @@ where
                     std::slice::from_raw_parts_mut(index.offset(o as isize * rows.2), ow),
                 )
             };
-            // Among equals the lowest position is the first; among NaN the last one wins, as when walked in order.
-            let pick = |(v, t): (E::Acc, i32), (c, d): (E::Acc, i32)| {
-                let later = c.beats(v) && !(c.is_nan() && v.is_nan() && d < t);
-                let take = (later || (c == v && d < t)) && d != i32::MAX;
-                if take || t == i32::MAX {
-                    (c, d)
-                } else {
-                    (v, t)
-                }
-            };
             for j in 0..ow {
-                let from = j * step;
-                let mut b = (best[from], at[from]);
-                for k in 1..kw {
-                    b = pick(b, (best[from + k * dilation], at[from + k * dilation]));
-                }
-                y[j] = E::store(b.0);
-                index[j] = b.1 as i64;
+                y[j] = E::store(best[j]);
+                index[j] = at[j] as i64;
             }
         }
     }
@@ -334,9 +346,21 @@ where
         // Every window reads columns that exist or are padding on either side.
         && (ow - 1) * window.stride[2] + (window.kernel[2] - 1) * window.dilation[2] < w + 2 * window.padding[2] + window.stride[2] + window.kernel[2] * window.dilation[2];
     pool::chunks(n * c, (8192 / (area * window.kernel.iter().product::<usize>())).max(1), |lo, hi| {
-        let reach = (ow - 1) * window.stride[2] + (window.kernel[2] - 1) * window.dilation[2] + 1;
-        let width = reach.max(w + window.padding[2]);
-        let (mut best, mut at) = (Scratch::<E::Acc>::new(width), Scratch::<i32>::new(width));
+        // Room for whole vectors of windows, whose taps may reach beyond the padding.
+        let (step, dilation, wide) = (window.stride[2], window.dilation[2], ow.next_multiple_of(ABREAST));
+        let reach = (wide - 1) * step + (window.kernel[2] - 1) * dilation + 1;
+        let phase = reach.max(w + window.padding[2]).div_ceil(step);
+        let mut taken = Scratch::<E::Acc>::new(if fast { phase * step } else { 0 });
+        let (mut best, mut at) = (Scratch::<E::Acc>::new(wide), Scratch::<i32>::new(wide));
+        let columns = |first: bool| -> Vec<i32> {
+            (0..wide)
+                .map(|j| {
+                    let (lo, _, start) = window.taps(2, j, w);
+                    start as i32 + if first { (lo * dilation) as i32 } else { 0 }
+                })
+                .collect()
+        };
+        let (first, zero) = (columns(true), columns(false));
         let mut taps = Vec::new();
         for p in lo..hi {
             let (s, ch) = (p / c, p % c);
@@ -351,6 +375,9 @@ where
                         size: (h, w),
                         out: (oh, ow),
                         rows: (x.strides[3], y.strides[3], ix.strides[3]),
+                        columns: (&first, &zero),
+                        taken: taken.slice(),
+                        phase,
                         best: best.slice(),
                         at: at.slice(),
                     });
