@@ -428,10 +428,10 @@ impl<T: Copy> Scratch<T> {
     /// The first value, aligned to 64 bytes.
     #[inline]
     pub(crate) fn ptr(&mut self) -> *mut T {
-        let p = self.buffer.as_mut_ptr() as *mut u8;
         if self.buffer.is_empty() {
-            return p as *mut T;
+            return std::ptr::NonNull::dangling().as_ptr();
         }
+        let p = self.buffer.as_mut_ptr() as *mut u8;
         // SAFETY: the buffer has 64 bytes more than the values need.
         unsafe { p.add(p.align_offset(64)) as *mut T }
     }

@@ -174,8 +174,10 @@ impl Word for u128 {
 
 /// Below this, comparisons are quicker than counting bytes.
 const RADIX: usize = 2048;
-/// Above this, pieces of this many words are sorted on their own, in parallel, and merged.
-const PIECE: usize = 1 << 17;
+/// Rows above this are sorted by all threads together.
+const LONG: usize = 1 << 18;
+/// Words that a thread counts and moves at once in such a row, at least.
+const BLOCK: usize = 1 << 16;
 
 /// Sorts words that are in order of position: by bytes of the key from the lowest, each pass stable. `other` has the
 /// same length and is overwritten.
@@ -218,134 +220,101 @@ fn sort_piece<W: Word>(words: &mut [W], other: &mut [W]) {
     }
 }
 
-/// How many of the first `k` words of the merge of two sorted slices come from `a`.
-fn merge_split<W: Word>(a: &[W], b: &[W], k: usize) -> usize {
-    let (mut lo, mut hi) = (k.saturating_sub(b.len()), k.min(a.len()));
-    while lo < hi {
-        let mid = (lo + hi) / 2;
-        if a[mid] < b[k - mid - 1] {
-            lo = mid + 1;
-        } else {
-            hi = mid;
-        }
-    }
-    lo
-}
-
-fn merge<W: Word>(a: &[W], b: &[W], out: &mut [W]) {
-    let (mut i, mut j) = (0, 0);
-    for o in out {
-        if j == b.len() || (i < a.len() && a[i] < b[j]) {
-            *o = a[i];
-            i += 1;
-        } else {
-            *o = b[j];
-            j += 1;
-        }
-    }
-}
-
-/// Sorts a long row: pieces, then merges of doubling length, whose outputs are cut where both sides are known.
-fn sort_long<W: Word>(words: &mut [W], other: &mut [W]) {
+/// Sorts a long row as [`radix`] does, each pass in parallel: blocks of words count their bytes, which gives each block its places
+/// for each byte, and then move. Whether the result is in `other`.
+fn sort_long<W: Word>(words: &mut [W], other: &mut [W]) -> bool {
     let n = words.len();
-    let (p, q) = (Ptr(words.as_mut_ptr()), Ptr(other.as_mut_ptr()));
-    pool::parallel(n.div_ceil(PIECE), |i| {
-        let (at, len) = (i * PIECE, PIECE.min(n - i * PIECE));
-        // SAFETY: pieces are disjoint parts of both slices.
-        unsafe {
-            sort_piece(
-                std::slice::from_raw_parts_mut(p.get().add(at), len),
-                std::slice::from_raw_parts_mut(q.get().add(at), len),
-            )
+    let block = (n / 64).max(BLOCK);
+    let blocks = n.div_ceil(block);
+    let mut counts = vec![[0usize; 256]; blocks];
+    let (mut from, mut to) = (Ptr(words.as_mut_ptr()), Ptr(other.as_mut_ptr()));
+    let mut moved = false;
+    for i in 0..W::BYTES {
+        let places = Ptr(counts.as_mut_ptr());
+        // SAFETY: blocks are disjoint parts of the words, each with its own counts.
+        let part = |b: usize| unsafe {
+            let at = b * block;
+            let words = std::slice::from_raw_parts(from.get().add(at) as *const W, block.min(n - at));
+            (words, &mut *places.get().add(b))
+        };
+        pool::parallel(blocks, |b| {
+            let (words, counts) = part(b);
+            counts.fill(0);
+            for w in words {
+                counts[w.digit(i)] += 1;
+            }
+        });
+        // A byte that all keys share sorts nothing.
+        if (0..256).any(|d| counts.iter().map(|c| c[d]).sum::<usize>() == n) {
+            continue;
         }
-    });
-    let (mut from, mut to, mut width) = (p, q, PIECE);
-    while width < n {
-        pool::parallel(n.div_ceil(PIECE), |i| {
-            let (lo, hi) = (i * PIECE, ((i + 1) * PIECE).min(n));
-            let pair = lo / (2 * width) * (2 * width);
-            let (mid, end) = ((pair + width).min(n), (pair + 2 * width).min(n));
-            // SAFETY: tasks read `from` and write disjoint parts of `to`.
-            unsafe {
-                let a = std::slice::from_raw_parts(from.get().add(pair) as *const W, mid - pair);
-                let b = std::slice::from_raw_parts(from.get().add(mid) as *const W, end - mid);
-                let (x, y) = (merge_split(a, b, lo - pair), merge_split(a, b, hi - pair));
-                let out = std::slice::from_raw_parts_mut(to.get().add(lo), hi - lo);
-                merge(&a[x..y], &b[lo - pair - x..hi - pair - y], out);
+        let mut start = 0;
+        for d in 0..256 {
+            for c in &mut counts {
+                start += std::mem::replace(&mut c[d], start);
+            }
+        }
+        pool::parallel(blocks, |b| {
+            let (words, places) = part(b);
+            for &w in words {
+                let at = &mut places[w.digit(i)];
+                // SAFETY: the places of all blocks and bytes are disjoint ranges that make up `0..n`.
+                unsafe { *to.get().add(*at) = w };
+                *at += 1;
             }
         });
         std::mem::swap(&mut from, &mut to);
-        width *= 2;
+        moved = !moved;
     }
-    if from.get() == q.get() {
-        words.copy_from_slice(other);
-    }
+    moved
 }
 
-/// Elements that are compared with the bound at once.
-const COMPARED: usize = 64;
-
-/// The `k` smallest words of a contiguous row, in any order, at the start of `words`, which holds more than `2 k` and
-/// [`COMPARED`]: what is not below the k-th best so far is passed over by vectors of comparisons.
-struct Select<'a, T, W> {
+/// Candidates for the `k` smallest keys of a contiguous row: a superset of them in order of position, at the start of `words`, with
+/// every element whose key equals the last of them. The row is cut into `n / chunk ≥ k` chunks; the k-th smallest of their
+/// minima bounds the k-th smallest key, and chunks whose minimum is beyond it hold nothing. Returns how many there are, or nothing
+/// where they exceed `words`.
+struct Few<'a, T, W> {
     x: &'a [T],
     words: &'a mut [W],
+    /// Room for the chunks' minima, twice.
+    minima: &'a mut [u64],
+    chunk: usize,
     k: usize,
     reverse: bool,
 }
-impl<T: Key, W: Word> Kernel for Select<'_, T, W> {
-    type Out = ();
+impl<T: Key, W: Word> Kernel for Few<'_, T, W> {
+    type Out = Option<usize>;
     #[inline(always)]
-    fn run<I: Isa>(self) {
-        let Select { x, words, k, reverse } = self;
+    fn run<I: Isa>(self) -> Option<usize> {
+        let Few { x, words, minima, chunk, k, reverse } = self;
         let key = |x: T| x.directed(reverse);
-        let (mut held, mut bound) = (0, u64::MAX);
-        for (c, chunk) in x.chunks(COMPARED).enumerate() {
-            // The key of all ones is the bound before there is one; nothing is passed over until then.
-            let full = held >= k && bound != u64::MAX;
-            if full {
-                let any = if T::NARROW {
-                    chunk.iter().fold(false, |any, &x| any | ((key(x) as u32) < bound as u32))
-                } else {
-                    chunk.iter().fold(false, |any, &x| any | (key(x) < bound))
-                };
-                if !any {
-                    continue;
-                }
+        let chunks = x.len().div_ceil(chunk);
+        let (minima, order) = minima.split_at_mut(chunks);
+        for (c, m) in x.chunks(chunk).zip(minima.iter_mut()) {
+            *m = if T::NARROW {
+                c.iter().fold(u32::MAX, |m, &x| m.min(key(x) as u32)) as u64
+            } else {
+                c.iter().fold(u64::MAX, |m, &x| m.min(key(x)))
+            };
+        }
+        order[..chunks].copy_from_slice(minima);
+        let bound = *order[..chunks].select_nth_unstable(k - 1).1;
+        let mut held = 0;
+        for (i, (c, m)) in x.chunks(chunk).zip(minima.iter()).enumerate() {
+            if *m > bound {
+                continue;
             }
-            for (j, &x) in chunk.iter().enumerate() {
+            if held + chunk > words.len() {
+                return None;
+            }
+            // Without a branch that the numbers could mislead.
+            for (j, &x) in c.iter().enumerate() {
                 let key = key(x);
-                // Of equal keys the earlier is kept, so a later one must be below.
-                if !full || key < bound {
-                    words[held] = W::join(key, c * COMPARED + j);
-                    held += 1;
-                }
-            }
-            if held + COMPARED > words.len() {
-                words[..held].select_nth_unstable(k - 1);
-                held = k;
-                bound = words[k - 1].key();
+                words[held] = W::join(key, i * chunk + j);
+                held += (key <= bound) as usize;
             }
         }
-        if held > k {
-            words[..held].select_nth_unstable(k - 1);
-        }
-    }
-}
-
-/// How many elements of a contiguous row have the key.
-struct Count<'a, T> {
-    x: &'a [T],
-    key: u64,
-    reverse: bool,
-}
-impl<T: Key> Kernel for Count<'_, T> {
-    type Out = usize;
-    #[inline(always)]
-    fn run<I: Isa>(self) -> usize {
-        let Count { x, key, reverse } = self;
-        // Small counts, so that they are as wide as narrow keys.
-        x.chunks(COMPARED).map(|c| c.iter().map(|x| (x.directed(reverse) == key) as u32).sum::<u32>() as usize).sum()
+        Some(held)
     }
 }
 
@@ -436,8 +405,8 @@ impl<T: Key> Task<'_, T> {
         let (n, k) = (self.n, self.k);
         let one = |row: usize, alone: bool| {
             let [ox, ov, oi] = [0, 1, 2].map(|i| unravel(row, &sizes, &strides[i]));
-            let store = |words: &[W]| {
-                for (j, w) in words.iter().enumerate() {
+            let store = |first: usize, words: &[W]| {
+                for (j, w) in (first..).zip(words) {
                     let p = w.position();
                     // SAFETY: positions are within the row; each row's outputs are written by one task.
                     unsafe {
@@ -446,42 +415,65 @@ impl<T: Key> Task<'_, T> {
                     }
                 }
             };
-            if matches!(self.what, What::Top) && sx == 1 && n >= 16 * k.max(COMPARED) {
-                // Few of many: without a word for each. Equals, here or elsewhere, have to be looked at in order.
-                let mut few = Scratch::<W>::new(4 * k.max(COMPARED));
+            // Few of many: without a word for each. Equals, here or elsewhere, have to be looked at in order.
+            let chunk = [64, 32, 16].into_iter().find(|c| n / c >= 2 * k);
+            if let (What::Top, 1, Some(chunk)) = (self.what, sx, chunk) {
+                let (mut few, mut minima) =
+                    (Scratch::<W>::new(k * 2 * chunk), Scratch::<u64>::new(2 * n.div_ceil(chunk)));
                 let words = few.slice();
                 // SAFETY: a contiguous row of the operand.
                 let x = unsafe { std::slice::from_raw_parts(self.x.at(ox) as *const T, n) };
-                dispatch(Select { x, words: &mut *words, k, reverse: self.reverse });
-                words[..k].sort_unstable();
-                let last = words[k - 1].key();
-                if words[..k].windows(2).all(|w| w[0].key() != w[1].key())
-                    && dispatch(Count { x, key: last, reverse: self.reverse }) == 1
-                {
-                    return store(&words[..k]);
+                let held =
+                    dispatch(Few { x, words: &mut *words, minima: minima.slice(), chunk, k, reverse: self.reverse });
+                if let Some(held) = held {
+                    let words = &mut words[..held];
+                    if held > 4 * k {
+                        words.select_nth_unstable(k - 1);
+                        words[..k].sort_unstable();
+                    } else {
+                        words.sort_unstable();
+                    }
+                    let last = words[k - 1].key();
+                    if words[..k].windows(2).all(|w| w[0].key() != w[1].key())
+                        && words[k..].iter().all(|w| w.key() != last)
+                    {
+                        return store(0, &words[..k]);
+                    }
                 }
             }
             let (mut a, mut b) =
                 (Scratch::<W>::new(n), Scratch::<W>::new(if n < RADIX || !self.sorts() { 0 } else { n }));
             let words = a.slice();
-            for (j, w) in words.iter_mut().enumerate() {
-                // SAFETY: an element of the row.
-                let x = unsafe { *self.x.at(ox + j as isize * sx) };
-                *w = W::join(x.directed(self.reverse), j);
+            let fill = |first: usize, words: &mut [W]| {
+                for (j, w) in (first..).zip(words) {
+                    // SAFETY: an element of the row.
+                    let x = unsafe { *self.x.at(ox + j as isize * sx) };
+                    *w = W::join(x.directed(self.reverse), j);
+                }
+            };
+            if self.sorts() && alone && n > LONG {
+                let (p, other) = (Ptr(words.as_mut_ptr()), b.slice());
+                // SAFETY: pieces are disjoint parts of the words.
+                pool::chunks(n, BLOCK / 2, |lo, hi| unsafe {
+                    fill(lo, std::slice::from_raw_parts_mut(p.get().add(lo), hi - lo))
+                });
+                let sorted = if sort_long(words, other) { &*other } else { &*words };
+                pool::chunks(n, BLOCK / 2, |lo, hi| store(lo, &sorted[lo..hi]));
+                return;
             }
+            fill(0, words);
             match self.what {
                 What::Top => top(words, k),
                 What::One(which) => {
                     let at = one_of(words, which, T::NAN);
                     words.swap(0, at);
                 }
-                What::Sort if alone && n > 2 * PIECE => sort_long(words, b.slice()),
                 What::Sort => sort_piece(words, b.slice()),
             }
-            store(&words[..k]);
+            store(0, &words[..k]);
         };
         let grain = (2048 / n.max(1)).max(1);
-        if rows <= grain || n > 2 * PIECE {
+        if rows <= grain || n > LONG {
             (0..rows).for_each(|row| one(row, true));
         } else {
             pool::chunks(rows, grain, |lo, hi| (lo..hi).for_each(|row| one(row, false)));
