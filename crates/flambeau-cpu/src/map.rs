@@ -16,7 +16,7 @@ const GRAIN: usize = 16 * 1024;
 const SAME: usize = 2 * TILE;
 
 /// Bytes of an output that no cache will hold until it is read.
-const STREAM: usize = 48 << 20;
+pub(crate) const STREAM: usize = 48 << 20;
 
 /// See [`Backend::map`].
 ///
@@ -42,7 +42,7 @@ pub fn map(program: &Program, x: &[Operand], out: &[Operand]) -> Result<()> {
         copy(&space, &x[0], &out[0], total);
         return Ok(());
     }
-    if by_rows(program, x, out, &space, total) {
+    if by_rows(program, x, out, &space, total) || by_bands(program, x, out, &space, total) {
         return Ok(());
     }
     let prepared = Prepared::new(program, x)?;
@@ -162,6 +162,89 @@ fn by_rows(program: &Program, x: &[Operand], out: &[Operand], space: &Space, tot
     } else {
         pool::chunks(total, GRAIN, run);
     }
+    true
+}
+
+/// One step over operands in its own class that are contiguous along rows, or across them: the latter are turned, a band of
+/// rows under some columns at a time, then the kernel runs a row at a time. False when it is not that.
+fn by_bands(program: &Program, x: &[Operand], out: &[Operand], space: &Space, total: usize) -> bool {
+    /// Rows of a band, some cache lines of a turned operand, and columns.
+    const BAND: usize = 32;
+    const COLUMNS: usize = 256;
+    let ([step], [o], [result]) = (program.steps, out, program.results) else { return false };
+    let StepOp::Apply(f) = step.op else { return false };
+    let dtype = step.class.dtype();
+    let Some(d) = transposed(space).filter(|_| total >= 4096) else { return false };
+    let (last, inner) = (space.sizes.len() - 1, space.inner());
+    let turned: SmallVec<[bool; 4]> =
+        (0..x.len()).map(|k| space.strides[k][last] > 4 && space.strides[k][d] == 1).collect();
+    if *result as usize != program.inputs.len()
+        || x.len() != program.inputs.len()
+        || o.dtype != dtype
+        || !matches!(step.class, Class::F32 | Class::F64 | Class::I64)
+        || space.inner_stride(x.len()) != 1
+        || !(0..x.len()).all(|k| turned[k] || space.inner_stride(k) == 1)
+        || !x.iter().all(|i| i.dtype == dtype)
+        || !program.inputs.iter().all(|i| *i == Input::Operand(step.class))
+        || !x.iter().enumerate().all(|(k, i)| apart(o, &[*i]) || over_first(program, *result, k, i, o))
+    {
+        return false;
+    }
+    let Some(kernel) = kernel(f, step.class) else { return false };
+    let size = dtype.size();
+    let bands = space.sizes[d].div_ceil(BAND);
+    let below: usize = space.sizes[d + 1..last].iter().product();
+    let units = total / (space.sizes[d] * inner) * bands;
+    pool::chunks(units, (GRAIN / (BAND * inner)).max(1), |lo, hi| {
+        let mut room = Scratch::<u64>::new(x.len() * BAND * COLUMNS);
+        let room = room.ptr();
+        for unit in lo..hi {
+            let (plane, r0) = (unit / bands, unit % bands * BAND);
+            let h = BAND.min(space.sizes[d] - r0);
+            let first = ((plane / below * space.sizes[d] + r0) * below + plane % below) * inner;
+            let at: SmallVec<[isize; 4]> = (0..=x.len()).map(|k| space.offset(k, first)).collect();
+            for column in (0..inner).step_by(COLUMNS) {
+                let w = COLUMNS.min(inner - column);
+                // Each operand's first row here, and what leads to the next one.
+                let mut rows: SmallVec<[(*mut u8, isize); 4]> = SmallVec::new();
+                for k in 0..=x.len() {
+                    let (operand, strides) = (x.get(k).unwrap_or(o), &space.strides[k]);
+                    let from = operand.ptr.wrapping_offset((at[k] + column as isize * strides[last]) * size as isize);
+                    if k == x.len() || !turned[k] {
+                        rows.push((from, strides[d] * size as isize));
+                        continue;
+                    }
+                    // Too many streams for the processor to follow: what the next columns read is asked for here, or the next band.
+                    let next = if column + COLUMNS < inner {
+                        COLUMNS as isize * strides[last]
+                    } else {
+                        BAND as isize - column as isize * strides[last]
+                    };
+                    for j in 0..w as isize {
+                        let line = from.wrapping_offset((j * strides[last] + next) * size as isize);
+                        (0..h * size).step_by(64).for_each(|at| prefetch(line.wrapping_add(at)));
+                    }
+                    let to = room.wrapping_add(k * BAND * COLUMNS);
+                    // SAFETY: `h` rows and `w` columns lie in the operand, by the space's construction, and the room has a band for
+                    // each operand; numbers move as bits of their size.
+                    unsafe {
+                        if size == 4 {
+                            f32::transpose(to as *mut f32, COLUMNS, from as *const f32, strides[last], w, h);
+                        } else {
+                            f64::transpose(to as *mut f64, COLUMNS, from as *const f64, strides[last], w, h);
+                        }
+                    }
+                    rows.push((to as *mut u8, (COLUMNS * size) as isize));
+                }
+                for r in 0..h as isize {
+                    let p = |k: usize| rows[k].0.wrapping_offset(r * rows[k].1);
+                    let a = |i: usize| p(step.args[i] as usize) as *const u8;
+                    // SAFETY: as in `by_rows`, with some operands' rows in the room.
+                    unsafe { kernel(w, a(0), a(1), a(2), a(3), p(x.len())) };
+                }
+            }
+        }
+    });
     true
 }
 
@@ -344,13 +427,15 @@ unsafe impl<T> Sync for Ptr<T> {}
 
 /// Copies with the source's unit stride in dimension `d` and the destination's in the innermost one.
 fn transpose<T: Copy + Send + Sync>(space: &Space, d: usize, src: Ptr<T>, dst: Ptr<T>, total: usize) {
+    // Blocks of `H` rows, some cache lines of the source, and `2 B` columns.
     const B: usize = 16;
+    const H: usize = 32;
     let last = space.sizes.len() - 1;
     let (n, m) = (space.sizes[d], space.sizes[last]);
     let sx = space.strides[0][last];
     let so = space.strides[1][d];
     let planes = total / (n * m);
-    let bands = n.div_ceil(B);
+    let bands = n.div_ceil(H);
     let plane_offset = |k: usize, mut p: usize| {
         let mut at = 0isize;
         for e in (0..last).rev() {
@@ -362,12 +447,12 @@ fn transpose<T: Copy + Send + Sync>(space: &Space, d: usize, src: Ptr<T>, dst: P
         }
         at
     };
-    pool::chunks(planes * bands, (GRAIN / (B * m)).max(1), |lo, hi| {
+    pool::chunks(planes * bands, (GRAIN / (H * m)).max(1), |lo, hi| {
         let (src, dst) = (src, dst);
         for band in lo..hi {
-            let (plane, i0) = (band / bands, band % bands * B);
+            let (plane, i0) = (band / bands, band % bands * H);
             let (ps, pd) = (plane_offset(0, plane), plane_offset(1, plane));
-            let h = B.min(n - i0);
+            let h = H.min(n - i0);
             let size = std::mem::size_of::<T>();
             if (size == 4 || size == 8) && so >= 0 {
                 // SAFETY: a band of a plane lies inside both operands; vectors move bits as they are.
@@ -376,9 +461,12 @@ fn transpose<T: Copy + Send + Sync>(space: &Space, d: usize, src: Ptr<T>, dst: P
                     for j0 in (0..m).step_by(2 * B) {
                         let w = (2 * B).min(m - j0);
                         let (s, t) = (s.offset(j0 as isize * sx), t.add(j0));
+                        // Too many streams for the processor to follow: the next block's lines are asked for here.
+                        let next = if j0 + 2 * B < m { (2 * B) as isize * sx } else { H as isize - j0 as isize * sx };
                         for j in 0..w as isize {
-                            // Too many streams for the processor to follow: the next band's lines are asked for here.
-                            prefetch(s.wrapping_offset(j * sx + 2 * B as isize) as *const u8);
+                            for q in (0..h * size).step_by(64) {
+                                prefetch((s.wrapping_offset(j * sx + next) as *const u8).wrapping_add(q));
+                            }
                         }
                         if size == 4 {
                             f32::transpose(t as *mut f32, so as usize, s as *const f32, sx, w, h);
@@ -393,7 +481,7 @@ fn transpose<T: Copy + Send + Sync>(space: &Space, d: usize, src: Ptr<T>, dst: P
                 let w = B.min(m - j0);
                 // SAFETY: block (i0.., j0..) of a plane lies inside both operands.
                 unsafe {
-                    let mut block = [[std::mem::MaybeUninit::<T>::uninit(); B]; B];
+                    let mut block = [[std::mem::MaybeUninit::<T>::uninit(); B]; H];
                     for j in 0..w {
                         let s = src.0.offset(ps + i0 as isize + (j0 + j) as isize * sx);
                         for (i, row) in block.iter_mut().enumerate().take(h) {
@@ -408,4 +496,42 @@ fn transpose<T: Copy + Send + Sync>(space: &Space, d: usize, src: Ptr<T>, dst: P
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Case;
+
+    #[test]
+    fn operands_across_rows_are_turned() {
+        for dtype in [DType::F32, DType::F64, DType::I64, DType::BF16] {
+            for sizes in [vec![70i64, 133], vec![3, 40, 150], vec![40, 3, 70], vec![9, 300]] {
+                let class = dtype.class();
+                let input = Input::Operand(class);
+                let step = Step { op: StepOp::Apply(ScalarFn::Sub), class, args: [0, 1, 0, 0] };
+                let sub = Program { inputs: &[input, input], steps: &[step], results: &[2] };
+                let same = Program { inputs: &[input], steps: &[], results: &[0] };
+                let (a, b) = (Case::random(dtype, &sizes, true, 1), Case::random(dtype, &sizes, false, 2));
+                let (c, d) = (Case::random(dtype, &sizes, true, 3), Case::random(dtype, &sizes, false, 4));
+                let mut bits: Option<Vec<u8>> = None;
+                for threads in [1, 2, 8] {
+                    pool::set_num_threads(threads);
+                    // Across rows as the first operand, as the second, and both.
+                    for (x, y) in [(&a, &b), (&b, &a), (&a, &c)] {
+                        map(&sub, &[x.operand(), y.operand()], &[d.operand()]).unwrap();
+                        let (xv, yv, dv) = (x.values(), y.values(), d.reals());
+                        for i in 0..dv.len() {
+                            let want = xv[i].re - yv[i].re;
+                            assert!((dv[i] - want).abs() <= want.abs() / 128.0, "{dtype} {sizes:?} {i}");
+                            assert!(dtype != DType::I64 || dv[i] == want);
+                        }
+                    }
+                    assert_eq!(*bits.get_or_insert(d.bytes.clone()), d.bytes);
+                }
+                map(&same, &[a.operand()], &[d.operand()]).unwrap();
+                assert_eq!(a.values(), d.values());
+            }
+        }
+    }
 }
