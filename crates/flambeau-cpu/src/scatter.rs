@@ -257,19 +257,30 @@ unsafe fn write_with<T: Copy>(
         }
     };
     let apart = !flambeau_core::may_overlap_itself(&inner.sizes, &inner.a);
-    // Threads own columns of the inner block, a cache line of them at least.
+    // Threads own columns of the inner block, a cache line of them at least, where there are few rows or long ones. Pieces of
+    // many rows here and there would keep the memory from running on.
     const COLUMNS: usize = 16;
+    const ROWS: usize = 256;
+    const WIDE: usize = 4096;
     if outer * n <= 2 * GRAIN || !apart {
         (0..outer).for_each(|i| write(i, 0, n));
-    } else if n >= 2 * COLUMNS && owned.is_some() {
+    } else if n >= 2 * COLUMNS && owned.is_some() && (outer < ROWS || n >= WIDE) {
         pool::chunks(n, n.div_ceil(8).max(COLUMNS), |lo, hi| (0..outer).for_each(|i| write(i, lo, hi)));
     } else if n == 1 || owned.is_some() {
         // Threads own ranges of places; each walks the whole index, which is small beside scattered writes. How many
         // ranges there are changes no result: what meets at a place stays in order.
         let live = || places.iter().copied().filter(|&p| p != isize::MIN);
         if let (Some(min), Some(max)) = (live().min(), live().max()) {
-            let ranges = pool::num_threads().min(16);
+            let ranges = (pool::num_threads() * if n == 1 { 1 } else { 4 }).min(64);
             let width = (max - min) as usize / ranges + 1;
+            // Rows soon written and read, as far as the processor does not see them coming.
+            let soon = |i: usize| {
+                let (to, from) = (to.get().wrapping_offset(places[i]), unravel(i, s, &values.strides[..d]));
+                for line in (0..n * std::mem::size_of::<T>()).step_by(64).take(8) {
+                    prefetch((to as *const u8).wrapping_add(line));
+                    prefetch((values.ptr as *const T).wrapping_offset(from).cast::<u8>().wrapping_add(line));
+                }
+            };
             pool::parallel(ranges, |r| {
                 let lo = min.wrapping_add((r * width) as isize);
                 let mut found = [0u32; FOUND];
@@ -279,7 +290,10 @@ unsafe fn write_with<T: Copy>(
                         found[k & (FOUND - 1)] = j as u32;
                         k += ((p.wrapping_sub(lo) as usize) < width) as usize;
                     }
-                    for &j in &found[..k] {
+                    for (f, &j) in found[..k].iter().enumerate() {
+                        if let (true, Some(&j)) = (n > 1, found[..k].get(f + 2)) {
+                            soon(b * FOUND + j as usize);
+                        }
                         write(b * FOUND + j as usize, 0, n);
                     }
                 }
