@@ -135,6 +135,11 @@ pub(crate) trait Float: Number + Element<Acc = Self> + PartialOrd {
     fn fma<I: Isa>(a: Self, b: Self, c: Self) -> Self;
     /// The exponential, vectorisable; 0 below the range and infinity above it, NaN stays.
     fn exp<I: Isa>(self) -> Self;
+    /// The same for numbers up to 70, in fewer steps.
+    #[inline(always)]
+    fn exp_below<I: Isa>(self) -> Self {
+        self.exp::<I>()
+    }
 }
 
 /// Rounds to an integer when added and taken away again: `1.5 · 2^23`.
@@ -203,6 +208,23 @@ impl Float for f32 {
         } else {
             y
         }
+    }
+    // As `exp`, with a scaling of which one factor is always 2^-24; the bits of `t` that the shift leaves are those of `n`.
+    #[inline(always)]
+    fn exp_below<I: Isa>(self) -> f32 {
+        let x = if self < -104.0 { -104.0 } else { self };
+        let t = Self::fma::<I>(x, std::f32::consts::LOG2_E, ROUND_F32);
+        let n = t - ROUND_F32;
+        let r = Self::fma::<I>(n, -0.693_359_4, x);
+        let r = Self::fma::<I>(n, 2.121_944_4e-4, r);
+        let mut p = Self::fma::<I>(1.987_569_1e-4, r, 1.398_199_9e-3);
+        p = Self::fma::<I>(p, r, 8.333_452e-3);
+        p = Self::fma::<I>(p, r, 4.166_579_6e-2);
+        p = Self::fma::<I>(p, r, 1.666_666_5e-1);
+        p = Self::fma::<I>(p, r, 0.5);
+        p = Self::fma::<I>(p, r * r, r) + 1.0;
+        let scale = f32::from_bits((t.to_bits() << 23).wrapping_add((127 + 24) << 23));
+        p * (1.0 / (1 << 24) as f32) * scale
     }
 }
 
@@ -493,6 +515,11 @@ mod tests {
                 assert_eq!(Float::exp::<I>(f32::INFINITY), f32::INFINITY);
                 assert_eq!(Float::exp::<I>(f64::INFINITY), f64::INFINITY);
                 assert_eq!(Float::exp::<I>(0f32), 1.0);
+                for i in 0..=400_000 {
+                    let x = 70.0 - i as f32 / 2000.0;
+                    assert_eq!(Float::exp_below::<I>(x), Float::exp::<I>(x), "{x}");
+                }
+                assert!(Float::exp_below::<I>(f32::NAN).is_nan() && Float::exp_below::<I>(f32::NEG_INFINITY) == 0.0);
                 (e32, e64)
             }
         }

@@ -248,6 +248,19 @@ impl Positions<'_> {
             // In registers: what `f` writes could otherwise be any of these.
             let (a0, a1, a2) = (at[0], at[1], at[2]);
             let (size, stride, wrap) = (index.size, index.stride, index.wrap);
+            if step == 1 && sx == 1 && !wrap {
+                // Adjacent elements of everything, as gathers and scatters over rows have them.
+                for j in j0..j1 {
+                    let value = *values.add(j);
+                    let j = j as isize;
+                    if (value as u64) < size as u64 {
+                        f(a0 + j, a1 + j + (value * stride) as isize);
+                    } else {
+                        self.failure.report((a2 + j * sp) as usize, value, index);
+                    }
+                }
+                return;
+            }
             let mut one = |j: usize, value: i64| {
                 let wrapped = if wrap && value < 0 { value + size } else { value };
                 if (wrapped as u64) < size as u64 {

@@ -119,9 +119,8 @@ pub(crate) fn largest<S: Float>(x: &[S]) -> S {
     let mut acc = [S::NEG_INFINITY; LANES];
     let (rows, rest) = x.as_chunks::<LANES>();
     for row in rows {
-        for l in 0..LANES {
-            acc[l] = larger(acc[l], row[l]);
-        }
+        // Made anew: lanes that are stored under a condition would stay in memory.
+        acc = std::array::from_fn(|l| larger(acc[l], row[l]));
     }
     if !rest.is_empty() {
         let row: [S; LANES] = padded(rest, S::NEG_INFINITY);
@@ -300,7 +299,7 @@ impl<S: Float> Kernel for SoftmaxRow<'_, S> {
         let m = largest(x);
         if self.log {
             for i in 0..n {
-                y[i] = x[i].sub(m).exp::<I>();
+                y[i] = x[i].sub(m).exp_below::<I>();
             }
             let s = sum1(y, |v| v).ln();
             for i in 0..n {
@@ -308,7 +307,7 @@ impl<S: Float> Kernel for SoftmaxRow<'_, S> {
             }
         } else {
             for i in 0..n {
-                y[i] = x[i].sub(m).exp::<I>();
+                y[i] = x[i].sub(m).exp_below::<I>();
             }
             let s = sum1(y, |v| v);
             let r = S::ONE.div(s);
@@ -731,7 +730,7 @@ impl<S: Float> Kernel for LogSumExp<'_, S> {
     fn run<I: Isa>(self) -> S {
         let x = self.0;
         let m = largest(x);
-        sum1(x, |x| x.sub(m).exp::<I>()).ln().add(m)
+        sum1(x, |x| x.sub(m).exp_below::<I>()).ln().add(m)
     }
 }
 
@@ -819,7 +818,7 @@ impl<S: Float> Kernel for EntropyGradRow<'_, S> {
     #[inline(always)]
     fn run<I: Isa>(self) {
         for (gx, x) in self.gx.iter_mut().zip(self.x) {
-            *gx = x.sub(self.lse).exp::<I>().mul(self.g);
+            *gx = x.sub(self.lse).exp_below::<I>().mul(self.g);
         }
     }
 }

@@ -175,17 +175,22 @@ unsafe fn write_elements<T: Copy>(
         }
         let space = element_space(&sizes, values.strides, x.strides, &logical, index);
         let rows = sizes.iter().product::<i64>() as usize;
-        let streams = index.first().map(|i| (i.values.ptr, 3, i.values.dtype.size()));
-        let ahead = streams.into_iter().chain([(values.ptr, 0, std::mem::size_of::<T>())]);
+        // Parts of rows are no stream that the processor would see: what comes some rows later is fetched. Of the first index tensor
+        // and of the values: address, operand of the space, bytes of an element, bytes to what comes then.
+        let later = |k: usize| AHEAD * space.strides[k][space.sizes.len().saturating_sub(2)];
+        let mut streams: SmallVec<[(*mut u8, usize, isize, isize); 2]> = SmallVec::new();
+        let mut stream = |ptr, k, size: usize| streams.push((ptr, k, size as isize, later(k) * size as isize));
+        stream(values.ptr, 0, std::mem::size_of::<T>());
+        if let Some(i) = index.first() {
+            stream(i.values.ptr, 3, i.values.dtype.size());
+        }
         let mut at: SmallVec<[isize; 6]> = start.clone();
         space.rows(0, rows, |offsets, j0, j1| {
             at.iter_mut().zip(&start).zip(offsets).for_each(|((a, s), o)| *a = s + o);
-            // Parts of rows are no stream that the processor would see: fetch what comes next.
-            for (ptr, k, size) in ahead.clone() {
-                let next = (at[k] + AHEAD * space.strides[k][space.sizes.len().saturating_sub(2)]) * size as isize;
-                for line in (j0 * size..j1 * size).step_by(64).take(8) {
-                    prefetch(ptr.wrapping_offset(next).wrapping_add(line));
-                }
+            for &(ptr, k, size, later) in &streams {
+                let first = ptr.wrapping_offset((at[k] + j0 as isize) * size + later);
+                let lines = ((j1 - j0) * size as usize).div_ceil(64).min(8);
+                (0..lines).for_each(|line| prefetch(first.wrapping_add(line * 64)));
             }
             // SAFETY: positions are checked against the sizes of what is indexed; parts write to different places.
             unsafe { positions.each(&space, &at, j0, j1, |v, p| put(to.at(p), *from.at(v))) };
