@@ -167,8 +167,8 @@ fn real<T: Copy + PartialOrd>(
         }
     }
 }
-/// Rows whose sums run side by side: the lanes of a vector of f64.
-const ROWS: usize = 8;
+/// Rows whose sums run side by side: two vectors of f64 on the widest level.
+const ROWS: usize = 16;
 /// [`prefix_sums`] of rows that lie evenly apart, through tiles in which their columns are adjacent.
 struct EvenRows {
     x: *const f32,

@@ -188,7 +188,7 @@ impl Primitive for Read {
         let info = cx.info(0);
         let zeros = factory::zeros(&info.sizes, g.dtype(), g.device())?;
         let index: SmallVec<[Tensor; 2]> = (1..cx.len()).map(|i| cx.input(i)).collect::<Result<_>>()?;
-        grads[0] = Some(write(&zeros, self.0.clone(), &index, g, Write::Add, true)?);
+        grads[0] = Some(write(&zeros, self.0.clone(), &index, g, Write::Add, false)?);
         Ok(grads)
     }
     fn key(&self, key: &mut PlanKey) {
