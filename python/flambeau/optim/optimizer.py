@@ -10,7 +10,16 @@ from itertools import chain
 from typing import Any, TypeAlias
 
 from .. import _flambeau
-from .._flambeau import Tensor, _profile_enter, _profile_exit, _profile_on, _set_grad_enabled, is_grad_enabled
+from .._flambeau import (
+    Tensor,
+    _any_sparse,
+    _gradients,
+    _profile_enter,
+    _profile_exit,
+    _profile_on,
+    _set_grad_enabled,
+    is_grad_enabled,
+)
 from ..autograd.grad_mode import enable_grad
 from ..nn.parameter import Parameter
 from ..utils.hooks import RemovableHandle
@@ -145,28 +154,21 @@ class Optimizer:
             _set_grad_enabled(False)
         try:
             for group in self.param_groups:
-                params, grads = [], []
-                for p in group["params"]:
-                    grad = p.grad
-                    if grad is not None:
-                        params.append(p)
-                        grads.append(grad)
+                params, grads = _gradients(group["params"])
                 if params:
-                    if not self._sparse:
-                        self._refuse_sparse(grads)
+                    if not self._sparse and _any_sparse(grads):
+                        self._refuse_sparse()
                     self._update(group, params, grads)
         finally:
             if recording:
                 _set_grad_enabled(True)
         return loss
 
-    def _refuse_sparse(self, grads: list[Tensor]) -> None:
-        for grad in grads:
-            if grad.is_sparse:
-                name = type(self).__name__
-                advice = ", please consider SparseAdam instead" if name in ("Adam", "AdamW") else ""
-                name = "Adam" if advice else name
-                raise RuntimeError(f"{name} does not support sparse gradients{advice}")
+    def _refuse_sparse(self) -> None:
+        name = type(self).__name__
+        advice = ", please consider SparseAdam instead" if name in ("Adam", "AdamW") else ""
+        name = "Adam" if advice else name
+        raise RuntimeError(f"{name} does not support sparse gradients{advice}")
 
     def _hooked_step(self, closure: Any) -> Any:
         args: Any = (self, closure)
