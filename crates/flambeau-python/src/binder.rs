@@ -24,6 +24,8 @@ pub struct Overload {
     pub signature: Signature,
     /// The named tuple that its results become; null for none.
     pub named: *mut PyTypeObject,
+    /// Whether a tensor alone will do: a method called without arguments has nothing to bind.
+    pub bare: bool,
     /// Index of the `out` parameter, if it takes one.
     pub out: Option<usize>,
     /// Index of `requires_grad`, for factories.
@@ -552,11 +554,43 @@ unsafe fn bind<'a>(
 
 /// Runs an operator: binds the first overload that fits and calls its function.
 pub unsafe fn dispatch(op: &'static Operator, this: Obj, given: *const Obj, n: usize, kw: Obj) -> Obj {
-    let mut failures: SmallVec<[Fail; 1]> = SmallVec::new();
+    let first = &op.overloads[0];
+    let alone = op.overloads.len() == 1;
+    let mut args = Arguments::new();
+    if n == 0 && kw.is_null() && first.bare && !this.is_null() && is_exact(this) {
+        args.slots[0].write(Arg::Tensor(tensor_of(this)));
+        for (j, p) in first.signature.params.iter().enumerate().skip(1) {
+            let v = default_arg(p, &mut args);
+            args.slots[j].write(v);
+        }
+        return run(op, first, &mut args);
+    }
+    let mut binding = Binding { args: &mut args, overrides: SmallVec::new(), subclass: null_mut(), lenient: alone };
+    match bind(&first.signature, this, given, n, kw, &mut binding) {
+        Ok(()) => {
+            let (overriders, subclass) = (binding.overrides, binding.subclass);
+            if (!overriders.is_empty() || !subclass.is_null()) && overrides::enabled() {
+                if !overriders.is_empty() {
+                    return overrides::call(op, &overriders, this, given, n, kw);
+                }
+                return overrides::convert(run(op, first, &mut args), subclass);
+            }
+            run(op, first, &mut args)
+        }
+        Err(f) => dispatch_on(op, this, given, n, kw, f),
+    }
+}
+/// [`dispatch`] after the first overload did not fit.
+#[inline(never)]
+unsafe fn dispatch_on(op: &'static Operator, this: Obj, given: *const Obj, n: usize, kw: Obj, first: Fail) -> Obj {
+    if matches!(first, Fail::Raised) {
+        return raised(op);
+    }
+    let mut failures: SmallVec<[Fail; 2]> = SmallVec::from_iter([first]);
     let count = op.overloads.len();
     // Strict first, then lenient; one overload needs no strict pass.
-    for k in if count == 1 { 1..2 } else { 0..2 * count } {
-        let (overload, lenient) = (&op.overloads[k % count], k >= count || count == 1);
+    for k in if count == 1 { 0..0 } else { 1..2 * count } {
+        let (overload, lenient) = (&op.overloads[k % count], k >= count);
         if k == count {
             failures.clear();
         }
@@ -573,21 +607,24 @@ pub unsafe fn dispatch(op: &'static Operator, this: Obj, given: *const Obj, n: u
                 }
                 return run(op, overload, &mut args);
             }
-            Err(Fail::Raised) => {
-                // An int that does not fit, or an __index__ that failed.
-                if PyErr_ExceptionMatches(PyExc_OverflowError) != 0 {
-                    PyErr_Clear();
-                    return raise(Error::new(
-                        ErrorKind::Runtime,
-                        format!("{}(): Overflow when unpacking long: an integer argument is beyond 64 bits", op.name),
-                    ));
-                }
-                return null_mut();
-            }
+            Err(Fail::Raised) => return raised(op),
             Err(f) => failures.push(f),
         }
     }
     explain(op, this, given, n, kw, &failures)
+}
+
+/// While an argument was read an exception was set: by an int that does not fit, or by an `__index__` that failed.
+#[cold]
+unsafe fn raised(op: &Operator) -> Obj {
+    if PyErr_ExceptionMatches(PyExc_OverflowError) != 0 {
+        PyErr_Clear();
+        return raise(Error::new(
+            ErrorKind::Runtime,
+            format!("{}(): Overflow when unpacking long: an integer argument is beyond 64 bits", op.name),
+        ));
+    }
+    null_mut()
 }
 
 /// Calls an overload's function, after the casts that autocast asks for.

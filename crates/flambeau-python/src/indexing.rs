@@ -21,7 +21,8 @@ type Indices = Vec<Option<Tensor>>;
 /// What one item of an index is.
 enum Item {
     Int(i64),
-    Slice(Obj),
+    /// start, stop, step.
+    Slice(i64, i64, i64),
     Ellipsis,
     NewAxis,
     Bool(bool),
@@ -45,7 +46,11 @@ unsafe fn classify(o: Obj, device: flambeau::Device) -> Result<Item> {
         return Ok(Item::Int(i));
     }
     if PySlice_Check(o) != 0 {
-        return Ok(Item::Slice(o));
+        let (mut start, mut stop, mut step) = (0, 0, 0);
+        if PySlice_Unpack(o, &mut start, &mut stop, &mut step) < 0 {
+            return Err(from_raised());
+        }
+        return Ok(Item::Slice(start as i64, stop as i64, step as i64));
     }
     if o == Py_None() {
         return Ok(Item::NewAxis);
@@ -88,8 +93,8 @@ unsafe fn classify(o: Obj, device: flambeau::Device) -> Result<Item> {
     ))
 }
 
-/// `t[index]` without its index tensors, and those.
-unsafe fn apply_basic(t: &Tensor, index: Obj) -> Result<(Tensor, Indices)> {
+/// `t[index]` without its index tensors, and those; no view where nothing else is indexed.
+unsafe fn apply_basic(t: &Tensor, index: Obj) -> Result<(Option<Tensor>, Indices)> {
     let mut items: SmallVec<[Item; 4]> = SmallVec::new();
     let device = t.device();
     if PyTuple_Check(index) != 0 || (PyList_Check(index) != 0 && list_is_tuple(index)) {
@@ -101,23 +106,19 @@ unsafe fn apply_basic(t: &Tensor, index: Obj) -> Result<(Tensor, Indices)> {
     }
     // How many dimensions the items name.
     let mask_dims = |t: &Tensor| if matches!(t.dtype(), DType::Bool | DType::U8) { t.dim() } else { 1 };
-    let named: usize = items
-        .iter()
-        .map(|item| match item {
-            Item::Int(_) | Item::Slice(_) => 1,
-            Item::Tensor(t) => mask_dims(t),
-            _ => 0,
-        })
-        .sum();
-    let rank = t.dim();
+    let (mut named, mut ellipses) = (0, 0);
+    for item in &items {
+        match item {
+            Item::Int(_) | Item::Slice(..) => named += 1,
+            Item::Tensor(t) => named += mask_dims(t),
+            Item::Ellipsis => ellipses += 1,
+            _ => {}
+        }
+    }
+    let mut indexing = view::Indexing::new(t);
+    let rank = indexing.rank();
     ensure!(named <= rank, Index, "too many indices for tensor of dimension {rank}");
-    ensure!(
-        items.iter().filter(|i| matches!(i, Item::Ellipsis)).count() <= 1,
-        Index,
-        "an index can only have a single ellipsis ('...')"
-    );
-    let mut result = t.clone();
-    let mut dim = 0usize;
+    ensure!(ellipses <= 1, Index, "an index can only have a single ellipsis ('...')");
     let mut indices: Indices = Vec::new();
     let mut covered = 0usize;
     let mut record = |dim: usize, index: Tensor, covers: usize| {
@@ -128,33 +129,26 @@ unsafe fn apply_basic(t: &Tensor, index: Obj) -> Result<(Tensor, Indices)> {
         indices.push(Some(index));
         covered += covers;
     };
+    let truth = |b: bool| flambeau::ops::factory::zeros(&[b as i64], DType::I64, device);
     for item in items {
         match item {
-            Item::Int(i) => result = select(&result, dim, i)?,
-            Item::Slice(s) => {
-                result = slice(&result, dim, s)?;
-                dim += 1;
-            }
-            Item::Ellipsis => dim += rank - named,
-            Item::NewAxis => {
-                result = view::unsqueeze(&result, dim as i64)?;
-                dim += 1;
-            }
+            Item::Int(i) => indexing.select(i)?,
+            Item::Slice(start, stop, step) => indexing.slice(start, stop, step)?,
+            Item::Ellipsis => indexing.skip(rank - named),
+            Item::NewAxis => indexing.unsqueeze(),
             Item::Bool(b) => {
-                result = view::unsqueeze(&result, dim as i64)?;
-                record(dim, flambeau::ops::factory::zeros(&[b as i64], DType::I64, device)?, 1);
-                dim += 1;
+                record(indexing.dim(), truth(b)?, 1);
+                indexing.unsqueeze();
             }
             Item::Tensor(index) => {
                 let dtype = index.dtype();
                 if index.dim() == 0 && dtype.is_integral(true) && index.as_batched().is_none() {
                     let n = index.item()?;
                     if matches!(dtype, DType::Bool | DType::U8) {
-                        result = view::unsqueeze(&result, dim as i64)?;
-                        record(dim, flambeau::ops::factory::zeros(&[n.to_bool() as i64], DType::I64, device)?, 1);
-                        dim += 1;
+                        record(indexing.dim(), truth(n.to_bool())?, 1);
+                        indexing.unsqueeze();
                     } else {
-                        result = select(&result, dim, n.to_i64())?;
+                        indexing.select(n.to_i64())?;
                     }
                     continue;
                 }
@@ -164,53 +158,12 @@ unsafe fn apply_basic(t: &Tensor, index: Obj) -> Result<(Tensor, Indices)> {
                     "tensors used as indices must be long, int, byte or bool tensors"
                 );
                 let covers = mask_dims(&index);
-                record(dim, index, covers);
-                dim += covers;
+                record(indexing.dim(), index, covers);
+                indexing.skip(covers);
             }
         }
     }
-    Ok((result, indices))
-}
-
-fn select(t: &Tensor, dim: usize, i: i64) -> Result<Tensor> {
-    let sizes = t.sizes();
-    if sizes.is_empty() {
-        bail!(
-            Index,
-            "invalid index of a 0-dim tensor. Use `tensor.item()` in Python or `tensor.item<T>()` in C++ to convert a 0-dim \
-             tensor to a number"
-        );
-    }
-    let n = sizes[dim];
-    if i < -n || i >= n {
-        bail!(Index, "index {i} is out of bounds for dimension {dim} with size {n}");
-    }
-    view::select(t, dim as i64, i)
-}
-
-unsafe fn slice(t: &Tensor, dim: usize, s: Obj) -> Result<Tensor> {
-    let (mut start, mut stop, mut step) = (0, 0, 0);
-    if PySlice_Unpack(s, &mut start, &mut stop, &mut step) < 0 {
-        return Err(from_raised());
-    }
-    if step <= 0 {
-        bail!(Value, "step must be greater than zero");
-    }
-    let sizes = t.sizes();
-    if sizes.is_empty() {
-        bail!(Index, "slice() cannot be applied to a 0-dim tensor.");
-    }
-    let n = sizes[dim];
-    PySlice_AdjustIndices(n as Py_ssize_t, &mut start, &mut stop, step);
-    if start == 0 && stop as i64 >= n && step == 1 {
-        return Ok(t.clone());
-    }
-    view::slice(t, dim as i64, start as i64, (stop as i64).max(start as i64), step as i64)
-}
-
-/// A tensor over the same memory that is not the same object.
-fn alias(t: &Tensor) -> Result<Tensor> {
-    view::alias(t)
+    Ok((indexing.apply(t)?, indices))
 }
 
 /// Whether an operand's type answers for `__getitem__` itself, or its subclass is to be kept.
@@ -245,13 +198,15 @@ pub unsafe extern "C" fn get(o: Obj, index: Obj) -> Obj {
                 if i == -1 && !PyErr_Occurred().is_null() {
                     return Err(from_raised());
                 }
-                return select(t, 0, i);
+                return view::index_one(t, i);
             }
             let (basic, indices) = apply_basic(t, index)?;
-            if indices.is_empty() {
-                return if basic.is_same(t) { alias(t) } else { Ok(basic) };
+            match basic {
+                Some(basic) if indices.is_empty() => Ok(basic),
+                // Not the same object.
+                None if indices.is_empty() => view::alias(t),
+                basic => indexing::index(basic.as_ref().unwrap_or(t), &indices),
             }
-            indexing::index(&basic, &indices)
         })();
         let r = match result {
             Ok(t) => wrap(t),
@@ -288,12 +243,13 @@ pub unsafe extern "C" fn set(o: Obj, index: Obj, v: Obj) -> c_int {
         let t = tensor_of(o);
         let result = (|| -> Result<()> {
             let (basic, indices) = apply_basic(t, index)?;
+            let basic = basic.as_ref().unwrap_or(t);
             if is_tensor(v) {
                 let v = tensor_of(v);
                 if indices.is_empty() {
-                    elementwise::copy_(&basic, v)?;
+                    elementwise::copy_(basic, v)?;
                 } else {
-                    put(&basic, &indices, v)?;
+                    put(basic, &indices, v)?;
                 }
                 return Ok(());
             }
@@ -307,10 +263,10 @@ pub unsafe extern "C" fn set(o: Obj, index: Obj, v: Obj) -> c_int {
                 bail!(Runtime, "value cannot be converted to type {} without overflow", t.dtype().name());
             }
             if indices.is_empty() {
-                elementwise::fill_(&basic, n)?;
+                elementwise::fill_(basic, n)?;
             } else {
                 let value = flambeau::ops::factory::full(&[], n, t.dtype(), t.device())?;
-                put(&basic, &indices, &value)?;
+                put(basic, &indices, &value)?;
             }
             Ok(())
         })();

@@ -15,6 +15,8 @@ mod convert;
 mod dlpack;
 mod error;
 mod indexing;
+mod memory;
+mod modules;
 mod overrides;
 mod print;
 mod profile;
@@ -31,6 +33,9 @@ mod types;
 
 use pyo3::prelude::*;
 
+#[global_allocator]
+static MEMORY: memory::Caching = memory::Caching;
+
 #[pymodule]
 fn _flambeau(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
@@ -44,6 +49,7 @@ fn _flambeau(m: &Bound<'_, PyModule>) -> PyResult<()> {
     autograd::register(m)?;
     runtime::register(m)?;
     storage::register(m)?;
+    modules::register(m)?;
     print::register(m)?;
     profile::register(m)?;
     signatures::register(m)?;

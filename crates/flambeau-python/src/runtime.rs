@@ -223,7 +223,46 @@ fn _optimizer_step(
         },
         _ => return Err(PyValueError::new_err(format!("no optimizer step named '{kind}'"))),
     };
-    py.detach(|| flambeau::ops::optimizer::step(&step, &lists)).py()
+    // Letting other threads run costs more than the step of a few small parameters.
+    if lists.first().is_some_and(|params| params.iter().any(Tensor::is_large)) {
+        py.detach(|| flambeau::ops::optimizer::step(&step, &lists)).py()
+    } else {
+        flambeau::ops::optimizer::step(&step, &lists).py()
+    }
+}
+/// The parameters that have a gradient, and the gradients.
+#[pyfunction]
+fn _gradients<'py>(py: Python<'py>, params: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyList>, Bound<'py, PyList>)> {
+    let (with, grads) = (PyList::empty(py), PyList::empty(py));
+    for p in params.try_iter()? {
+        let p = p?;
+        if let Some(g) = tensor_arg(&p)?.grad() {
+            with.append(p)?;
+            grads.append(wrap_bound(py, g)?)?;
+        }
+    }
+    Ok((with, grads))
+}
+/// Whether any of the tensors is sparse.
+#[pyfunction]
+fn _any_sparse(tensors: &Bound<'_, PyList>) -> PyResult<bool> {
+    for t in tensors {
+        if tensor_arg(&t)?.layout() == flambeau::tensor::TensorLayout::SparseCoo {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether any of the tensors is complex.
+#[pyfunction]
+fn _any_complex(tensors: &Bound<'_, PyList>) -> PyResult<bool> {
+    for t in tensors {
+        if tensor_arg(&t)?.dtype().category() == flambeau::Category::Complex {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 // ---- files --------------------------------------------------------------------------------------------------------------
@@ -261,7 +300,7 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
         _add_batch_dim _remove_batch_dim _vmap_lift _is_batched _is_batched_at _record_enter _record_exit _record_flush _plan_stats
         set_num_threads get_num_threads get_num_interop_threads set_num_interop_threads
         _cuda_is_available _cuda_device_count _cuda_synchronize _memory_stats _reset_peak_memory_stats _empty_cache _cuda_memory_info
-        _cuda_device_name _cuda_device_capability _optimizer_step _safetensors_save _safetensors_load);
+        _cuda_device_name _cuda_device_capability _optimizer_step _gradients _any_sparse _any_complex _safetensors_save _safetensors_load);
     let make = wrap_pyfunction!(crate::signatures::tensor::make_subclass, m)?;
     let descriptor = m.py().import("builtins")?.getattr("staticmethod")?.call1((make,))?;
     m.getattr("Tensor")?.setattr("_make_subclass", descriptor)?;

@@ -1,7 +1,7 @@
 //! Tensor's operators as type slots: arithmetic, comparison, conversion, length, iteration. The usual operands (plain tensors
 //! and numbers) go straight to the core; everything else through the operator's row, which knows `__torch_function__`.
 
-use crate::binder::{self, dispatch, number};
+use crate::binder::{self, dispatch, number, Operator};
 use crate::error::*;
 use crate::raw::*;
 use crate::signatures::elementwise as rows;
@@ -12,6 +12,23 @@ use flambeau::{Dest, Number, Result, Tensor, Value};
 use pyo3::ffi::*;
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
+use std::sync::OnceLock;
+
+/// A row of the table by its name, looked up once.
+struct Row(&'static str, OnceLock<Option<(&'static Operator, &'static Operator)>>);
+impl Row {
+    /// The function and the method.
+    #[inline]
+    fn get(&self) -> Option<(&'static Operator, &'static Operator)> {
+        *self.1.get_or_init(|| binder::named(self.0))
+    }
+}
+macro_rules! row {
+    ($name:literal) => {{
+        static ROW: Row = Row($name, OnceLock::new());
+        &ROW
+    }};
+}
 
 type Function = fn(Value<'_>, Value<'_>, Dest<'_>) -> Result<Tensor>;
 
@@ -167,7 +184,7 @@ unsafe extern "C" fn nb_matmul(a: Obj, b: Obj) -> Obj {
     if !acceptable(a) || !acceptable(b) {
         return not_implemented();
     }
-    match binder::named("matmul") {
+    match row!("matmul").get() {
         Some((_, method)) if is_tensor(a) => dispatch(method, a, &b, 1, null_mut()),
         Some((function, _)) => dispatch(function, null_mut(), [a, b].as_ptr(), 2, null_mut()),
         None => not_implemented(),
@@ -175,26 +192,26 @@ unsafe extern "C" fn nb_matmul(a: Obj, b: Obj) -> Obj {
 }
 
 /// A method without arguments, by its row.
-unsafe fn by_row(o: Obj, name: &'static str) -> Obj {
-    match binder::named(name) {
+unsafe fn by_row(o: Obj, row: &Row) -> Obj {
+    match row.get() {
         Some((_, method)) => dispatch(method, o, std::ptr::null(), 0, null_mut()),
-        None => raise(err!(NotImplemented, "no operator named {name}")),
+        None => raise(err!(NotImplemented, "no operator named {}", row.0)),
     }
 }
 unsafe extern "C" fn nb_neg(o: Obj) -> Obj {
-    by_row(o, "neg")
+    by_row(o, row!("neg"))
 }
 unsafe extern "C" fn nb_pos(o: Obj) -> Obj {
-    by_row(o, "positive")
+    by_row(o, row!("positive"))
 }
 unsafe extern "C" fn nb_abs(o: Obj) -> Obj {
-    by_row(o, "abs")
+    by_row(o, row!("abs"))
 }
 unsafe extern "C" fn nb_invert(o: Obj) -> Obj {
     if is_tensor(o) && !tensor_of(o).dtype().is_integral(true) {
         return raise(err!(Type, "~ (operator.invert) is only implemented on integer and Boolean-type tensors"));
     }
-    by_row(o, "bitwise_not")
+    by_row(o, row!("bitwise_not"))
 }
 
 unsafe extern "C" fn richcompare(a: Obj, b: Obj, op: c_int) -> Obj {
@@ -298,7 +315,7 @@ unsafe extern "C" fn iterate(o: Obj) -> Obj {
         if tensor_of(o).dim() == 0 {
             return raise(err!(Type, "iteration over a 0-d tensor"));
         }
-        let parts = by_row(o, "unbind");
+        let parts = by_row(o, row!("unbind"));
         if parts.is_null() {
             return parts;
         }
@@ -322,7 +339,7 @@ unsafe extern "C" fn contains(o: Obj, element: Obj) -> c_int {
         if equal.is_null() {
             return -1;
         }
-        let any = by_row(equal, "any");
+        let any = by_row(equal, row!("any"));
         Py_DECREF(equal);
         if any.is_null() {
             return -1;

@@ -132,8 +132,13 @@ unsafe extern "C" fn dealloc(o: Obj) {
     let dict = std::mem::replace(&mut (*object).dict, null_mut());
     Py_XDECREF(dict);
     drop(tensor);
-    let free: unsafe extern "C" fn(*mut c_void) = std::mem::transmute(PyType_GetSlot(ty, Py_tp_free));
-    free(o.cast());
+    if ty == TENSOR.ty() {
+        // What the slot below holds for a type that gives none.
+        PyObject_GC_Del(o.cast());
+    } else {
+        let free: unsafe extern "C" fn(*mut c_void) = std::mem::transmute(PyType_GetSlot(ty, Py_tp_free));
+        free(o.cast());
+    }
     Py_DECREF(ty.cast());
 }
 

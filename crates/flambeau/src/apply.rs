@@ -2,9 +2,10 @@
 //! version on, or makes a graph node.
 
 use crate::autograd::node::{Edge, InputInfo, Node, SavedTensor};
-use crate::autograd::view::{self, Creation, Link, ViewInfo};
+use crate::autograd::view::{self, Chain, Creation, Link, ViewInfo};
 use crate::mode;
 use crate::ops::elementwise::Map;
+use crate::ops::view::View;
 use crate::primitive::*;
 use crate::tensor::{Meta, Tensor, BATCHED, INFERENCE_TENSOR, LARGE, REQUIRES_GRAD, SPARSE, VIEW};
 use flambeau_core::*;
@@ -228,7 +229,7 @@ fn execute(
 
     if op.effect() == Effect::View {
         if let Dest::New = dest {
-            let out = make_views(op, share, x, &metas, &draft, needs, mode)?;
+            let out = make_views(op, share, x, &metas, &mut draft, needs, mode)?;
             return Ok(out);
         }
         bail!(Runtime, "{}: a view has no in-place or out= form", op.name());
@@ -418,68 +419,119 @@ fn make_views(
     share: &mut dyn FnMut() -> Arc<dyn Primitive>,
     x: &[&Tensor],
     metas: &[&Meta],
-    draft: &Draft,
+    draft: &mut Draft,
     needs: Mask,
     mode: u8,
 ) -> Result<Outputs> {
-    let source = metas[0];
-    let from = x[0];
+    let shared = share();
+    let family = Family::of(x[0], metas[0], mode, op.is_multi_output_view());
+    let differentiable = draft.differentiable();
     let mut outs = Outputs::new();
-    let inference_source = from.flags() & INFERENCE_TENSOR != 0;
-    // A view of an ordinary tensor is tracked whatever the mode; a view of an inference tensor never is.
-    let tracked = !inference_source;
-    let shared = if tracked { Some(share()) } else { None };
-    let multi = op.is_multi_output_view();
-    let parent = if tracked && from.flags() & VIEW != 0 {
-        from.autograd().as_ref().and_then(|m| m.view.as_ref().map(|v| (v.base.clone(), v.chain.clone(), v.creation)))
-    } else {
-        None
-    };
-    for (i, o) in draft.outputs.iter().enumerate() {
-        let meta = Meta {
-            sizes: copy_dims(&o.sizes),
-            strides: copy_dims(&o.strides),
-            offset: o.offset,
-            dtype: o.dtype,
-            storage: source.storage.clone(),
-            version: source.version.clone(),
-        };
-        let Some(op) = &shared else {
-            outs.push(Tensor::from_meta(meta, INFERENCE_TENSOR, None));
-            continue;
-        };
-        let link = Link { op: op.clone(), output: i };
-        let own = if mode & mode::INFERENCE != 0 {
-            Creation::Inference
-        } else if mode & mode::NO_GRAD != 0 {
-            Creation::NoGrad
-        } else if multi {
-            Creation::MultiOutput
-        } else {
-            Creation::Default
-        };
-        let (base, chain, creation) = match &parent {
-            Some((base, chain, creation)) => {
-                let mut chain = chain.clone();
-                chain.push(link);
-                (base.clone(), chain, if own == Creation::Default { *creation } else { own })
-            }
-            None => (from.clone(), SmallVec::from_iter([link]), own),
-        };
-        let version = match &source.version {
-            Some(v) => v.load(std::sync::atomic::Ordering::Relaxed),
-            None => source.storage.version().load(std::sync::atomic::Ordering::Relaxed),
-        };
-        let info = Box::new(ViewInfo { base, chain, creation, version });
-        let autograd = Box::new(crate::autograd::meta::AutogradMeta { view: Some(info), ..Default::default() });
-        outs.push(Tensor::from_meta(meta, VIEW, Some(autograd)));
+    for (i, o) in draft.outputs.iter_mut().enumerate() {
+        let out = Tensor::over(metas[0], 0, |m| {
+            m.sizes = std::mem::take(&mut o.sizes);
+            m.strides = std::mem::take(&mut o.strides);
+            (m.offset, m.dtype) = (o.offset, o.dtype);
+            Ok(())
+        })?;
+        family.clone().receive(&out, x[0], shared.clone(), i);
+        outs.push(out);
     }
     if needs != 0 {
-        if let Some(op) = shared {
-            attach(op, x, needs, metas, &outs, draft.differentiable(), None)?;
-        }
+        attach(shared, x, needs, metas, &outs, differentiable, None)?;
     }
     Ok(outs)
+}
+
+/// [`apply1`] for a view with one output. `resolve` says which from the operand's metadata, under the one lock under which the
+/// view is then made, in place: half of what programs call between two kernels is views.
+///
+/// # Errors
+/// Those of `resolve` and of the view.
+pub(crate) fn apply_view(t: &Tensor, resolve: impl FnOnce(&Meta) -> Result<View>) -> Result<Tensor> {
+    let guard = t.meta();
+    let op = resolve(&guard)?;
+    make_view(t, guard, op)
+}
+fn make_view(t: &Tensor, guard: RwLockReadGuard<Meta>, op: View) -> Result<Tensor> {
+    let mode = mode::current();
+    let flags = t.flags();
+    if mode & mode::PROFILE != 0 || flags & (BATCHED | SPARSE) != 0 {
+        drop(guard);
+        return apply1(op, &[t], Dest::New);
+    }
+    let family = Family::of(t, &guard, mode, false);
+    let grad = mode & (mode::NO_GRAD | mode::INFERENCE) == 0
+        && (flags & REQUIRES_GRAD != 0 || family.base.as_ref().is_some_and(Tensor::requires_grad))
+        && op.differentiable();
+    let out = Tensor::over(&guard, 0, |m| op.draw(m))?;
+    let op: Arc<dyn Primitive> = Arc::new(op);
+    // SAFETY: made just above, and not yet given to anybody.
+    if grad && unsafe { out.unshared_meta() }.dtype.is_differentiable() {
+        family.receive(&out, t, op.clone(), 0);
+        attach(op, &[t], 1, &[&guard], std::slice::from_ref(&out), 1, None)?;
+    } else {
+        family.receive(&out, t, op, 0);
+    }
+    Ok(out)
+}
+
+/// What the views that one operator makes of a tensor have in common.
+#[derive(Clone)]
+struct Family {
+    /// The tensor's own base and the way from there to it, when it is a view itself.
+    base: Option<Tensor>,
+    chain: Chain,
+    creation: Creation,
+    version: u32,
+    /// A view of an ordinary tensor is tracked whatever the mode; a view of an inference tensor never is.
+    tracked: bool,
+}
+impl Family {
+    #[inline]
+    fn of(from: &Tensor, source: &Meta, mode: u8, multi: bool) -> Family {
+        let flags = from.flags();
+        let mut family = Family {
+            base: None,
+            chain: Chain::new(),
+            creation: if mode & mode::INFERENCE != 0 {
+                Creation::Inference
+            } else if mode & mode::NO_GRAD != 0 {
+                Creation::NoGrad
+            } else if multi {
+                Creation::MultiOutput
+            } else {
+                Creation::Default
+            },
+            version: source.version(),
+            tracked: flags & INFERENCE_TENSOR == 0,
+        };
+        if family.tracked && flags & VIEW != 0 {
+            if let Some(v) = &from.autograd().view {
+                family.base = Some(v.base.clone());
+                for link in &v.chain {
+                    family.chain.push(link.clone());
+                }
+                if family.creation == Creation::Default {
+                    family.creation = v.creation;
+                }
+            }
+        }
+        family
+    }
+    /// Makes `out`, which nobody else has yet, the view of `from` that is output `output` of `op`.
+    #[inline]
+    fn receive(self, out: &Tensor, from: &Tensor, op: Arc<dyn Primitive>, output: usize) {
+        let Family { base, mut chain, creation, version, tracked } = self;
+        if !tracked {
+            return out.set_flags_unshared(out.flags() | INFERENCE_TENSOR);
+        }
+        chain.push(Link { op, output });
+        let base = base.unwrap_or_else(|| from.clone());
+        out.set_flags_unshared(out.flags() | VIEW);
+        // SAFETY: the caller alone has this tensor.
+        unsafe { out.unshared_autograd() }.view = Some(ViewInfo { base, chain, creation, version });
+    }
 }
 
 /// Refuses the in-place writes that autograd cannot represent.
@@ -509,19 +561,18 @@ fn check_recorded_write(t: &Tensor, needs: bool) -> Result<()> {
     if needs && mode::grad_enabled() {
         if flags & VIEW != 0 {
             let guard = t.autograd();
-            if let Some(m) = guard.as_ref() {
-                if let Some(v) = &m.view {
-                    if let Some(e) = view::refusal(v, m.edge.as_ref(), false) {
-                        return Err(e);
-                    }
-                    let base = v.base.clone();
-                    drop(guard);
-                    if base.requires_grad() && base.is_leaf() {
-                        bail!(
-                            Runtime,
-                            "a view of a leaf Variable that requires grad is being used in an in-place operation."
-                        );
-                    }
+            if let Some(v) = &guard.view {
+                let edge = guard.graph.as_ref().and_then(|m| m.edge.as_ref());
+                if let Some(e) = view::refusal(v, edge, false) {
+                    return Err(e);
+                }
+                let base = v.base.clone();
+                drop(guard);
+                if base.requires_grad() && base.is_leaf() {
+                    bail!(
+                        Runtime,
+                        "a view of a leaf Variable that requires grad is being used in an in-place operation."
+                    );
                 }
             }
         }

@@ -324,7 +324,8 @@ pub(crate) fn primitive(
 }
 
 fn note_result(name: &str, x: &[&Tensor], outs: &[Tensor]) {
-    let sequence = outs.first().and_then(|t| t.autograd().as_ref().and_then(|m| m.edge.as_ref().map(|e| e.node.seq)));
+    let sequence =
+        outs.first().and_then(|t| t.autograd().graph.as_ref().and_then(|m| m.edge.as_ref().map(|e| e.node.seq)));
     let wanted = with(|s| s.options.flops).unwrap_or(false);
     let work = if wanted { flops(name, x, outs) } else { 0 };
     let device = outs.first().map_or(Device::Cpu, Tensor::device);

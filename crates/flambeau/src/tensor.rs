@@ -1,6 +1,6 @@
 //! The tensor: a counted reference to a layout over shared storage, with its place in the autograd graph.
 
-use crate::autograd::meta::AutogradMeta;
+use crate::autograd::meta::{AutogradMeta, Place};
 use flambeau_core::*;
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use std::ptr::NonNull;
@@ -164,7 +164,7 @@ pub(crate) struct Impl {
     flags: AtomicU8,
     wrapper: AtomicPtr<u8>,
     meta: RwLock<Meta>,
-    autograd: Mutex<Option<Box<AutogradMeta>>>,
+    autograd: Mutex<Place>,
     behind: Option<Box<Behind>>,
 }
 
@@ -222,23 +222,56 @@ impl Tensor {
         Self::build(meta, flags, autograd, None)
     }
     #[inline]
-    fn build(meta: Meta, flags: u8, autograd: Option<Box<AutogradMeta>>, behind: Option<Box<Behind>>) -> Tensor {
+    fn build(meta: Meta, flags: u8, graph: Option<Box<AutogradMeta>>, behind: Option<Box<Behind>>) -> Tensor {
         let flags = if meta.numel() >= LARGE_NUMEL { flags | LARGE } else { flags };
         let boxed = Box::new(Impl {
             refs: AtomicUsize::new(1),
             flags: AtomicU8::new(flags),
             wrapper: AtomicPtr::new(std::ptr::null_mut()),
             meta: RwLock::new(meta),
-            autograd: Mutex::new(autograd),
+            autograd: Mutex::new(Place { view: None, graph }),
             behind,
         });
         Tensor(NonNull::from(Box::leak(boxed)))
+    }
+    /// A tensor over `source`'s memory whose layout `draw` makes of `source`'s, written where it will stay: views are made by the
+    /// million, and moving their metadata about would cost as much as computing it.
+    ///
+    /// # Errors
+    /// Those of `draw`.
+    #[inline]
+    pub(crate) fn over(source: &Meta, flags: u8, draw: impl FnOnce(&mut Meta) -> Result<()>) -> Result<Tensor> {
+        let mut boxed = Box::<Impl>::new_uninit();
+        let p = boxed.as_mut_ptr();
+        // SAFETY: `p` points to memory for an `Impl` that nobody else knows, and every field of it is written.
+        let mut boxed = unsafe {
+            (&raw mut (*p).refs).write(AtomicUsize::new(1));
+            (&raw mut (*p).flags).write(AtomicU8::new(flags));
+            (&raw mut (*p).wrapper).write(AtomicPtr::new(std::ptr::null_mut()));
+            (&raw mut (*p).meta).write(RwLock::new(source.clone()));
+            (&raw mut (*p).autograd).write(Mutex::new(Place::default()));
+            (&raw mut (*p).behind).write(None);
+            boxed.assume_init()
+        };
+        let meta = boxed.meta.get_mut();
+        draw(meta)?;
+        if meta.numel() >= LARGE_NUMEL {
+            *boxed.flags.get_mut() |= LARGE;
+        }
+        Ok(Tensor(NonNull::from(Box::leak(boxed))))
     }
     /// A tensor over existing storage.
     pub fn from_storage(storage: Arc<Storage>, dtype: DType, sizes: &[i64], strides: &[i64], offset: i64) -> Tensor {
         let flags = if crate::mode::inference() { INFERENCE_TENSOR } else { 0 };
         Self::from_meta(
-            Meta { sizes: sizes.into(), strides: strides.into(), offset, dtype, storage, version: None },
+            Meta {
+                sizes: Dims::from_slice(sizes),
+                strides: Dims::from_slice(strides),
+                offset,
+                dtype,
+                storage,
+                version: None,
+            },
             flags,
             None,
         )
@@ -429,10 +462,10 @@ impl Tensor {
     /// Nobody else has this tensor yet, and no other reference to its autograd metadata is alive.
     #[inline]
     #[allow(clippy::mut_from_ref)]
-    pub(crate) unsafe fn unshared_autograd(&self) -> &mut Option<Box<AutogradMeta>> {
+    pub(crate) unsafe fn unshared_autograd(&self) -> &mut Place {
         &mut *self.inner().autograd.data_ptr()
     }
-    pub(crate) fn autograd(&self) -> MutexGuard<'_, Option<Box<AutogradMeta>>> {
+    pub(crate) fn autograd(&self) -> MutexGuard<'_, Place> {
         self.inner().autograd.lock()
     }
 

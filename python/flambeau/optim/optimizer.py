@@ -10,7 +10,17 @@ from itertools import chain
 from typing import Any, TypeAlias
 
 from .. import _flambeau
-from .._flambeau import Tensor, _profile_enter, _profile_exit, _profile_on, _set_grad_enabled, is_grad_enabled
+from .._flambeau import (
+    Tensor,
+    _any_complex,
+    _any_sparse,
+    _gradients,
+    _profile_enter,
+    _profile_exit,
+    _profile_on,
+    _set_grad_enabled,
+    is_grad_enabled,
+)
 from ..autograd.grad_mode import enable_grad
 from ..nn.parameter import Parameter
 from ..utils.hooks import RemovableHandle
@@ -165,20 +175,15 @@ class Optimizer:
             _set_grad_enabled(False)
         try:
             for group in self.param_groups:
-                params, grads = [], []
-                for p in group["params"]:
-                    grad = p.grad
-                    if grad is not None:
-                        params.append(p)
-                        grads.append(grad)
+                params, grads = _gradients(group["params"])
                 if params:
-                    if not self._sparse:
-                        self._refuse_sparse(grads)
+                    if not self._sparse and _any_sparse(grads):
+                        self._refuse_sparse()
                     if group.get("differentiable"):
                         _set_grad_enabled(recording)
                         self._differentiable_update(group, params, grads)
                         _set_grad_enabled(False)
-                    elif any(p.is_complex() for p in params):
+                    elif _any_complex(params):
                         self._update_complex(group, params, grads)
                     else:
                         self._update(group, params, grads)
@@ -187,13 +192,11 @@ class Optimizer:
                 _set_grad_enabled(True)
         return loss
 
-    def _refuse_sparse(self, grads: list[Tensor]) -> None:
-        for grad in grads:
-            if grad.is_sparse:
-                name = type(self).__name__
-                advice = ", please consider SparseAdam instead" if name in ("Adam", "AdamW") else ""
-                name = "Adam" if advice else name
-                raise RuntimeError(f"{name} does not support sparse gradients{advice}")
+    def _refuse_sparse(self) -> None:
+        name = type(self).__name__
+        advice = ", please consider SparseAdam instead" if name in ("Adam", "AdamW") else ""
+        name = "Adam" if advice else name
+        raise RuntimeError(f"{name} does not support sparse gradients{advice}")
 
     def _hooked_step(self, closure: Any) -> Any:
         args: Any = (self, closure)

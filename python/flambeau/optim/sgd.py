@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._flambeau import Tensor, _optimizer_step
+from .._flambeau import Tensor, _any_sparse, _optimizer_step
 from .optimizer import Optimizer, _check, _number, _zeros_like
 
 
@@ -47,7 +47,7 @@ class SGD(Optimizer):
         )
 
     def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
-        if any(g.is_sparse for g in grads):
+        if _any_sparse(grads):
             if not group["momentum"] and not _number(group["weight_decay"]):
                 # Only the rows that are there are written.
                 rate = _number(group["lr"]) if group["maximize"] else -_number(group["lr"])
@@ -62,23 +62,19 @@ class SGD(Optimizer):
         if not group["momentum"]:
             _optimizer_step("sgd", [params, grads, []], group)
             return
-        # Buffers start as the first gradient, so that parameters on their first step go by themselves.
-        fresh, seen = ([], [], []), ([], [], [])  # type: ignore[var-annotated]
-        for p, g in zip(params, grads, strict=True):
-            state = self.state[p]
-            buffer = state.get("momentum_buffer")
-            if buffer is None:
-                state["momentum_buffer"] = buffer = _zeros_like(p)
-                into = fresh
-            else:
-                into = seen
-            into[0].append(p)
-            into[1].append(g)
-            into[2].append(buffer)
-        if seen[0]:
-            _optimizer_step("sgd", list(seen), group)
-        if fresh[0]:
-            _optimizer_step("sgd", list(fresh), {**group, "first": True})
+        state = self.state
+        buffers = [state[p].get("momentum_buffer") for p in params]
+        fresh = [i for i, buffer in enumerate(buffers) if buffer is None]
+        if fresh:
+            # Buffers start as the first gradient, so that parameters on their first step go by themselves.
+            for i in fresh:
+                state[params[i]]["momentum_buffer"] = buffers[i] = _zeros_like(params[i])
+            lists = [params, grads, buffers]
+            _optimizer_step("sgd", [[x[i] for i in fresh] for x in lists], {**group, "first": True})
+            seen = [i for i in range(len(params)) if i not in fresh]
+            params, grads, buffers = ([x[i] for i in seen] for x in lists)
+        if params:
+            _optimizer_step("sgd", [params, grads, buffers], group)
 
     def _differentiable_update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
         momentum, decay = group["momentum"], group["weight_decay"]

@@ -293,7 +293,8 @@ unsafe fn overload(row: &'static Row, inplace: bool) -> Overload {
     let out = if out { find("out") } else { None };
     let requires_grad = if factory { find("requires_grad") } else { None };
     let layout = if factory && !row.text.contains("layout? layout") { find("layout") } else { None };
-    Overload { row, named, out, requires_grad, layout, signature: s }
+    let bare = s.params.first().is_some_and(|p| p.ty == Type::Tensor) && s.required & !1 == 0 && !s.is_factory;
+    Overload { row, named, bare, out, requires_grad, layout, signature: s }
 }
 
 /// `__doc__` from the signatures, with `__text_signature__` at its head where one signature says everything: an operator with

@@ -329,8 +329,8 @@ fn is_set_to(t: &Tensor, other: &Tensor) -> Result<bool> {
 /// The values of a one-element tensor.
 fn item(t: &Tensor) -> Result<Returned> {
     let n = t.item()?;
-    if t.dtype() == DType::U64 {
-        if let Number::Int(i) = n {
+    if let Number::Int(i) = n {
+        if t.dtype() == DType::U64 {
             // SAFETY: attached (`item` is not detached): a new reference.
             return Python::attach(|py| unsafe {
                 Ok(Returned::Object(Bound::from_owned_ptr(py, PyLong_FromUnsignedLongLong(i as u64)).unbind()))

@@ -80,11 +80,9 @@ pub fn link(
             CustomOutput::Input | CustomOutput::Fresh => {
                 // Leaves made inside the forward must not pass as leaves any more.
                 t.set_edge(Edge { node: node.clone(), nr: nr as u32 });
-                if let Some(m) = t.autograd().as_mut() {
-                    if let Some(v) = m.view.as_mut() {
-                        v.creation = view::Creation::CustomFunction;
-                        v.version = t.version();
-                    }
+                if let Some(v) = t.autograd().view.as_mut() {
+                    v.creation = view::Creation::CustomFunction;
+                    v.version = t.version();
                 }
             }
         }

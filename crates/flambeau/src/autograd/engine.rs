@@ -3,7 +3,7 @@
 use super::node::{Edge, Function, InputInfo, Node};
 use crate::mode;
 use crate::ops;
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, REQUIRES_GRAD, VIEW};
 use flambeau_core::*;
 use std::cell::RefCell;
 use std::collections::{BinaryHeap, HashMap};
@@ -413,10 +413,10 @@ fn owned(t: &Tensor) -> bool {
     if t.ref_count() != 1 {
         return false;
     }
-    let base_numel = t.autograd().as_ref().and_then(|a| {
-        let base = &a.view.as_ref()?.base;
-        (base.ref_count() == 1).then(|| base.numel())
-    });
+    let base_numel = match &t.autograd().view {
+        Some(v) if v.base.ref_count() == 1 => Some(v.base.numel()),
+        _ => None,
+    };
     let m = t.meta();
     let holders = if base_numel == Some(numel(&m.sizes)) { 2 } else { 1 };
     Arc::strong_count(&m.storage) == holders && is_non_overlapping_and_dense(&m.sizes, &m.strides)
@@ -458,7 +458,12 @@ fn accumulate(leaf: &Tensor, g: Tensor, create_graph: bool) -> Result<()> {
         None if create_graph => g,
         None => {
             if owned(&g) {
-                g.detach()
+                // With a place in the graph of its own, or among views, it is taken out of these.
+                if g.flags() & (REQUIRES_GRAD | VIEW) == 0 {
+                    g
+                } else {
+                    g.detach()
+                }
             } else {
                 ops::view::clone(&g.detach())?
             }
@@ -472,7 +477,7 @@ fn accumulate(leaf: &Tensor, g: Tensor, create_graph: bool) -> Result<()> {
         Some(old) => ops::elementwise::add(&old, &g)?,
     };
     leaf.set_grad(Some(new))?;
-    let hooks: Vec<_> = match leaf.autograd().as_ref() {
+    let hooks: Vec<_> = match leaf.autograd().graph.as_ref() {
         Some(m) if !m.post_hooks.is_empty() => m.post_hooks.iter().map(|(_, h)| h.clone()).collect(),
         _ => Vec::new(),
     };

@@ -28,7 +28,15 @@ pub struct AutogradMeta {
     pub hooks: Vec<(u64, Hook)>,
     pub post_hooks: Vec<(u64, PostHook)>,
     pub retained: Option<GradSlot>,
-    pub view: Option<Box<ViewInfo>>,
+}
+
+/// What autograd keeps on a tensor. Views stand beside the graph, in the tensor's own allocation: most have no gradient, and
+/// programs make them by the million.
+#[derive(Default)]
+pub struct Place {
+    /// Where a view comes from.
+    pub view: Option<ViewInfo>,
+    pub graph: Option<Box<AutogradMeta>>,
 }
 
 static NEXT_HOOK: AtomicU64 = AtomicU64::new(1);
@@ -52,8 +60,7 @@ impl Tensor {
             return values.requires_grad();
         }
         if flags & VIEW != 0 {
-            let base = self.autograd().as_ref().and_then(|m| m.view.as_ref().map(|v| v.base.clone()));
-            return base.is_some_and(|b| b.requires_grad());
+            return self.autograd().view.as_ref().is_some_and(|v| v.base.requires_grad());
         }
         false
     }
@@ -97,11 +104,11 @@ impl Tensor {
                  subgraph that doesn't require differentiation use var_no_grad = var.detach()."
             );
         }
-        let mut meta = self.autograd();
-        if on || meta.is_some() {
-            meta.get_or_insert_with(Default::default).requires_grad = on;
+        let mut place = self.autograd();
+        if on || place.graph.is_some() {
+            place.graph.get_or_insert_with(Default::default).requires_grad = on;
         }
-        drop(meta);
+        drop(place);
         self.set_flag(REQUIRES_GRAD, on);
         Ok(())
     }
@@ -111,8 +118,8 @@ impl Tensor {
             let sizes = self.sizes();
             return s.values.grad().and_then(|g| crate::ops::sparse::gradient(&sizes, &s, g).ok());
         }
-        let meta = self.autograd();
-        let meta = meta.as_ref()?;
+        let place = self.autograd();
+        let meta = place.graph.as_ref()?;
         match (&meta.grad, &meta.retained) {
             (Some(g), _) => Some(g.clone()),
             (None, Some(slot)) => slot.lock().clone(),
@@ -151,11 +158,11 @@ impl Tensor {
         if self.is_sparse() {
             return crate::ops::sparse::set_gradient(self, grad);
         }
-        let mut meta = self.autograd();
-        if grad.is_none() && meta.is_none() {
+        let mut place = self.autograd();
+        if grad.is_none() && place.graph.is_none() {
             return Ok(());
         }
-        let meta = meta.get_or_insert_with(Default::default);
+        let meta = place.graph.get_or_insert_with(Default::default);
         if let Some(slot) = &meta.retained {
             *slot.lock() = None;
         }
@@ -178,7 +185,7 @@ impl Tensor {
         if self.flags() & REQUIRES_GRAD == 0 {
             return Ok(None);
         }
-        Ok(self.autograd().as_ref().and_then(|m| m.edge.clone()))
+        Ok(self.autograd().graph.as_ref().and_then(|m| m.edge.clone()))
     }
     /// Where this tensor's gradient goes: its node, or a leaf's accumulator; `None` when it requires none.
     pub fn gradient_edge(&self) -> Result<Option<Edge>> {
@@ -192,11 +199,12 @@ impl Tensor {
             return Ok(Some(edge));
         }
         let mut guard = self.autograd();
-        let meta = guard.get_or_insert_with(Default::default);
+        let Place { view, graph } = &mut *guard;
+        let meta = graph.get_or_insert_with(Default::default);
         if let Some(node) = meta.accumulator.upgrade() {
             return Ok(Some(Edge { node, nr: 0 }));
         }
-        if meta.view.is_some() && !meta.requires_grad {
+        if view.is_some() && !meta.requires_grad {
             // Made without recording, of a base that requires grad: it counts as requiring one and collects none.
             return Ok(None);
         }
@@ -208,7 +216,7 @@ impl Tensor {
     /// [`Tensor::set_edge`] for a tensor that has just been made: without a lock when it has no metadata yet.
     pub(crate) fn set_first_edge(&self, edge: Edge) {
         // SAFETY: the caller alone has this tensor.
-        let slot = unsafe { self.unshared_autograd() };
+        let slot = unsafe { &mut self.unshared_autograd().graph };
         match slot {
             None => {
                 *slot = Some(Box::new(AutogradMeta { edge: Some(edge), ..Default::default() }));
@@ -220,7 +228,7 @@ impl Tensor {
     /// Makes this tensor the output `edge.nr` of `edge.node`.
     pub(crate) fn set_edge(&self, edge: Edge) {
         let mut guard = self.autograd();
-        let meta = guard.get_or_insert_with(Default::default);
+        let meta = guard.graph.get_or_insert_with(Default::default);
         if let (Some(slot), node) = (&meta.retained, &edge.node) {
             // `retain_grad` follows the tensor to its new node.
             if let Some(old) = &meta.edge {
@@ -244,7 +252,7 @@ impl Tensor {
         let id = next_hook_id();
         match self.grad_fn()? {
             Some(edge) => edge.node.add_hook(edge.nr, id, hook),
-            None => self.autograd().get_or_insert_with(Default::default).hooks.push((id, hook)),
+            None => self.autograd().graph.get_or_insert_with(Default::default).hooks.push((id, hook)),
         }
         Ok(id)
     }
@@ -260,7 +268,7 @@ impl Tensor {
             return values.register_post_accumulate_grad_hook(Arc::new(move |_| hook(&this)));
         }
         let id = next_hook_id();
-        self.autograd().get_or_insert_with(Default::default).post_hooks.push((id, hook));
+        self.autograd().graph.get_or_insert_with(Default::default).post_hooks.push((id, hook));
         Ok(id)
     }
     /// Removes a hook by its number; unknown numbers are ignored.
@@ -268,7 +276,7 @@ impl Tensor {
         if let Some(values) = self.carrier() {
             return values.remove_hook(id);
         }
-        if let Some(meta) = self.autograd().as_mut() {
+        if let Some(meta) = self.autograd().graph.as_mut() {
             meta.hooks.retain(|(i, _)| *i != id);
             meta.post_hooks.retain(|(i, _)| *i != id);
             if let Some(edge) = &meta.edge {
@@ -287,7 +295,7 @@ impl Tensor {
         }
         let Some(edge) = self.grad_fn()? else { return Ok(()) };
         let mut guard = self.autograd();
-        let meta = guard.get_or_insert_with(Default::default);
+        let meta = guard.graph.get_or_insert_with(Default::default);
         if meta.retained.is_none() {
             let slot: GradSlot = Arc::default();
             meta.retained = Some(slot.clone());
@@ -300,11 +308,11 @@ impl Tensor {
         if let Some(values) = self.carrier() {
             return values.retains_grad();
         }
-        self.autograd().as_ref().is_some_and(|m| m.retained.is_some())
+        self.autograd().graph.as_ref().is_some_and(|m| m.retained.is_some())
     }
     /// The tensor that this one is a view of.
     pub fn base(&self) -> Option<Tensor> {
-        self.autograd().as_ref().and_then(|m| m.view.as_ref().map(|v| v.base.clone()))
+        self.autograd().view.as_ref().map(|v| v.base.clone())
     }
     /// The same memory outside the graph; shares the version counter.
     pub fn detach(&self) -> Tensor {
@@ -336,7 +344,7 @@ impl Tensor {
                  Optimizer.zero_grad() function in torch/optim/optimizer.py as a solution."
             );
         }
-        if let Some(meta) = self.autograd().as_mut() {
+        if let Some(meta) = self.autograd().graph.as_mut() {
             meta.edge = None;
             meta.requires_grad = false;
             meta.retained = None;

@@ -1,14 +1,14 @@
 //! Nodes of the backward graph.
 
 use super::meta::{GradSlot, Hook};
-use super::view::Link;
+use super::view::Chain;
 use super::watch;
 use crate::primitive::{output_bit, Mask, Primitive};
 use crate::tensor::{Meta, Tensor, BATCHED, INFERENCE_TENSOR, REQUIRES_GRAD, VIEW};
 use flambeau_core::*;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::cell::{Cell, RefCell};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
 
 /// An output of a node: where a gradient is sent.
@@ -62,7 +62,7 @@ pub(crate) enum Function {
 }
 
 pub(crate) struct CopySlices {
-    chain: SmallVec<[Link; 1]>,
+    chain: Chain,
     function: Arc<Node>,
     self_index: Option<usize>,
 }
@@ -100,6 +100,8 @@ pub struct Node {
     pub(crate) outputs: SmallVec<[InputInfo; 1]>,
     saved: Mutex<Saved>,
     hooks: Mutex<Option<Box<NodeHooks>>>,
+    /// Whether anybody ever asked for `hooks`: most nodes never get any, and are spared the lock.
+    hooked: AtomicBool,
     /// Which backward pass is at this node and under which number; see the engine.
     pub(crate) mark: AtomicU64,
 }
@@ -205,6 +207,7 @@ impl Node {
             (&raw mut (*p).outputs).write(SmallVec::new());
             (&raw mut (*p).saved).write(Mutex::new(Saved::Kept(SmallVec::new())));
             (&raw mut (*p).hooks).write(Mutex::new(None));
+            (&raw mut (*p).hooked).write(AtomicBool::new(false));
             (&raw mut (*p).mark).write(AtomicU64::new(0));
             let node = node.assume_init();
             let Node { inputs, edges, outputs, saved, .. } = &mut *p;
@@ -229,6 +232,7 @@ impl Node {
             outputs,
             saved: Mutex::new(Saved::Kept(SmallVec::new())),
             hooks: Mutex::new(None),
+            hooked: AtomicBool::new(false),
             mark: AtomicU64::new(0),
         })
     }
@@ -266,6 +270,7 @@ impl Node {
     }
     fn remember_trace(&mut self) {
         if let Some(trace) = watch::trace() {
+            *self.hooked.get_mut() = true;
             self.hooks.get_mut().get_or_insert_with(Default::default).trace = Some(trace);
         }
     }
@@ -276,18 +281,33 @@ impl Node {
     /// Adds a hook that runs before this node; returns its number.
     pub fn add_pre_hook(&self, hook: PreHook) -> u64 {
         let id = super::meta::next_hook_id();
-        self.hooks.lock().get_or_insert_with(Default::default).pre.push((id, hook));
+        self.hooks_mut().get_or_insert_with(Default::default).pre.push((id, hook));
         id
     }
     /// Adds a hook that runs after this node; returns its number.
     pub fn add_post_hook(&self, hook: PostNodeHook) -> u64 {
         let id = super::meta::next_hook_id();
-        self.hooks.lock().get_or_insert_with(Default::default).post.push((id, hook));
+        self.hooks_mut().get_or_insert_with(Default::default).post.push((id, hook));
         id
     }
     /// What is kept with this node under the binding's care, made by `make` when there is nothing yet.
     pub fn attachment(&self, make: impl FnOnce() -> Attachment) -> Attachment {
-        self.hooks.lock().get_or_insert_with(Default::default).attachment.get_or_insert_with(make).clone()
+        self.hooks_mut().get_or_insert_with(Default::default).attachment.get_or_insert_with(make).clone()
+    }
+    fn hooks_mut(&self) -> MutexGuard<'_, Option<Box<NodeHooks>>> {
+        let guard = self.hooks.lock();
+        self.hooked.store(true, Ordering::Release);
+        guard
+    }
+    /// The hooks before and after this node.
+    fn call_hooks(&self) -> (Vec<PreHook>, Vec<PostNodeHook>) {
+        if !self.hooked.load(Ordering::Acquire) {
+            return (Vec::new(), Vec::new());
+        }
+        match self.hooks.lock().as_ref() {
+            Some(h) => (h.pre.iter().map(|h| h.1.clone()).collect(), h.post.iter().map(|h| h.1.clone()).collect()),
+            None => (Vec::new(), Vec::new()),
+        }
     }
     /// Sends gradients through this node: its own hooks before and after, anomalies found.
     pub(crate) fn call(
@@ -295,10 +315,7 @@ impl Node {
         mut g: SmallVec<[Option<Tensor>; 1]>,
         retain: bool,
     ) -> Result<SmallVec<[Option<Tensor>; 4]>> {
-        let (pre, post): (Vec<PreHook>, Vec<PostNodeHook>) = match self.hooks.lock().as_ref() {
-            Some(h) => (h.pre.iter().map(|h| h.1.clone()).collect(), h.post.iter().map(|h| h.1.clone()).collect()),
-            None => (Vec::new(), Vec::new()),
-        };
+        let (pre, post) = self.call_hooks();
         for hook in pre {
             if let Some(new) = hook(&g)? {
                 replace(&mut g, new, "prehook")?;
@@ -321,10 +338,7 @@ impl Node {
         mut g: SmallVec<[Option<Tensor>; 1]>,
         accumulate: impl FnOnce(Tensor) -> Result<()>,
     ) -> Result<()> {
-        let (pre, post): (Vec<PreHook>, Vec<PostNodeHook>) = match self.hooks.lock().as_ref() {
-            Some(h) => (h.pre.iter().map(|h| h.1.clone()).collect(), h.post.iter().map(|h| h.1.clone()).collect()),
-            None => (Vec::new(), Vec::new()),
-        };
+        let (pre, post) = self.call_hooks();
         for hook in pre {
             if let Some(new) = hook(&g)? {
                 replace(&mut g, new, "prehook")?;
@@ -363,7 +377,7 @@ impl Node {
     pub(crate) fn copy_slices(
         base: InputInfo,
         edges: SmallVec<[Option<Edge>; 2]>,
-        chain: SmallVec<[Link; 1]>,
+        chain: Chain,
         function: Arc<Node>,
         self_index: Option<usize>,
     ) -> Arc<Node> {
@@ -426,7 +440,7 @@ impl Node {
         &self.edges
     }
     pub(crate) fn add_hook(&self, nr: u32, id: u64, hook: Hook) {
-        self.hooks.lock().get_or_insert_with(Default::default).tensor.push((nr, id, hook));
+        self.hooks_mut().get_or_insert_with(Default::default).tensor.push((nr, id, hook));
     }
     /// Removes a hook by its number; unknown numbers are ignored.
     pub fn remove_hook(&self, id: u64) {
@@ -437,7 +451,7 @@ impl Node {
         }
     }
     pub(crate) fn retain(&self, nr: u32, slot: GradSlot) {
-        self.hooks.lock().get_or_insert_with(Default::default).retained.push((nr, slot));
+        self.hooks_mut().get_or_insert_with(Default::default).retained.push((nr, slot));
     }
     pub(crate) fn move_retained(&self, slot: &GradSlot, to: &Arc<Node>, nr: u32) {
         if let Some(h) = self.hooks.lock().as_mut() {
@@ -448,13 +462,16 @@ impl Node {
     /// Runs the hooks on the gradients that arrived.
     pub(crate) fn run_hooks(&self, g: &mut [Option<Tensor>]) -> Result<()> {
         if let Function::Accumulate(leaf) = &self.function {
-            let hooks: Vec<Hook> = match leaf.autograd().as_ref() {
+            let hooks: Vec<Hook> = match leaf.autograd().graph.as_ref() {
                 Some(m) if !m.hooks.is_empty() => m.hooks.iter().map(|(_, h)| h.clone()).collect(),
                 _ => return Ok(()),
             };
             for hook in hooks {
                 call_hook(&hook, &mut g[0])?;
             }
+            return Ok(());
+        }
+        if !self.hooked.load(Ordering::Acquire) {
             return Ok(());
         }
         let (tensor, retained) = match self.hooks.lock().as_ref() {
@@ -575,7 +592,7 @@ impl Node {
             let now = s.tensor.version();
             if now != s.version {
                 let m = s.tensor.meta();
-                let origin = match s.tensor.autograd().as_ref().and_then(|a| a.edge.as_ref()) {
+                let origin = match s.tensor.autograd().graph.as_ref().and_then(|a| a.edge.as_ref()) {
                     Some(e) => format!(", which is output {} of {},", e.nr, e.node.name()),
                     None if s.bit >> 16 != 0 => {
                         format!(", which is output {} of {},", s.bit.trailing_zeros() - 16, self.name())

@@ -26,10 +26,13 @@ pub enum Creation {
     CustomFunction,
 }
 
+/// The way from a base to a view; two steps without a heap allocation.
+pub type Chain = SmallVec<[Link; 2]>;
+
 /// Where a view comes from.
 pub struct ViewInfo {
     pub base: Tensor,
-    pub chain: SmallVec<[Link; 1]>,
+    pub chain: Chain,
     pub creation: Creation,
     /// The version at which the view's node was last made.
     pub version: u32,
@@ -80,25 +83,25 @@ pub(crate) fn refusal(view: &ViewInfo, edge: Option<&Edge>, indirect: bool) -> O
 pub(crate) fn grad_fn(t: &Tensor) -> Result<Option<Edge>> {
     let (base, chain, edge) = {
         let guard = t.autograd();
-        let Some(meta) = guard.as_ref() else { return Ok(None) };
-        let Some(view) = &meta.view else { return Ok(meta.edge.clone()) };
+        let edge = guard.graph.as_ref().and_then(|m| m.edge.as_ref());
+        let Some(view) = &guard.view else { return Ok(edge.cloned()) };
         let stale = view.version != t.version();
         if !stale {
-            return Ok(meta.edge.clone());
+            return Ok(edge.cloned());
         }
-        if let Some(e) = refusal(view, meta.edge.as_ref(), true) {
-            if meta.edge.is_some() || view.base.requires_grad() {
+        if let Some(e) = refusal(view, edge, true) {
+            if edge.is_some() || view.base.requires_grad() {
                 return Err(e);
             }
         }
-        (view.base.clone(), view.chain.clone(), meta.edge.clone())
+        (view.base.clone(), view.chain.clone(), edge.cloned())
     };
     // A base that has left the graph (`detach_`) leaves the view's node behind, leading nowhere.
     let mut edge_in = base.gradient_edge()?;
     if edge_in.is_none() && edge.is_none() {
         return Ok(None);
     }
-    if edge.is_none() && t.autograd().as_ref().is_some_and(|m| m.requires_grad) {
+    if edge.is_none() && t.autograd().graph.as_ref().is_some_and(|m| m.requires_grad) {
         // A leaf view made in no_grad mode with requires_grad set by hand.
         return Ok(None);
     }
@@ -116,24 +119,22 @@ pub(crate) fn grad_fn(t: &Tensor) -> Result<Option<Edge>> {
         })?;
         edge_in = Some(Edge { node, nr: link.output as u32 });
         let o = &draft.outputs[link.output];
-        meta.sizes = o.sizes.clone();
-        meta.strides = o.strides.clone();
+        meta.sizes = copy_dims(&o.sizes);
+        meta.strides = copy_dims(&o.strides);
         meta.offset = o.offset;
         meta.dtype = o.dtype;
     }
     let Some(edge) = edge_in else { return Ok(edge) };
     t.set_edge(edge.clone());
-    if let Some(m) = t.autograd().as_mut() {
-        if let Some(v) = m.view.as_mut() {
-            v.version = t.version();
-        }
+    if let Some(v) = t.autograd().view.as_mut() {
+        v.version = t.version();
     }
     Ok(Some(edge))
 }
 
 /// Notes that `t` was just written in place by `node`.
 pub(crate) fn rebase(t: &Tensor, node: Arc<Node>, self_index: Option<usize>) -> Result<()> {
-    let view = t.autograd().as_ref().and_then(|m| m.view.as_ref().map(|v| (v.base.clone(), v.chain.clone())));
+    let view = t.autograd().view.as_ref().map(|v| (v.base.clone(), v.chain.clone()));
     let Some((base, chain)) = view else {
         t.set_edge(Edge { node, nr: 0 });
         return Ok(());
@@ -151,7 +152,7 @@ pub(crate) fn rebase(t: &Tensor, node: Arc<Node>, self_index: Option<usize>) -> 
     base.set_edge(Edge { node: copy, nr: 0 });
     t.set_flag(REQUIRES_GRAD, true);
     // Make the view's node anew over the base's new one, whatever was made of it while the write was recorded.
-    if let Some(v) = t.autograd().as_mut().and_then(|m| m.view.as_mut()) {
+    if let Some(v) = t.autograd().view.as_mut() {
         v.version = v.version.wrapping_sub(1);
     }
     t.grad_fn()?;
@@ -201,10 +202,8 @@ pub(crate) fn copy_slices_backward(
 /// Extends the chain of a view by one operator that changed its metadata in place (`unsqueeze_`).
 pub(crate) fn extend_chain(t: &Tensor, link: Link) {
     let version = t.version();
-    if let Some(m) = t.autograd().as_mut() {
-        if let Some(v) = m.view.as_mut() {
-            v.chain.push(link);
-            v.version = version;
-        }
+    if let Some(v) = t.autograd().view.as_mut() {
+        v.chain.push(link);
+        v.version = version;
     }
 }

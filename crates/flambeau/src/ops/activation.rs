@@ -29,7 +29,7 @@ impl Primitive for Softmax {
             self.name(),
             x[0].dtype.title()
         );
-        out.push(x[0].sizes.clone(), x[0].dtype);
+        out.push(copy_dims(&x[0].sizes), x[0].dtype);
         Ok(())
     }
     fn run(&self, on: &dyn Backend, x: &[Operand], out: &[Operand]) -> Result<()> {
@@ -60,7 +60,7 @@ impl Primitive for SoftmaxGrad {
         "softmax_backward_data"
     }
     fn infer(&self, x: &[&Meta], out: &mut Draft) -> Result<()> {
-        out.push(x[0].sizes.clone(), x[1].dtype);
+        out.push(copy_dims(&x[0].sizes), x[1].dtype);
         Ok(())
     }
     fn run(&self, on: &dyn Backend, x: &[Operand], out: &[Operand]) -> Result<()> {

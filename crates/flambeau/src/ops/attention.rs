@@ -21,7 +21,7 @@ impl Primitive for Sdpa {
     }
     fn infer(&self, x: &[&Meta], out: &mut Draft) -> Result<()> {
         let (q, v) = (x[0], x[2]);
-        let mut sizes = q.sizes.clone();
+        let mut sizes = copy_dims(&q.sizes);
         sizes[3] = v.sizes[3];
         // The memory order that the heads' merge needs next: (n, l, h, e).
         let (n, h, l, f) = (sizes[0], sizes[1], sizes[2], sizes[3]);
@@ -75,7 +75,7 @@ impl Primitive for SdpaGrad {
     }
     fn infer(&self, x: &[&Meta], out: &mut Draft) -> Result<()> {
         for m in &x[1..4] {
-            out.push_strided(m.sizes.clone(), preserve_strides(&m.sizes, &m.strides), m.dtype);
+            out.push_strided(copy_dims(&m.sizes), preserve_strides(&m.sizes, &m.strides), m.dtype);
         }
         Ok(())
     }

@@ -50,7 +50,7 @@ impl Primitive for BatchNorm {
     }
     fn infer(&self, x: &[&Meta], out: &mut Draft) -> Result<()> {
         let m = x[0];
-        out.push_strided(m.sizes.clone(), preserve_strides(&m.sizes, &m.strides), m.dtype);
+        out.push_strided(copy_dims(&m.sizes), preserve_strides(&m.sizes, &m.strides), m.dtype);
         out.push_constant([m.sizes[1]].as_slice(), statistics_type(m.dtype));
         out.push_constant([m.sizes[1]].as_slice(), statistics_type(m.dtype));
         Ok(())
@@ -148,7 +148,7 @@ impl Primitive for BatchNormGrad {
     fn infer(&self, x: &[&Meta], out: &mut Draft) -> Result<()> {
         let m = x[1];
         if self.gx {
-            out.push_strided(m.sizes.clone(), preserve_strides(&m.sizes, &m.strides), m.dtype);
+            out.push_strided(copy_dims(&m.sizes), preserve_strides(&m.sizes, &m.strides), m.dtype);
         }
         for dtype in [self.gw, self.gb].into_iter().flatten() {
             out.push([m.sizes[1]].as_slice(), dtype);

@@ -71,8 +71,8 @@ impl Primitive for Decompose {
                 out.push_constant(with(lead, &[k]), dtype);
             }
             D::HouseholderProduct => out.push_constant(sizes.clone(), dtype),
-            D::LuSolve { .. } | D::LdlSolve { .. } => out.push_constant(x[2].sizes.clone(), dtype),
-            D::SolveTriangular { .. } => out.push_constant(x[1].sizes.clone(), dtype),
+            D::LuSolve { .. } | D::LdlSolve { .. } => out.push_constant(copy_dims(&x[2].sizes), dtype),
+            D::SolveTriangular { .. } => out.push_constant(copy_dims(&x[1].sizes), dtype),
             D::Eigh | D::Eig => {
                 let dtype = if self.how == D::Eig { dtype.to_complex() } else { dtype };
                 out.push_constant(with(lead, &[n]), if self.how == D::Eig { dtype } else { dtype.to_real() });
@@ -208,7 +208,7 @@ impl Primitive for Implicit {
     }
     fn infer(&self, x: &[&Meta], out: &mut Draft) -> Result<()> {
         for v in &x[self.inputs..] {
-            out.push(v.sizes.clone(), v.dtype);
+            out.push(copy_dims(&v.sizes), v.dtype);
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ impl Primitive for ToDevice {
         "to_copy"
     }
     fn infer(&self, x: &[&Meta], out: &mut Draft) -> Result<()> {
-        out.push_strided(x[0].sizes.clone(), preserve_strides(&x[0].sizes, &x[0].strides), x[0].dtype);
+        out.push_strided(copy_dims(&x[0].sizes), preserve_strides(&x[0].sizes, &x[0].strides), x[0].dtype);
         Ok(())
     }
     fn run(&self, _: &dyn Backend, _: &[Operand], _: &[Operand]) -> Result<()> {
@@ -123,13 +123,13 @@ pub fn item(t: &Tensor) -> Result<Number> {
     let m = t.meta();
     ensure!(m.numel() == 1, Runtime, "a Tensor with {} elements cannot be converted to Scalar", m.numel());
     let size = m.dtype.size();
-    let mut bytes = [0u8; 16];
-    let from = m.operand()?.ptr;
-    match m.device() {
-        // SAFETY: the operand has one element of `size` bytes at `from`, host memory.
-        Device::Cpu => unsafe { std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), size) },
-        d => backend(d)?.download(from, bytes.as_mut_ptr(), size)?,
+    let from = m.data_ptr()?;
+    if m.device() == Device::Cpu {
+        // SAFETY: the tensor has one element of `size` bytes at `from`, host memory.
+        return Ok(decode(m.dtype, unsafe { std::slice::from_raw_parts(from, size) }));
     }
+    let mut bytes = [0u8; 16];
+    backend(m.device())?.download(from, bytes.as_mut_ptr(), size)?;
     Ok(decode(m.dtype, &bytes))
 }
 

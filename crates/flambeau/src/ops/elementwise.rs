@@ -322,6 +322,9 @@ impl Map {
     fn run_direct(&self, on: &dyn Backend, x: &[Operand], out: &Operand) -> bool {
         let dtype = out.dtype;
         let n = out.numel() as usize;
+        if self.f == ScalarFn::Identity && n <= DIRECT && on.device() == Device::Cpu && copy_strided(&x[0], out) {
+            return true;
+        }
         if n > DIRECT || dtype.class().dtype() != dtype || !is_non_overlapping_and_dense(out.sizes, out.strides) {
             return false;
         }
@@ -482,6 +485,65 @@ impl Map {
             apply1(self.clone(), &refs, Dest::New)?
         };
         Ok(SmallVec::from_iter([(out, 0)]))
+    }
+}
+
+/// Copies few elements of the host's memory into a row-major layout. False where the dtypes or sizes differ, or when nothing has
+/// to be brought into another order.
+fn copy_strided(x: &Operand, out: &Operand) -> bool {
+    if x.dtype != out.dtype || !same_dims(x.sizes, out.sizes) || x.sizes.len() > 6 {
+        return false;
+    }
+    if same_dims(x.strides, out.strides) || !is_contiguous(out.sizes, out.strides) {
+        return false;
+    }
+    // SAFETY: `x` has an element at every index of its sizes and `out` as many in a row. Where the layouts differ an output does
+    // not overlap an operand (see `Effect::Elementwise`). Elements are moved as integers of their size.
+    unsafe {
+        match x.dtype.size() {
+            1 => walk(x, x.ptr, out.ptr),
+            2 => walk(x, x.ptr as *const u16, out.ptr as *mut u16),
+            4 => walk(x, x.ptr as *const u32, out.ptr as *mut u32),
+            8 => walk(x, x.ptr as *const u64, out.ptr as *mut u64),
+            _ => walk(x, x.ptr as *const [u64; 2], out.ptr as *mut [u64; 2]),
+        }
+    }
+    true
+}
+/// The elements of a layout of at most six dimensions, one after the other to `to`.
+///
+/// # Safety
+/// `from` has an element at every index of `x`'s layout, and `to` room for all of them.
+unsafe fn walk<T: std::marker::Copy>(x: &Operand, mut from: *const T, mut to: *mut T) {
+    let Some(last) = x.sizes.len().checked_sub(1) else {
+        *to = *from;
+        return;
+    };
+    if numel(x.sizes) == 0 {
+        return;
+    }
+    let (n, step) = (x.sizes[last], x.strides[last] as isize);
+    let mut index = [0i64; 6];
+    loop {
+        for i in 0..n as isize {
+            *to.offset(i) = *from.offset(i * step);
+        }
+        to = to.offset(n as isize);
+        // On to the next row.
+        let mut d = last;
+        loop {
+            if d == 0 {
+                return;
+            }
+            d -= 1;
+            index[d] += 1;
+            from = from.wrapping_offset(x.strides[d] as isize);
+            if index[d] < x.sizes[d] {
+                break;
+            }
+            from = from.wrapping_offset(-(x.strides[d] * x.sizes[d]) as isize);
+            index[d] = 0;
+        }
     }
 }
 
@@ -785,7 +847,7 @@ impl Primitive for Copy {
                 );
             }
         }
-        out.push_strided(dst.sizes.clone(), dst.strides.clone(), dst.dtype);
+        out.push_strided(copy_dims(&dst.sizes), copy_dims(&dst.strides), dst.dtype);
         Ok(())
     }
     fn run(&self, on: &dyn Backend, x: &[Operand], out: &[Operand]) -> Result<()> {
@@ -875,7 +937,7 @@ impl Primitive for Fill {
             "value cannot be converted to type {} without overflow",
             x[0].dtype.name()
         );
-        out.push_strided(x[0].sizes.clone(), x[0].strides.clone(), x[0].dtype);
+        out.push_strided(copy_dims(&x[0].sizes), copy_dims(&x[0].strides), x[0].dtype);
         Ok(())
     }
     fn run(&self, on: &dyn Backend, _: &[Operand], out: &[Operand]) -> Result<()> {

@@ -26,7 +26,7 @@ impl Primitive for Transform {
         }
     }
     fn infer(&self, x: &[&Meta], out: &mut Draft) -> Result<()> {
-        let mut sizes = x[0].sizes.clone();
+        let mut sizes = copy_dims(&x[0].sizes);
         let dtype = x[0].dtype;
         let last = self.dims[self.dims.len() - 1];
         let dtype = match self.kind {

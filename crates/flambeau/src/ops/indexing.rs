@@ -241,7 +241,7 @@ impl Primitive for WriteAt {
         }
     }
     fn infer(&self, x: &[&Meta], out: &mut Draft) -> Result<()> {
-        out.push_strided(x[0].sizes.clone(), x[0].strides.clone(), x[0].dtype);
+        out.push_strided(copy_dims(&x[0].sizes), copy_dims(&x[0].strides), x[0].dtype);
         Ok(())
     }
     fn run(&self, on: &dyn Backend, x: &[Operand], out: &[Operand]) -> Result<()> {
@@ -1154,7 +1154,7 @@ impl Primitive for SparseRows {
         "embedding"
     }
     fn infer(&self, x: &[&Meta], out: &mut Draft) -> Result<()> {
-        out.push(x[2].sizes.clone(), x[2].dtype);
+        out.push(copy_dims(&x[2].sizes), x[2].dtype);
         Ok(())
     }
     fn run(&self, on: &dyn Backend, x: &[Operand], out: &[Operand]) -> Result<()> {

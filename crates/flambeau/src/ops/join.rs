@@ -18,7 +18,7 @@ impl Primitive for Cat {
     fn infer(&self, x: &[&Meta], out: &mut Draft) -> Result<()> {
         let d = self.0;
         let mut dtype = x[0].dtype;
-        let mut sizes = x[0].sizes.clone();
+        let mut sizes = copy_dims(&x[0].sizes);
         for (i, m) in x.iter().enumerate().skip(1) {
             dtype = promote_types(dtype, m.dtype);
             ensure!(

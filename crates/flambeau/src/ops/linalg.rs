@@ -34,7 +34,7 @@ impl Primitive for Matmul {
             b.sizes[n - 2],
             b.sizes[n - 1]
         );
-        let mut sizes = a.sizes.clone();
+        let mut sizes = copy_dims(&a.sizes);
         sizes[n - 1] = b.sizes[n - 1];
         out.push(sizes, a.dtype);
         Ok(())
@@ -114,7 +114,7 @@ impl Primitive for Linear {
                 w.sizes[0]
             );
         }
-        let mut sizes = a.sizes.clone();
+        let mut sizes = copy_dims(&a.sizes);
         if let Some(last) = sizes.last_mut() {
             *last = w.sizes[0];
         }

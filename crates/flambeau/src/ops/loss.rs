@@ -16,8 +16,11 @@ impl Primitive for CrossEntropy {
         "cross_entropy_loss"
     }
     fn infer(&self, x: &[&Meta], out: &mut Draft) -> Result<()> {
-        out.push([x[0].sizes[0]].as_slice(), x[0].dtype);
-        out.push_constant([x[0].sizes[0]].as_slice(), if x[0].dtype == DType::F64 { DType::F64 } else { DType::F32 });
+        out.push(Dims::from_slice(&x[0].sizes[..1]), x[0].dtype);
+        out.push_constant(
+            Dims::from_slice(&x[0].sizes[..1]),
+            if x[0].dtype == DType::F64 { DType::F64 } else { DType::F32 },
+        );
         Ok(())
     }
     fn run(&self, on: &dyn Backend, x: &[Operand], out: &[Operand]) -> Result<()> {
@@ -61,11 +64,11 @@ impl Primitive for MeanCrossEntropy {
         "cross_entropy_loss"
     }
     fn infer(&self, x: &[&Meta], out: &mut Draft) -> Result<()> {
-        let rows = [x[0].sizes[0]];
-        out.push([].as_slice(), x[0].dtype);
-        out.push_constant([].as_slice(), x[0].dtype);
-        out.push_constant(rows.as_slice(), if x[0].dtype == DType::F64 { DType::F64 } else { DType::F32 });
-        out.push_constant(rows.as_slice(), x[0].dtype);
+        let rows = || Dims::from_slice(&x[0].sizes[..1]);
+        out.push(Dims::new(), x[0].dtype);
+        out.push_constant(Dims::new(), x[0].dtype);
+        out.push_constant(rows(), if x[0].dtype == DType::F64 { DType::F64 } else { DType::F32 });
+        out.push_constant(rows(), x[0].dtype);
         Ok(())
     }
     fn run(&self, on: &dyn Backend, x: &[Operand], out: &[Operand]) -> Result<()> {
@@ -110,7 +113,7 @@ impl Primitive for CrossEntropyGrad {
         "cross_entropy_loss_backward"
     }
     fn infer(&self, x: &[&Meta], out: &mut Draft) -> Result<()> {
-        out.push(x[1].sizes.clone(), x[1].dtype);
+        out.push(copy_dims(&x[1].sizes), x[1].dtype);
         Ok(())
     }
     fn run(&self, on: &dyn Backend, x: &[Operand], out: &[Operand]) -> Result<()> {

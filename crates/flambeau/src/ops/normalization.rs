@@ -36,7 +36,7 @@ impl Primitive for LayerNorm {
             "\"LayerNormKernelImpl\" not implemented for '{}'",
             m.dtype.title()
         );
-        out.push(m.sizes.clone(), m.dtype);
+        out.push(copy_dims(&m.sizes), m.dtype);
         out.push_constant([m.sizes[0]].as_slice(), statistics_type(m.dtype));
         out.push_constant([m.sizes[0]].as_slice(), statistics_type(m.dtype));
         Ok(())
@@ -122,7 +122,7 @@ impl Primitive for LayerNormGrad {
     fn infer(&self, x: &[&Meta], out: &mut Draft) -> Result<()> {
         let m = x[1];
         if self.gx {
-            out.push(m.sizes.clone(), m.dtype);
+            out.push(copy_dims(&m.sizes), m.dtype);
         }
         for wanted in [self.gw, self.gb] {
             if wanted {

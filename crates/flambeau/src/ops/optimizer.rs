@@ -138,8 +138,8 @@ fn target_like(p: &Tensor) -> Result<Tensor> {
     let (strides, sizes, dtype, device) = {
         let m = p.meta();
         let dense = is_non_overlapping_and_dense(&m.sizes, &m.strides);
-        let strides = if dense { m.strides.clone() } else { contiguous_strides(&m.sizes) };
-        (strides, m.sizes.clone(), m.dtype, m.device())
+        let strides = if dense { copy_dims(&m.strides) } else { contiguous_strides(&m.sizes) };
+        (strides, copy_dims(&m.sizes), m.dtype, m.device())
     };
     let storage = crate::apply::allocate(numel(&sizes) as usize * dtype.size(), device)?;
     Ok(Tensor::from_storage(storage, dtype, &sizes, &strides, 0))

@@ -192,9 +192,9 @@ impl Primitive for LstmGrad {
     }
     fn infer(&self, x: &[&Meta], out: &mut Draft) -> Result<()> {
         let (active, c0) = (x[2], x[4]);
-        out.push_strided(active.sizes.clone(), active.strides.clone(), active.dtype);
-        out.push(c0.sizes.clone(), c0.dtype);
-        out.push(c0.sizes.clone(), c0.dtype);
+        out.push_strided(copy_dims(&active.sizes), copy_dims(&active.strides), active.dtype);
+        out.push(copy_dims(&c0.sizes), c0.dtype);
+        out.push(copy_dims(&c0.sizes), c0.dtype);
         Ok(())
     }
     fn run(&self, on: &dyn Backend, x: &[Operand], out: &[Operand]) -> Result<()> {

@@ -136,7 +136,7 @@ impl Primitive for Reduce {
         !matches!(self.how, Reduction::ArgMax | Reduction::ArgMin | Reduction::Any | Reduction::All)
     }
     fn vjp(&self, cx: &Vjp, g: &[Option<Tensor>]) -> Result<Gradients> {
-        let sizes = cx.info(0).sizes.clone();
+        let sizes = copy_dims(&cx.info(0).sizes);
         let wide = |t: &Tensor| self.widen(t, &sizes);
         let none = || Ok(SmallVec::from_iter([None]));
         let out = match self.how {

@@ -27,9 +27,9 @@ impl Primitive for Running {
         }
     }
     fn infer(&self, x: &[&Meta], out: &mut Draft) -> Result<()> {
-        out.push(x[0].sizes.clone(), self.dtype);
+        out.push(copy_dims(&x[0].sizes), self.dtype);
         if matches!(self.how, Scan::Max | Scan::Min) {
-            out.push_constant(x[0].sizes.clone(), DType::I64);
+            out.push_constant(copy_dims(&x[0].sizes), DType::I64);
         }
         Ok(())
     }

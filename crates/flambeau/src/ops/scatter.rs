@@ -337,7 +337,7 @@ impl Primitive for AsStridedScatter {
             Shape(&self.strides),
             self.offset
         );
-        out.push(x[0].sizes.clone(), x[0].dtype);
+        out.push(copy_dims(&x[0].sizes), x[0].dtype);
         Ok(())
     }
     fn run(&self, on: &dyn Backend, x: &[Operand], out: &[Operand]) -> Result<()> {

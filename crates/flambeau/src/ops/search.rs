@@ -17,7 +17,7 @@ impl Primitive for Search {
         "searchsorted"
     }
     fn infer(&self, x: &[&Meta], out: &mut Draft) -> Result<()> {
-        out.push_constant(x[1].sizes.clone(), DType::I64);
+        out.push_constant(copy_dims(&x[1].sizes), DType::I64);
         Ok(())
     }
     fn run(&self, on: &dyn Backend, x: &[Operand], out: &[Operand]) -> Result<()> {

@@ -33,7 +33,7 @@ impl Primitive for Order {
     }
     fn infer(&self, x: &[&Meta], out: &mut Draft) -> Result<()> {
         ensure!(!x[0].dtype.is_complex(), Runtime, "{}(): complex numbers have no order", self.name());
-        let mut sizes = x[0].sizes.clone();
+        let mut sizes = copy_dims(&x[0].sizes);
         match (self, sizes.get_mut(self.dim())) {
             (Order::TopK { k, .. }, Some(n)) => *n = *k,
             (Order::One { .. }, Some(n)) => *n = 1,

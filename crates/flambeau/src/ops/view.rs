@@ -1,13 +1,13 @@
 //! Views: metadata over shared memory. Each is a small primitive whose `infer` can be replayed on any base of the same
 //! sizes, and whose gradient is the view's transpose.
 
-use crate::apply::{apply, apply1, check_inplace, Dest};
+use crate::apply::{apply, apply1, apply_view, check_inplace, Dest};
 use crate::autograd::node::{Edge, InputInfo, Node, Vjp};
 use crate::autograd::view::{extend_chain, Link};
 use crate::ops::elementwise as e;
 use crate::ops::factory;
 use crate::primitive::*;
-use crate::tensor::{Meta, Tensor, VIEW};
+use crate::tensor::{Meta, Tensor, BATCHED, SPARSE, VIEW};
 use flambeau_core::*;
 use std::sync::Arc;
 
@@ -31,8 +31,9 @@ pub enum View {
     Diagonal(i64, usize, usize),
     /// dim, size, step: windows become the last dimension.
     Unfold(usize, i64, i64),
-    /// Sizes, strides, offset; then strides and offset of the input, for the gradient.
-    AsStrided(Dims, Dims, i64, Box<(Dims, i64)>),
+    AsStrided(Box<Strided>),
+    /// Several of the above that say of each dimension what is taken of it (`x[1:, None, 2]`), one after the other.
+    Index(Vec<View>),
     /// The same layout.
     Alias,
     /// Complex numbers as pairs of reals in a last dimension of 2, and back.
@@ -42,6 +43,17 @@ pub enum View {
     Part(i64),
     /// Other dtype of the same width.
     Bits(DType),
+}
+
+/// A layout over a tensor's storage, whatever the tensor's own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Strided {
+    sizes: Dims,
+    strides: Dims,
+    offset: i64,
+    /// Of the tensor's own layout, for the gradient.
+    from_strides: Dims,
+    from_offset: i64,
 }
 
 /// Strides for `sizes` over the elements of an existing layout, if that is possible without a copy.
@@ -85,7 +97,7 @@ pub fn view_strides(old_sizes: &[i64], old_strides: &[i64], sizes: &[i64]) -> Op
 /// # Errors
 /// `Runtime` when the sizes do not hold the elements.
 pub fn infer_size(sizes: &[i64], n: i64) -> Result<Dims> {
-    let mut out: Dims = sizes.into();
+    let mut out = Dims::from_slice(sizes);
     let mut known = 1i64;
     let mut hole = None;
     for (i, &s) in sizes.iter().enumerate() {
@@ -127,7 +139,9 @@ impl Primitive for View {
             View::Unsqueeze(_) => "unsqueeze",
             View::Diagonal(..) => "diagonal",
             View::Unfold(..) => "unfold",
-            View::AsStrided(..) => "as_strided",
+            View::AsStrided(_) => "as_strided",
+            // As if each step were a view of its own.
+            View::Index(steps) => steps.last().map_or("alias", |step| step.name()),
             View::Alias => "alias",
             View::AsReal => "view_as_real",
             View::AsComplex => "view_as_complex",
@@ -137,121 +151,9 @@ impl Primitive for View {
         }
     }
     fn infer(&self, x: &[&Meta], out: &mut Draft) -> Result<()> {
-        let x = x[0];
-        let (mut sizes, mut strides, mut offset, mut dtype) = (x.sizes.clone(), x.strides.clone(), x.offset, x.dtype);
-        match self {
-            View::Reshape(to) => {
-                let Some(s) = view_strides(&x.sizes, &x.strides, to) else {
-                    bail!(
-                        Runtime,
-                        "view size is not compatible with input tensor's size and stride (at least one dimension spans across \
-                         two contiguous subspaces). Use .reshape(...) instead."
-                    );
-                };
-                (sizes, strides) = (to.clone(), s);
-            }
-            View::Expand(to) => {
-                let lead = to.len() - x.dim();
-                strides = SmallVec::from_elem(0, to.len());
-                for d in 0..x.dim() {
-                    if x.sizes[d] == to[lead + d] {
-                        strides[lead + d] = x.strides[d];
-                    }
-                }
-                sizes = to.clone();
-            }
-            View::Permute(order) => {
-                sizes = order.iter().map(|&d| x.sizes[d]).collect();
-                strides = order.iter().map(|&d| x.strides[d]).collect();
-            }
-            View::Select(d, i) => {
-                offset += i * strides[*d];
-                sizes.remove(*d);
-                strides.remove(*d);
-            }
-            View::Slice(d, start, end, step) => {
-                offset += start * strides[*d];
-                sizes[*d] = ((end - start).max(0) + step - 1) / step;
-                strides[*d] *= step;
-            }
-            View::Squeeze(dims) => {
-                for &d in dims.iter().rev() {
-                    sizes.remove(d);
-                    strides.remove(d);
-                }
-            }
-            View::Unsqueeze(d) => {
-                let stride = if *d < sizes.len() { sizes[*d] * strides[*d] } else { 1 };
-                sizes.insert(*d, 1);
-                strides.insert(*d, stride);
-            }
-            View::Diagonal(k, a, b) => {
-                let n =
-                    if *k >= 0 { x.sizes[*a].min(x.sizes[*b] - k) } else { (x.sizes[*a] + k).min(x.sizes[*b]) }.max(0);
-                if n > 0 {
-                    offset += if *k >= 0 { k * strides[*b] } else { -k * strides[*a] };
-                }
-                let stride = strides[*a] + strides[*b];
-                for d in [a.max(b), a.min(b)] {
-                    sizes.remove(*d);
-                    strides.remove(*d);
-                }
-                sizes.push(n);
-                strides.push(stride);
-            }
-            View::Unfold(d, size, step) => {
-                let stride = strides.get(*d).copied().unwrap_or(1);
-                if *d < sizes.len() {
-                    sizes[*d] = (sizes[*d] - size) / step + 1;
-                    strides[*d] *= step;
-                }
-                sizes.push(*size);
-                strides.push(stride);
-            }
-            View::AsStrided(s, t, o, _) => {
-                (sizes, strides, offset) = (s.clone(), t.clone(), *o);
-                let end = (offset + extent(&sizes, &strides)) * dtype.size() as i64;
-                ensure!(
-                    end <= x.storage.nbytes() as i64,
-                    Runtime,
-                    "setStorage: sizes {}, strides {}, storage offset {o}, and itemsize {} requiring a storage size of {end} are \
-                     out of bounds for storage of size {}",
-                    Shape(&sizes),
-                    Shape(&strides),
-                    dtype.size(),
-                    x.storage.nbytes()
-                );
-            }
-            View::Alias => {}
-            View::AsReal => {
-                strides.iter_mut().for_each(|s| *s *= 2);
-                offset *= 2;
-                sizes.push(2);
-                strides.push(1);
-                dtype = dtype.to_real();
-            }
-            View::AsComplex => {
-                ensure!(sizes.last() == Some(&2), Runtime, "Tensor must have a last dimension of size 2");
-                ensure!(strides.last() == Some(&1), Runtime, "Tensor must have a last dimension with stride 1");
-                sizes.pop();
-                strides.pop();
-                ensure!(
-                    strides.iter().zip(&sizes).all(|(s, n)| s % 2 == 0 || *n <= 1) && offset % 2 == 0,
-                    Runtime,
-                    "Tensor must have a stride divisible by 2 for all but last dimension"
-                );
-                strides.iter_mut().for_each(|s| *s /= 2);
-                offset /= 2;
-                dtype = dtype.to_complex();
-            }
-            View::Part(k) => {
-                strides.iter_mut().for_each(|s| *s *= 2);
-                offset = offset * 2 + k;
-                dtype = dtype.to_real();
-            }
-            View::Bits(to) => dtype = *to,
-        }
-        out.push_view(sizes, strides, offset, dtype);
+        let mut m = x[0].clone();
+        self.draw(&mut m)?;
+        out.push_view(m.sizes, m.strides, m.offset, m.dtype);
         Ok(())
     }
     fn run(&self, _: &dyn Backend, _: &[Operand], _: &[Operand]) -> Result<()> {
@@ -285,7 +187,7 @@ impl Primitive for View {
             View::Squeeze(_) => reshape(g, &info.sizes)?,
             View::Unsqueeze(d) => apply1(View::Squeeze(SmallVec::from_iter([*d])), &[g], Dest::New)?,
             View::Alias => g.clone(),
-            View::Select(..) | View::Slice(..) | View::Diagonal(..) => embed(self)?,
+            View::Select(..) | View::Slice(..) | View::Diagonal(..) | View::Index(_) => embed(self)?,
             View::Unfold(d, size, step) => {
                 // Windows overlap: add one offset of the windows at a time.
                 let z = zeros()?;
@@ -300,7 +202,7 @@ impl Primitive for View {
                 }
                 z
             }
-            View::AsStrided(sizes, strides, offset, from) => as_strided_grad(g, info, from, sizes, strides, *offset)?,
+            View::AsStrided(to) => as_strided_grad(g, info, to)?,
             View::AsReal => apply1(View::AsComplex, &[&contiguous(g)?], Dest::New)?,
             View::AsComplex => apply1(View::AsReal, &[g], Dest::New)?,
             View::Part(k) => {
@@ -327,6 +229,131 @@ impl Primitive for View {
 }
 
 impl View {
+    /// Makes this view's layout of its operand's.
+    ///
+    /// # Errors
+    /// `Runtime` where the layout does not allow the view.
+    pub(crate) fn draw(&self, m: &mut Meta) -> Result<()> {
+        if let View::Index(steps) = self {
+            return steps.iter().try_for_each(|step| step.draw(m));
+        }
+        let Meta { sizes, strides, offset, dtype, storage, .. } = m;
+        match self {
+            View::Reshape(to) => {
+                let Some(s) = view_strides(&sizes, &strides, to) else {
+                    bail!(
+                        Runtime,
+                        "view size is not compatible with input tensor's size and stride (at least one dimension spans across \
+                         two contiguous subspaces). Use .reshape(...) instead."
+                    );
+                };
+                (*sizes, *strides) = (copy_dims(to), s);
+            }
+            View::Expand(to) => {
+                let lead = to.len() - sizes.len();
+                let mut expanded = Dims::from_elem(0, to.len());
+                for d in 0..sizes.len() {
+                    if sizes[d] == to[lead + d] {
+                        expanded[lead + d] = strides[d];
+                    }
+                }
+                (*sizes, *strides) = (copy_dims(to), expanded);
+            }
+            View::Permute(order) => {
+                let (old_sizes, old_strides) = (copy_dims(sizes), copy_dims(strides));
+                for (to, &from) in order.iter().enumerate() {
+                    (sizes[to], strides[to]) = (old_sizes[from], old_strides[from]);
+                }
+            }
+            View::Select(d, i) => {
+                *offset += i * strides[*d];
+                sizes.remove(*d);
+                strides.remove(*d);
+            }
+            View::Slice(d, start, end, step) => {
+                *offset += start * strides[*d];
+                sizes[*d] = ((end - start).max(0) + step - 1) / step;
+                strides[*d] *= step;
+            }
+            View::Squeeze(dims) => {
+                for &d in dims.iter().rev() {
+                    sizes.remove(d);
+                    strides.remove(d);
+                }
+            }
+            View::Unsqueeze(d) => {
+                let stride = if *d < sizes.len() { sizes[*d] * strides[*d] } else { 1 };
+                sizes.insert(*d, 1);
+                strides.insert(*d, stride);
+            }
+            View::Diagonal(k, a, b) => {
+                let n = if *k >= 0 { sizes[*a].min(sizes[*b] - k) } else { (sizes[*a] + k).min(sizes[*b]) }.max(0);
+                if n > 0 {
+                    *offset += if *k >= 0 { k * strides[*b] } else { -k * strides[*a] };
+                }
+                let stride = strides[*a] + strides[*b];
+                for d in [a.max(b), a.min(b)] {
+                    sizes.remove(*d);
+                    strides.remove(*d);
+                }
+                sizes.push(n);
+                strides.push(stride);
+            }
+            View::Unfold(d, size, step) => {
+                let stride = strides.get(*d).copied().unwrap_or(1);
+                if *d < sizes.len() {
+                    sizes[*d] = (sizes[*d] - size) / step + 1;
+                    strides[*d] *= step;
+                }
+                sizes.push(*size);
+                strides.push(stride);
+            }
+            View::AsStrided(to) => {
+                (*sizes, *strides, *offset) = (copy_dims(&to.sizes), copy_dims(&to.strides), to.offset);
+                let o = to.offset;
+                let end = (o + extent(sizes, strides)) * dtype.size() as i64;
+                ensure!(
+                    end <= storage.nbytes() as i64,
+                    Runtime,
+                    "setStorage: sizes {}, strides {}, storage offset {o}, and itemsize {} requiring a storage size of {end} are \
+                     out of bounds for storage of size {}",
+                    Shape(sizes),
+                    Shape(strides),
+                    dtype.size(),
+                    storage.nbytes()
+                );
+            }
+            View::Alias | View::Index(_) => {}
+            View::AsReal => {
+                strides.iter_mut().for_each(|s| *s *= 2);
+                *offset *= 2;
+                sizes.push(2);
+                strides.push(1);
+                *dtype = dtype.to_real();
+            }
+            View::AsComplex => {
+                ensure!(sizes.last() == Some(&2), Runtime, "Tensor must have a last dimension of size 2");
+                ensure!(strides.last() == Some(&1), Runtime, "Tensor must have a last dimension with stride 1");
+                sizes.pop();
+                strides.pop();
+                ensure!(
+                    strides.iter().zip(sizes.iter()).all(|(s, n)| s % 2 == 0 || *n <= 1) && *offset % 2 == 0,
+                    Runtime,
+                    "Tensor must have a stride divisible by 2 for all but last dimension"
+                );
+                strides.iter_mut().for_each(|s| *s /= 2);
+                *offset /= 2;
+                *dtype = dtype.to_complex();
+            }
+            View::Part(k) => {
+                strides.iter_mut().for_each(|s| *s *= 2);
+                *offset = *offset * 2 + k;
+                *dtype = dtype.to_real();
+            }
+            View::Bits(to) => *dtype = *to,
+        }
+        Ok(())
+    }
     /// The same view of every example: a view of the whole batch, whose first dimension is then the batch's. Writes to it are seen
     /// by the batch, as they are outside `vmap`.
     fn of_batch(&self, t: &Tensor, dim: usize) -> Result<Tensor> {
@@ -350,9 +377,16 @@ impl View {
             View::Unsqueeze(d) => View::Unsqueeze(d + 1),
             View::Diagonal(k, a, b) => View::Diagonal(*k, a + 1, b + 1),
             View::Unfold(d, n, step) => View::Unfold(d + 1, *n, *step),
-            View::AsStrided(sizes, strides, offset, _) => {
-                let from = Box::new((t.strides(), t.offset()));
-                View::AsStrided(lead(sizes, size), lead(strides, stride), *offset, from)
+            View::AsStrided(to) => View::AsStrided(Box::new(Strided {
+                sizes: lead(&to.sizes, size),
+                strides: lead(&to.strides, stride),
+                offset: to.offset,
+                from_strides: t.strides(),
+                from_offset: t.offset(),
+            })),
+            View::Index(steps) => {
+                // Each step's result has the batch in front again.
+                return steps.iter().try_fold(t, |t, step| step.of_batch(&t, 0));
             }
             View::Alias | View::AsReal | View::AsComplex | View::Part(_) | View::Bits(_) => self.clone(),
         };
@@ -365,11 +399,9 @@ impl View {
 fn as_strided_grad(
     g: &Tensor,
     info: &InputInfo,
-    (from_strides, from_offset): &(Dims, i64),
-    sizes: &[i64],
-    strides: &[i64],
-    offset: i64,
+    Strided { sizes, strides, offset, from_strides, from_offset }: &Strided,
 ) -> Result<Tensor> {
+    let offset = *offset;
     let start = offset.min(*from_offset);
     let (to, from) = (offset - start, from_offset - start);
     let n = (to + extent(sizes, strides)).max(from + extent(&info.sizes, from_strides)).max(0);
@@ -407,15 +439,15 @@ impl Primitive for MultiView {
             MultiView::Split(d, pieces) => {
                 let mut start = 0;
                 for &n in pieces {
-                    let mut sizes = x.sizes.clone();
+                    let mut sizes = copy_dims(&x.sizes);
                     sizes[*d] = n;
-                    out.push_view(sizes, x.strides.clone(), x.offset + start * x.strides[*d], x.dtype);
+                    out.push_view(sizes, copy_dims(&x.strides), x.offset + start * x.strides[*d], x.dtype);
                     start += n;
                 }
             }
             MultiView::Unbind(d) => {
                 for i in 0..x.sizes[*d] {
-                    let (mut sizes, mut strides) = (x.sizes.clone(), x.strides.clone());
+                    let (mut sizes, mut strides) = (copy_dims(&x.sizes), copy_dims(&x.strides));
                     sizes.remove(*d);
                     let stride = strides.remove(*d);
                     out.push_view(sizes, strides, x.offset + i * stride, x.dtype);
@@ -471,7 +503,7 @@ impl Primitive for MultiView {
 }
 
 fn one(v: View, t: &Tensor) -> Result<Tensor> {
-    apply1(v, &[t], Dest::New)
+    apply_view(t, |_| Ok(v))
 }
 
 /// New sizes over the same elements; one size may be -1.
@@ -479,7 +511,7 @@ fn one(v: View, t: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// `Runtime` when the elements do not fit or the strides forbid it.
 pub fn view(t: &Tensor, sizes: &[i64]) -> Result<Tensor> {
-    one(View::Reshape(infer_size(sizes, t.numel())?), t)
+    apply_view(t, |m| Ok(View::Reshape(infer_size(sizes, m.numel())?)))
 }
 /// The same bits as another dtype of the same width.
 ///
@@ -508,21 +540,51 @@ pub fn reshape(t: &Tensor, sizes: &[i64]) -> Result<Tensor> {
         let to = infer_size(sizes, m.numel())?;
         (view_strides(&m.sizes, &m.strides, &to).is_some(), to)
     };
-    if possible && t.as_batched().is_none() {
-        return one(View::Reshape(to), t);
+    if t.as_batched().is_some() {
+        // Whether the batch's memory allows it shows when it is tried.
+        return match one(View::Reshape(copy_dims(&to)), t) {
+            Ok(v) => Ok(v),
+            Err(_) => one(View::Reshape(to), &clone_as(t, MemoryFormat::Contiguous)?),
+        };
     }
-    match one(View::Reshape(to.clone()), t) {
-        Ok(v) => Ok(v),
-        Err(_) => one(View::Reshape(to), &clone_as(t, MemoryFormat::Contiguous)?),
+    if possible {
+        one(View::Reshape(to), t)
+    } else {
+        apply1(ReshapedCopy(to), &[t], Dest::New)
     }
+}
+
+/// New sizes over a row-major copy: what [`reshape`] makes where the layout allows no view.
+#[derive(Clone)]
+struct ReshapedCopy(Dims);
+impl Primitive for ReshapedCopy {
+    fn name(&self) -> &'static str {
+        "_unsafe_view"
+    }
+    fn infer(&self, x: &[&Meta], out: &mut Draft) -> Result<()> {
+        out.push(copy_dims(&self.0), x[0].dtype);
+        Ok(())
+    }
+    fn run(&self, on: &dyn Backend, x: &[Operand], out: &[Operand]) -> Result<()> {
+        // Both are row-major, so the result's memory has the operand's sizes too.
+        let strides = contiguous_strides(x[0].sizes);
+        e::Map::identity().run(on, x, &[Operand { sizes: x[0].sizes, strides: &strides, ..out[0] }])
+    }
+    fn vjp(&self, cx: &Vjp, g: &[Option<Tensor>]) -> Result<Gradients> {
+        let g = g[0].as_ref().map(|g| reshape(g, &cx.info(0).sizes)).transpose()?;
+        Ok(SmallVec::from_iter([g]))
+    }
+    fn key(&self, key: &mut PlanKey) {
+        key.words(&self.0);
+    }
+    crate::shareable!();
 }
 /// Broadcasts to `sizes` without copying; -1 keeps a size.
 ///
 /// # Errors
 /// `Runtime`, as PyTorch words it.
 pub fn expand(t: &Tensor, sizes: &[i64]) -> Result<Tensor> {
-    let to = {
-        let m = t.meta();
+    apply_view(t, |m| {
         ensure!(
             sizes.len() >= m.dim(),
             Runtime,
@@ -535,7 +597,7 @@ pub fn expand(t: &Tensor, sizes: &[i64]) -> Result<Tensor> {
             m.dim()
         );
         let lead = sizes.len() - m.dim();
-        let mut to: Dims = sizes.into();
+        let mut to = Dims::from_slice(sizes);
         for (i, s) in to.iter_mut().enumerate() {
             if i < lead {
                 ensure!(
@@ -558,70 +620,81 @@ pub fn expand(t: &Tensor, sizes: &[i64]) -> Result<Tensor> {
                 Shape(&m.sizes)
             );
         }
-        to
-    };
-    one(View::Expand(to), t)
+        Ok(View::Expand(to))
+    })
 }
 /// Dimensions in another order.
 ///
 /// # Errors
 /// `Runtime` unless every dimension is named once; `Index` for one out of range.
 pub fn permute(t: &Tensor, dims: &[i64]) -> Result<Tensor> {
-    let n = t.dim();
-    ensure!(
-        dims.len() == n,
-        Runtime,
-        "permute(sparse_coo): number of dimensions in the tensor input does not match the length of the desired ordering of \
-         dimensions i.e. input.dim() = {n} is not equal to len(dims) = {}",
-        dims.len()
-    );
-    let mut order: SmallVec<[usize; 5]> = SmallVec::new();
-    for &d in dims {
-        let d = wrap_dim(d, n)?;
-        ensure!(!order.contains(&d), Runtime, "permute(): duplicate dims are not allowed.");
-        order.push(d);
-    }
-    one(View::Permute(order), t)
+    apply_view(t, |m| {
+        let n = m.dim();
+        ensure!(
+            dims.len() == n,
+            Runtime,
+            "permute(sparse_coo): number of dimensions in the tensor input does not match the length of the desired ordering of \
+             dimensions i.e. input.dim() = {n} is not equal to len(dims) = {}",
+            dims.len()
+        );
+        let mut order: SmallVec<[usize; 5]> = SmallVec::new();
+        for &d in dims {
+            let d = wrap_dim(d, n)?;
+            ensure!(!order.contains(&d), Runtime, "permute(): duplicate dims are not allowed.");
+            order.push(d);
+        }
+        Ok(View::Permute(order))
+    })
 }
 /// Two dimensions exchanged.
 ///
 /// # Errors
 /// `Index` for a dimension out of range.
 pub fn transpose(t: &Tensor, a: i64, b: i64) -> Result<Tensor> {
-    let n = t.dim();
+    apply_view(t, |m| exchanged(m.dim(), a, b))
+}
+/// The view of `n` dimensions that exchanges two.
+fn exchanged(n: usize, a: i64, b: i64) -> Result<View> {
     let (a, b) = (wrap_dim(a, n)?, wrap_dim(b, n)?);
-    let mut order: SmallVec<[usize; 5]> = (0..n).collect();
+    let mut order: SmallVec<[usize; 5]> = SmallVec::new();
+    for d in 0..n {
+        order.push(d);
+    }
     if n > 0 {
         order.swap(a, b);
     }
-    one(View::Permute(order), t)
+    Ok(View::Permute(order))
 }
 /// A matrix transposed; tensors of fewer dimensions as they are.
 ///
 /// # Errors
 /// `Runtime` beyond two dimensions.
 pub fn t(x: &Tensor) -> Result<Tensor> {
-    ensure!(x.dim() <= 2, Runtime, "t() expects a tensor with <= 2 dimensions, but self is {}D", x.dim());
-    if x.dim() < 2 {
-        return one(View::Alias, x);
-    }
-    transpose(x, 0, 1)
+    apply_view(x, |m| {
+        ensure!(m.dim() <= 2, Runtime, "t() expects a tensor with <= 2 dimensions, but self is {}D", m.dim());
+        if m.dim() < 2 {
+            return Ok(View::Alias);
+        }
+        exchanged(2, 0, 1)
+    })
 }
 /// The last two dimensions exchanged.
 ///
 /// # Errors
 /// `Runtime` below two dimensions.
 pub fn mt(x: &Tensor) -> Result<Tensor> {
-    ensure!(
-        x.dim() >= 2 || x.dim() == 0,
-        Runtime,
-        "tensor.mT is only supported on matrices or batches of matrices. Got {}-D tensor.",
-        x.dim()
-    );
-    if x.dim() == 0 {
-        return one(View::Alias, x);
-    }
-    transpose(x, -2, -1)
+    apply_view(x, |m| {
+        ensure!(
+            m.dim() >= 2 || m.dim() == 0,
+            Runtime,
+            "tensor.mT is only supported on matrices or batches of matrices. Got {}-D tensor.",
+            m.dim()
+        );
+        if m.dim() == 0 {
+            return Ok(View::Alias);
+        }
+        exchanged(m.dim(), -2, -1)
+    })
 }
 /// All dimensions reversed.
 ///
@@ -647,64 +720,63 @@ pub fn mh(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// `Index` for an index out of range.
 pub fn select(t: &Tensor, dim: i64, index: i64) -> Result<Tensor> {
-    let m = t.meta();
-    ensure!(m.dim() > 0, Index, "select() cannot be applied to a 0-dim tensor.");
-    let d = wrap_dim(dim, m.dim())?;
-    let n = m.sizes[d];
-    ensure!(
-        index >= -n && index < n,
-        Index,
-        "select(): index {index} out of range for tensor of size {} at dimension {d}",
-        Shape(&m.sizes)
-    );
-    drop(m);
-    one(View::Select(d, if index < 0 { index + n } else { index }), t)
+    apply_view(t, |m| {
+        ensure!(m.dim() > 0, Index, "select() cannot be applied to a 0-dim tensor.");
+        let d = wrap_dim(dim, m.dim())?;
+        let n = m.sizes[d];
+        ensure!(
+            index >= -n && index < n,
+            Index,
+            "select(): index {index} out of range for tensor of size {} at dimension {d}",
+            Shape(&m.sizes)
+        );
+        Ok(View::Select(d, if index < 0 { index + n } else { index }))
+    })
 }
 /// `start..end` by `step` along a dimension, clamped as Python's slices.
 ///
 /// # Errors
 /// `Value` for a step that is not positive.
 pub fn slice(t: &Tensor, dim: i64, start: i64, end: i64, step: i64) -> Result<Tensor> {
-    let m = t.meta();
-    ensure!(m.dim() > 0, Runtime, "slice() cannot be applied to a 0-dim tensor.");
-    ensure!(step > 0, Value, "slice step must be positive");
-    let d = wrap_dim(dim, m.dim())?;
-    let n = m.sizes[d];
-    drop(m);
-    let fix = |i: i64| (if i < 0 { i + n } else { i }).clamp(0, n);
-    let (start, end) = (fix(start), fix(end));
-    one(View::Slice(d, start, end.max(start), step), t)
+    apply_view(t, |m| {
+        ensure!(m.dim() > 0, Runtime, "slice() cannot be applied to a 0-dim tensor.");
+        ensure!(step > 0, Value, "slice step must be positive");
+        let d = wrap_dim(dim, m.dim())?;
+        let n = m.sizes[d];
+        let fix = |i: i64| (if i < 0 { i + n } else { i }).clamp(0, n);
+        let (start, end) = (fix(start), fix(end));
+        Ok(View::Slice(d, start, end.max(start), step))
+    })
 }
 /// `length` indices from `start` on.
 ///
 /// # Errors
 /// `Runtime` or `Index` when they are not all there.
 pub fn narrow(t: &Tensor, dim: i64, start: i64, length: i64) -> Result<Tensor> {
-    let m = t.meta();
-    ensure!(m.dim() > 0, Runtime, "narrow() cannot be applied to a 0-dim tensor.");
-    ensure!(length >= 0, Runtime, "narrow(): length must be non-negative.");
-    let d = wrap_dim(dim, m.dim())?;
-    let n = m.sizes[d];
-    drop(m);
-    ensure!(
-        start >= -n && start <= n,
-        Index,
-        "start out of range (expected to be in range of [{}, {n}], but got {start})",
-        -n
-    );
-    let start = if start < 0 { start + n } else { start };
-    ensure!(start <= n - length, Runtime, "start ({start}) + length ({length}) exceeds dimension size ({n}).");
-    one(View::Slice(d, start, start + length, 1), t)
+    apply_view(t, |m| {
+        ensure!(m.dim() > 0, Runtime, "narrow() cannot be applied to a 0-dim tensor.");
+        ensure!(length >= 0, Runtime, "narrow(): length must be non-negative.");
+        let d = wrap_dim(dim, m.dim())?;
+        let n = m.sizes[d];
+        ensure!(
+            start >= -n && start <= n,
+            Index,
+            "start out of range (expected to be in range of [{}, {n}], but got {start})",
+            -n
+        );
+        let start = if start < 0 { start + n } else { start };
+        ensure!(start <= n - length, Runtime, "start ({start}) + length ({length}) exceeds dimension size ({n}).");
+        Ok(View::Slice(d, start, start + length, 1))
+    })
 }
 /// Without its dimensions of size 1, or those among `dims`.
 ///
 /// # Errors
 /// `Index` for a dimension out of range.
 pub fn squeeze(t: &Tensor, dims: Option<&[i64]>) -> Result<Tensor> {
-    one(View::Squeeze(squeezed(t, dims)?), t)
+    apply_view(t, |m| Ok(View::Squeeze(squeezed(m, dims)?)))
 }
-fn squeezed(t: &Tensor, dims: Option<&[i64]>) -> Result<SmallVec<[usize; 5]>> {
-    let m = t.meta();
+fn squeezed(m: &Meta, dims: Option<&[i64]>) -> Result<SmallVec<[usize; 5]>> {
     let mut out: SmallVec<[usize; 5]> = SmallVec::new();
     match dims {
         None => out.extend((0..m.dim()).filter(|&d| m.sizes[d] == 1)),
@@ -721,12 +793,113 @@ fn squeezed(t: &Tensor, dims: Option<&[i64]>) -> Result<SmallVec<[usize; 5]>> {
     }
     Ok(out)
 }
+/// Basic indexing (`x[1:, None, 2]`), item by item from the first dimension on; one view however many items there are.
+pub struct Indexing {
+    sizes: Dims,
+    /// The next dimension of the indexed tensor, and of the result.
+    from: usize,
+    dim: usize,
+    steps: Vec<View>,
+}
+impl Indexing {
+    /// Of a tensor; no item yet.
+    pub fn new(t: &Tensor) -> Indexing {
+        Indexing { sizes: t.sizes(), from: 0, dim: 0, steps: Vec::new() }
+    }
+    /// Number of dimensions of the indexed tensor.
+    pub fn rank(&self) -> usize {
+        self.sizes.len()
+    }
+    /// Where the next item's dimension comes in the result.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+    /// One index.
+    ///
+    /// # Errors
+    /// `Index` for one out of range.
+    pub fn select(&mut self, i: i64) -> Result<()> {
+        let step = picked(&self.sizes, self.from, self.dim, i)?;
+        self.steps.push(step);
+        self.from += 1;
+        Ok(())
+    }
+    /// A range, as a slice has it before it is cut to a size.
+    ///
+    /// # Errors
+    /// `Value` for a step that is not positive, `Index` without a dimension.
+    pub fn slice(&mut self, start: i64, stop: i64, step: i64) -> Result<()> {
+        ensure!(step > 0, Value, "step must be greater than zero");
+        ensure!(self.from < self.sizes.len(), Index, "slice() cannot be applied to a 0-dim tensor.");
+        let n = self.sizes[self.from];
+        let cut = |i: i64| (if i < 0 { i + n } else { i }).clamp(0, n);
+        let (start, stop) = (cut(start), cut(stop));
+        if start != 0 || stop != n || step != 1 {
+            self.steps.push(View::Slice(self.dim, start, stop.max(start), step));
+        }
+        self.skip(1);
+        Ok(())
+    }
+    /// A new dimension.
+    pub fn unsqueeze(&mut self) {
+        self.steps.push(View::Unsqueeze(self.dim));
+        self.dim += 1;
+    }
+    /// `n` dimensions whole.
+    pub fn skip(&mut self, n: usize) {
+        self.from += n;
+        self.dim += n;
+    }
+    /// The view; `None` when no item changed anything.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn apply(mut self, t: &Tensor) -> Result<Option<Tensor>> {
+        if self.steps.is_empty() {
+            return Ok(None);
+        }
+        if t.flags() & (BATCHED | SPARSE) != 0 {
+            return self.steps.into_iter().try_fold(t.clone(), |t, step| one(step, &t)).map(Some);
+        }
+        let out = apply_view(t, |m| {
+            ensure!(same_dims(&m.sizes, &self.sizes), Runtime, "a tensor was resized while it was indexed");
+            Ok(match self.steps.len() {
+                1 => self.steps.swap_remove(0),
+                _ => View::Index(std::mem::take(&mut self.steps)),
+            })
+        })?;
+        Ok(Some(out))
+    }
+}
+/// The view that takes index `i` of dimension `from`, which by then is dimension `dim`.
+fn picked(sizes: &[i64], from: usize, dim: usize, i: i64) -> Result<View> {
+    if from >= sizes.len() {
+        bail!(
+            Index,
+            "invalid index of a 0-dim tensor. Use `tensor.item()` in Python or `tensor.item<T>()` in C++ to convert a 0-dim \
+             tensor to a number"
+        );
+    }
+    let n = sizes[from];
+    if i < -n || i >= n {
+        bail!(Index, "index {i} is out of bounds for dimension {dim} with size {n}");
+    }
+    Ok(View::Select(dim, if i < 0 { i + n } else { i }))
+}
+/// `t[i]`.
+///
+/// # Errors
+/// `Index` for an index out of range.
+pub fn index_one(t: &Tensor, i: i64) -> Result<Tensor> {
+    apply_view(t, |m| picked(&m.sizes, 0, 0, i))
+}
+
 /// A new dimension of size 1.
 ///
 /// # Errors
 /// `Index` for a position out of range.
 pub fn unsqueeze(t: &Tensor, dim: i64) -> Result<Tensor> {
-    one(View::Unsqueeze(wrap_dim(dim, t.dim() + 1)?), t)
+    apply_view(t, |m| Ok(View::Unsqueeze(wrap_dim(dim, m.dim() + 1)?)))
 }
 /// A diagonal as the last dimension.
 ///
@@ -770,7 +943,13 @@ fn check_strided(t: &Tensor, sizes: &[i64], strides: &[i64], offset: Option<i64>
     check_sizes(sizes, t.dtype())?;
     let offset = offset.unwrap_or(t.offset());
     ensure!(offset >= 0, Runtime, "Tensor: invalid storage offset {offset}");
-    Ok(View::AsStrided(sizes.into(), strides.into(), offset, Box::new((t.strides(), t.offset()))))
+    Ok(View::AsStrided(Box::new(Strided {
+        sizes: sizes.into(),
+        strides: strides.into(),
+        offset,
+        from_strides: t.strides(),
+        from_offset: t.offset(),
+    })))
 }
 /// The same tensor as a view.
 ///
@@ -1160,8 +1339,8 @@ fn in_place(t: &Tensor, op: View) -> Result<Tensor> {
     let o = &draft.outputs[0];
     let old_edge = if t.requires_grad() { t.gradient_edge()? } else { None };
     t.set_meta(|m| {
-        m.sizes = o.sizes.clone();
-        m.strides = o.strides.clone();
+        m.sizes = copy_dims(&o.sizes);
+        m.strides = copy_dims(&o.strides);
         m.offset = o.offset;
     });
     t.bump_version();
@@ -1188,7 +1367,7 @@ pub fn unsqueeze_(t: &Tensor, dim: i64) -> Result<Tensor> {
 /// # Errors
 /// As [`squeeze`], and for writes that autograd refuses.
 pub fn squeeze_(t: &Tensor, dims: Option<&[i64]>) -> Result<Tensor> {
-    let dims = squeezed(t, dims)?;
+    let dims = squeezed(&t.meta(), dims)?;
     in_place(t, View::Squeeze(dims))
 }
 /// `transpose` in place.
@@ -1196,13 +1375,7 @@ pub fn squeeze_(t: &Tensor, dims: Option<&[i64]>) -> Result<Tensor> {
 /// # Errors
 /// As [`transpose`], and for writes that autograd refuses.
 pub fn transpose_(t: &Tensor, a: i64, b: i64) -> Result<Tensor> {
-    let n = t.dim();
-    let (a, b) = (wrap_dim(a, n)?, wrap_dim(b, n)?);
-    let mut order: SmallVec<[usize; 5]> = (0..n).collect();
-    if n > 0 {
-        order.swap(a, b);
-    }
-    in_place(t, View::Permute(order))
+    in_place(t, exchanged(t.dim(), a, b)?)
 }
 /// `t` in place.
 ///

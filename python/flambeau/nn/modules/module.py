@@ -1,6 +1,6 @@
 """`Module`: the tree of parameters, buffers and sub-modules behind every layer.
 
-Two choices keep a call cheap. `Module.__call__` goes straight to `forward` unless a hook was ever registered, and
+Two choices keep a call cheap. A call goes straight to `forward` unless a hook was ever registered (`_ModuleCall`), and
 parameters, buffers and sub-modules stand in the instance's own `__dict__` besides their registries, so that
 `self.weight` is an ordinary attribute read (see `_Registry`).
 """
@@ -113,14 +113,13 @@ _global_buffer_registration_hooks: dict[int, Callable[..., Any]] = OrderedDict()
 _global_module_registration_hooks: dict[int, Callable[..., Any]] = OrderedDict()
 _global_parameter_registration_hooks: dict[int, Callable[..., Any]] = OrderedDict()
 _EXTRA_STATE_KEY_SUFFIX = "_extra_state"
-_any_global_hooks = False
+_flambeau._module_failures(note_failure)
 
 
 def _register_global(hooks: dict[int, Callable[..., Any]], hook: Callable[..., Any]) -> RemovableHandle:
-    global _any_global_hooks
     handle = RemovableHandle(hooks)
     hooks[handle.id] = hook
-    _any_global_hooks = True
+    _flambeau._module_hooks_everywhere()
     return handle
 
 
@@ -186,14 +185,14 @@ def _addindent(text: str, spaces: int) -> str:
     return "\n".join([first, *(" " * spaces + line for line in rest)])
 
 
-class Module:
+class Module(_flambeau._ModuleCall):  # type: ignore[misc]
     """Base of all layers and models: owns parameters, buffers and sub-modules, and calls `forward`."""
 
     dump_patches: bool = False
     _version: int = 1
     training: bool
     call_super_init: bool = False
-    # Turns on the slower call path; set on the instance by the first hook.
+    # Turns on the slower call path; set in the instance's `__dict__` by the first hook.
     _hooked: bool = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -226,17 +225,8 @@ class Module:
 
     # ---- calling -------------------------------------------------------------------------------------
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        try:
-            if self._hooked or _any_global_hooks:
-                return self._call_with_hooks(*args, **kwargs)
-            return self.forward(*args, **kwargs)
-        except Exception as failure:
-            note_failure(self, failure, args, kwargs)
-            raise
-
-    _call_impl = __call__
-    _wrapped_call_impl = __call__
+    _call_impl = _flambeau._ModuleCall.__call__
+    _wrapped_call_impl = _flambeau._ModuleCall.__call__
 
     def _call_with_hooks(self, *args: Any, **kwargs: Any) -> Any:
         called: set[int] = set()
