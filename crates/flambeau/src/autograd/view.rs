@@ -120,6 +120,7 @@ pub(crate) fn grad_fn(t: &Tensor) -> Result<Option<Edge>> {
         meta.strides = o.strides.clone();
         meta.offset = o.offset;
         meta.dtype = o.dtype;
+        meta.lazy = o.lazy.unwrap_or(meta.lazy);
     }
     let Some(edge) = edge_in else { return Ok(edge) };
     t.set_edge(edge.clone());
