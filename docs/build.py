@@ -65,7 +65,7 @@ _NAMES = {
     "accumulate": "whether to add instead of to write", "interpolation": "how to go between two elements", "n": "a count",
 }  # fmt: skip
 _BASES = {"float": "float32", "double": "float64", "half": "float16", "bfloat16": "bfloat16", "bool": "bool", "byte": "uint8", "char": "int8",
-          "short": "int16", "int": "int32", "long": "int64", "cfloat": "complex64", "cdouble": "complex128"}  # fmt: skip
+          "short": "int16", "int": "int32", "long": "int64", "chalf": "complex32", "cfloat": "complex64", "cdouble": "complex128"}  # fmt: skip
 _FORMS = {
     "method": "method", "inplace": "in place", "inplace_function": "in place as a function", "out": "`out=`", "property": "property",
 }  # fmt: skip

@@ -63,7 +63,7 @@ def child(seed: int, start: int, stop: int, only: str, log: str) -> None:
         try:
             touch(torch, call())
         except EXPECTED as e:
-            if "panic" in str(e).lower():
+            if "panic" in str(e).lower() or "internal error" in str(e):
                 os.write(where, f"\n!{type(e).__name__}: {str(e)[:500]}".replace("\n", " ").encode())
         except BaseException as e:
             os.write(where, f"\n!{type(e).__name__}: {str(e)[:500]}".replace("\n", " ").encode())

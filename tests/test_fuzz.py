@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import fuzz_calls
+import fuzz_numpy
 
 
 def test_no_argument_crashes_or_hangs() -> None:
     calls, findings = fuzz_calls.run(60, seed=0, stop=1500)
     assert not findings, "\n".join(findings)
     assert calls > 0
+
+
+def test_numpys_functions_agree() -> None:
+    counts, findings = fuzz_numpy.run(20, seed=0, stop=4000)
+    assert not findings, "\n".join(findings)
+    assert counts.total() > 0

@@ -111,9 +111,12 @@ def test_bad_parts():
         torch.sparse_csr_tensor([0, 2], [1, 0], [1.0, 2.0], (1, 2))
     assert not torch.sparse.check_sparse_tensor_invariants.is_enabled()
     same(torch.sparse_csr_tensor([0, 2], [1, 0], [1.0, 2.0], (1, 2)), torch.tensor([[2.0, 1.0]]))
-    for name in ("to_sparse_bsr", "to_sparse_bsc"):
-        with pytest.raises(NotImplementedError):
-            getattr(torch.eye(2), name)((1, 1))
+    for block in ((3, 1), (0, 1)):
+        with pytest.raises((RuntimeError, TypeError), match="block"):
+            torch.eye(2).to_sparse_bsr(block)
+    for values, size in [([1.0, 2.0], (2, 4)), ([[[1.0, 2.0]], [[3.0, 4.0]]], (2, 5)), ([[[1.0, 2.0]], [[3.0, 4.0]]], (3, 4))]:
+        with pytest.raises(RuntimeError):
+            torch.sparse_bsr_tensor([0, 1, 2], [1, 0], values, size)
     dense = torch.eye(2)
     for name, error in [("indices", RuntimeError), ("values", RuntimeError), ("coalesce", RuntimeError), ("is_coalesced", RuntimeError), ("_nnz", NotImplementedError), ("crow_indices", RuntimeError)]:
         with pytest.raises(error):
@@ -469,3 +472,88 @@ def test_shapes_in_place_and_what_has_no_strides():
     assert s.new_zeros(3, 3).is_sparse and s.new_empty(2)._nnz() == 0
     with pytest.raises(TypeError, match="to_dense"):
         s.numpy()
+
+
+BLOCKS = torch.tensor([[1.0, 2, 0, 0], [3, 0, 0, 0], [0, 0, 0, 0], [0, 0, 5, 6]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("layout", [torch.sparse_bsr, torch.sparse_bsc])
+def test_blocks(layout):
+    b = BLOCKS.to_sparse(layout=layout, blocksize=(2, 2))
+    assert b.layout is layout and b._nnz() == 2 and not b.is_sparse and not b.is_sparse_csr
+    assert torch.equal(b.values(), torch.stack([BLOCKS[:2, :2], BLOCKS[2:, 2:]]))
+    same(b, BLOCKS)
+    same(b.to_sparse(), BLOCKS)
+    same(b.to_sparse_csr(), BLOCKS)
+    same(b.to_sparse_bsc((1, 2)), BLOCKS)
+    turned = b.t()
+    assert turned.layout is (torch.sparse_bsc if layout is torch.sparse_bsr else torch.sparse_bsr)
+    same(turned, BLOCKS.t())
+    x = torch.rand(4, 3, dtype=torch.float64)
+    same(b @ x, BLOCKS @ x)
+    same(x.t() @ b, x.t() @ BLOCKS)
+    same(F.linear(x.t(), b), x.t() @ BLOCKS.t())
+    for f in (lambda t: t * 2, lambda t: -t, torch.sin, lambda t: t + t, lambda t: t * BLOCKS, torch.clone):
+        assert f(b).layout is layout
+        same(f(b), f(BLOCKS))
+    same(BLOCKS + b, 2 * BLOCKS)
+    assert b.sum() == BLOCKS.sum() and "layout=torch." + layout.__reduce__() in repr(b)
+    again = pickle.loads(pickle.dumps(b))
+    assert again.layout is layout and torch.equal(again.values(), b.values())
+    leaf = BLOCKS.clone().requires_grad_()
+    weights = torch.arange(16.0, dtype=torch.float64).view(4, 4)
+    (leaf.to_sparse(layout=layout, blocksize=(2, 2)).to_dense() * weights).sum().backward()
+    assert torch.equal(leaf.grad, torch.block_diag(weights[:2, :2], weights[2:, 2:]))
+
+
+def test_batches_and_dense_dimensions_of_compressed_tensors():
+    batch = torch.stack([BLOCKS, BLOCKS * 2])
+    c = batch.to_sparse_csr()
+    assert c.crow_indices().shape == (2, 5) and c.values().shape == (2, 5) and c._nnz() == 5
+    assert (c.sparse_dim(), c.dense_dim()) == (2, 0)
+    same(c, batch)
+    same(c.to_sparse(), batch)
+    same(c[1], batch[1])
+    same(c * 3, batch * 3)
+    same(c.transpose(1, 2), batch.transpose(1, 2))
+    blocks = batch.to_sparse_bsr((2, 2))
+    assert blocks.values().shape == (2, 2, 2, 2)
+    same(blocks, batch)
+    with pytest.raises(RuntimeError, match="same number of specified elements per batch"):
+        torch.stack([BLOCKS, torch.zeros_like(BLOCKS)]).to_sparse_csr()
+    d = torch.zeros(2, 3, 2)
+    d[0, 1], d[1, 2] = torch.tensor([1.0, 2]), torch.tensor([0.0, 4])
+    for t in (d.to_sparse_csr(dense_dim=1), d.to_sparse_csc(dense_dim=1), d.to_sparse_bsr((1, 3), dense_dim=1)):
+        assert t.dense_dim() == 1 and t.values().shape[-1] == 2
+        same(t, d)
+    made = torch.sparse_csr_tensor([[0, 1, 2], [0, 0, 2]], [[1, 2], [0, 1]], [[1.0, 2], [0, 4]], (2, 2, 3))
+    same(made, torch.tensor([[[0.0, 1, 0], [0, 0, 2]], [[0, 0, 0], [0, 4, 0]]]))
+
+
+def test_products_of_batches():
+    batch = torch.stack([BLOCKS, BLOCKS * 2])
+    x = torch.rand(2, 4, 3, dtype=torch.float64, requires_grad=True)
+    for s in (batch.to_sparse(), batch.to_sparse_csr(), batch.to_sparse_bsr((2, 2))):
+        same(torch.bmm(s, x), batch @ x)
+    same(torch.bmm(x.transpose(1, 2), batch.to_sparse()), x.transpose(1, 2) @ batch)
+    s = batch.to_sparse().requires_grad_()
+    torch.bmm(s, x).sum().backward()
+    assert torch.allclose(x.grad, batch.transpose(1, 2).sum(2, keepdim=True).expand(2, 4, 3))
+    same(s.grad, x.detach().sum(2)[:, None, :].expand(2, 4, 4) * (batch != 0))
+    with pytest.raises(RuntimeError):
+        torch.bmm(s, torch.rand(2, 3, 3, dtype=torch.float64))
+
+
+def test_writes_to_the_gradient_of_a_sparse_leaf_stay():
+    x = BLOCKS.to_sparse().requires_grad_()
+    ones = torch.ones(4, 2, dtype=torch.float64)
+    torch.sparse.mm(x, ones).sum().backward()
+    assert x.grad is x.grad
+    x.grad.mul_(2)
+    assert x.grad.to_dense().sum() == 20
+    torch.sparse.mm(x, ones).sum().backward()
+    assert x.grad.to_dense().sum() == 30
+    x.grad.zero_()
+    assert x.grad.to_dense().sum() == 0
+    torch.sparse.mm(x, ones).sum().backward()
+    assert x.grad.to_dense().sum() == 10

@@ -214,7 +214,6 @@ _NO_DTYPES = {
         ("qint8", "quint8", "qint32", "quint4x2", "quint2x4"),
         "there are no quantized dtypes; keep an integer tensor beside its scale and zero point",
     ),
-    **dict.fromkeys(("complex32", "chalf"), "there is no complex dtype of half precision; use complex64"),
     **dict.fromkeys(("float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu"), "use float8_e4m3fn, float8_e5m2 or bfloat16"),
     "float4_e2m1fn_x2": "there is no dtype of four bits; pack two into uint8",
 }

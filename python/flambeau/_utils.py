@@ -83,7 +83,7 @@ def _reduce_sparse_tensor(t: Tensor) -> Any:
     """What a file keeps of a sparse tensor: its layout and its parts."""
     if t.is_sparse:
         parts: Any = (t._indices(), t._values(), t.size(), t.is_coalesced())
-    elif t.layout is _flambeau.sparse_csr:
+    elif t.layout in (_flambeau.sparse_csr, _flambeau.sparse_bsr):
         parts = (t.crow_indices(), t.col_indices(), t.values().detach(), t.size())
     else:
         parts = (t.ccol_indices(), t.row_indices(), t.values().detach(), t.size())
@@ -96,7 +96,8 @@ def _rebuild_sparse_tensor(layout: Any, data: Any) -> Tensor:
         # Indices are checked, which they can be when they have been read.
         global unresolved
         unresolved += 1
-        return ops.empty(data[-2] if layout is _flambeau.sparse_coo and len(data) > 3 else data[-1], layout=layout)
+        plain = _flambeau.sparse_csr if layout in (_flambeau.sparse_bsr, _flambeau.sparse_bsc) else layout
+        return ops.empty(data[-2] if layout is _flambeau.sparse_coo and len(data) > 3 else data[-1], layout=plain)
     if layout is _flambeau.sparse_coo:
         # Files of old versions do not say whether the entries are in order.
         indices, values, size = data[:3]
@@ -108,7 +109,7 @@ def _rebuild_sparse_tensor(layout: Any, data: Any) -> Tensor:
                 raise RuntimeError("a checkpoint's sparse tensor is marked as coalesced, but its indices are not in order and distinct")
             t = again
         return t
-    if layout in (_flambeau.sparse_csr, _flambeau.sparse_csc):
+    if layout in (_flambeau.sparse_csr, _flambeau.sparse_csc, _flambeau.sparse_bsr, _flambeau.sparse_bsc):
         pointers, indices, values, size = data
         return ops.sparse_compressed_tensor(pointers, indices, values, size, layout=layout)
     raise NotImplementedError(f"rebuilding sparse tensor for layout {layout}")

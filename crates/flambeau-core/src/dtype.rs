@@ -95,6 +95,7 @@ dtypes! {
     C128 "complex128" "ComplexDouble" 16 Complex C64 "";
     F8E4M3 "float8_e4m3fn" "Float8_e4m3fn" 1 Float F32 "F8_E4M3";
     F8E5M2 "float8_e5m2" "Float8_e5m2" 1 Float F32 "F8_E5M2";
+    C32 "complex32" "ComplexHalf" 4 Complex C32 "";
 }
 
 impl DType {
@@ -103,7 +104,7 @@ impl DType {
     pub const fn is_float(self) -> bool {
         matches!(self.category(), Category::Float)
     }
-    /// complex64 and complex128.
+    /// complex32, complex64 and complex128.
     #[inline]
     pub const fn is_complex(self) -> bool {
         matches!(self.category(), Category::Complex)
@@ -136,16 +137,18 @@ impl DType {
     #[inline]
     pub const fn to_real(self) -> DType {
         match self {
+            DType::C32 => DType::F16,
             DType::C64 => DType::F32,
             DType::C128 => DType::F64,
             other => other,
         }
     }
-    /// The complex dtype whose parts have this dtype (float16 and bfloat16 give complex64).
+    /// The complex dtype whose parts have this dtype (bfloat16 gives complex64).
     #[inline]
     pub const fn to_complex(self) -> DType {
         match self {
             DType::F64 | DType::C128 => DType::C128,
+            DType::F16 | DType::C32 => DType::C32,
             _ => DType::C64,
         }
     }
@@ -185,14 +188,14 @@ pub fn promote_types(a: DType, b: DType) -> DType {
     }
     let (lo, hi) = if a.category() <= b.category() { (a, b) } else { (b, a) };
     match (lo.category(), hi.category()) {
-        (K::Complex, K::Complex) => C128,
-        (K::Float, K::Complex) => {
-            if lo == F64 {
-                C128
-            } else {
-                hi
-            }
-        }
+        (K::Complex, K::Complex) if lo == C128 || hi == C128 => C128,
+        (K::Complex, K::Complex) => C64,
+        (K::Float, K::Complex) => match (lo, hi) {
+            (F64, _) => C128,
+            (F16, _) => hi,
+            (_, C32) => C64,
+            _ => hi,
+        },
         (K::Float, K::Float) => match (lo, hi) {
             (F64, _) | (_, F64) => F64,
             // Two different reduced types, or one with float32: neither holds the other.
@@ -239,5 +242,8 @@ mod tests {
         assert_eq!(promote_types(DType::U8, DType::I8), DType::I16);
         assert_eq!(promote_types(DType::I64, DType::F16), DType::F16);
         assert_eq!(promote_types(DType::F64, DType::C64), DType::C128);
+        assert_eq!(promote_types(DType::F16, DType::C32), DType::C32);
+        assert_eq!(promote_types(DType::F32, DType::C32), DType::C64);
+        assert_eq!(promote_types(DType::C32, DType::C64), DType::C64);
     }
 }

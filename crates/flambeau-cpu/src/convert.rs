@@ -157,6 +157,9 @@ unsafe fn load_own(dtype: DType, src: *const u8, stride: isize, n: usize, dst: *
         DType::C128 => each(src, stride, n, dst, |x: Complex64| x),
         DType::F8E4M3 => each(src, stride, n, dst, from_float8::<4, 3>),
         DType::F8E5M2 => each(src, stride, n, dst, from_float8::<5, 2>),
+        DType::C32 => {
+            each(src, stride, n, dst, |x: [u16; 2]| Complex32::new(half_to_single(x[0]), half_to_single(x[1])))
+        }
     }
 }
 
@@ -276,6 +279,7 @@ unsafe fn store_own(dtype: DType, src: *const u8, n: usize, dst: *mut u8, stride
         DType::C128 => scatter(src, n, dst, stride, |x: Complex64| x),
         DType::F8E4M3 => scatter(src, n, dst, stride, to_float8::<4, 3>),
         DType::F8E5M2 => scatter(src, n, dst, stride, to_float8::<5, 2>),
+        DType::C32 => scatter(src, n, dst, stride, |x: Complex32| [half_from_single(x.re), half_from_single(x.im)]),
     }
 }
 

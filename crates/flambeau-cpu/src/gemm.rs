@@ -606,7 +606,8 @@ pub fn matmul(a: &Operand, b: &Operand, out: &Operand, epilogue: Epilogue) -> Re
         }
         Category::Integer => with_integer(a, b, out, &epilogue),
         Category::Complex if out.dtype == DType::C64 => plain::<flambeau_core::Complex32>(a, b, out, &epilogue),
-        Category::Complex => plain::<flambeau_core::Complex64>(a, b, out, &epilogue),
+        Category::Complex if out.dtype == DType::C128 => plain::<flambeau_core::Complex64>(a, b, out, &epilogue),
+        Category::Complex => return Err(not_implemented("addmm_impl_cpu_", out.dtype)),
         Category::Bool => return Err(not_implemented("addmm_impl_cpu_", DType::Bool)),
     }
     Ok(())

@@ -20,10 +20,15 @@ macro_rules! truths {
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 struct Float8(u8);
+/// complex32: neither part anything but a sign bit.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct ComplexHalf(u32);
 truths! {
     u8, x => x != 0; u16, x => x != 0; u32, x => x != 0; u64, x => x != 0;
     f16, x => x.to_bits() & 0x7fff != 0; bf16, x => x.to_bits() & 0x7fff != 0;
     f32, x => x != 0.0; f64, x => x != 0.0; Float8, x => x.0 & 0x7f != 0;
+    ComplexHalf, x => x.0 & 0x7fff_7fff != 0;
     flambeau_core::Complex32, x => x.re != 0.0 || x.im != 0.0;
     flambeau_core::Complex64, x => x.re != 0.0 || x.im != 0.0;
 }
@@ -68,6 +73,10 @@ macro_rules! with_truth {
             }
             DType::C128 => {
                 type $T = flambeau_core::Complex64;
+                $body
+            }
+            DType::C32 => {
+                type $T = ComplexHalf;
                 $body
             }
             DType::F8E4M3 | DType::F8E5M2 => {

@@ -68,6 +68,10 @@ impl Case {
                     bytes.extend(v.re.to_ne_bytes());
                     bytes.extend(v.im.to_ne_bytes());
                 }
+                DType::C32 => {
+                    bytes.extend(f16::from_f64(v.re).to_ne_bytes());
+                    bytes.extend(f16::from_f64(v.im).to_ne_bytes());
+                }
                 DType::F8E4M3 | DType::F8E5M2 => unimplemented!("float8 in tests"),
             }
         }
@@ -117,6 +121,10 @@ impl Case {
                             return Complex64::new(c.re as f64, c.im as f64);
                         }
                         DType::C128 => return get!(Complex64),
+                        DType::C32 => {
+                            let c = get!([f16; 2]);
+                            return Complex64::new(c[0].to_f64(), c[1].to_f64());
+                        }
                         DType::F8E4M3 | DType::F8E5M2 => unimplemented!("float8 in tests"),
                     };
                     x.into()
@@ -133,7 +141,7 @@ impl Case {
 /// Asserts that `got` equals `want` within `factor` units of the dtype's precision (integers exactly, modulo their width).
 pub(crate) fn compare(got: &Case, want: &[Complex64], factor: f64, what: &str) {
     let eps = match got.dtype {
-        DType::F16 => 1e-3,
+        DType::F16 | DType::C32 => 1e-3,
         DType::BF16 => 8e-3,
         DType::F32 | DType::C64 => 2.4e-7,
         _ => 4.5e-16,

@@ -122,7 +122,7 @@ template <class R> struct Cast<Complex<R>> {
 template <class U> __device__ inline bool is_true(U x) { return x != U(0); }
 
 // The numbering of dtypes is the Rust enum's.
-enum { BOOL, U8, I8, I16, I32, I64, U16, U32, U64, F16, BF16, F32, F64, C64, C128, E4M3, E5M2 };
+enum { BOOL, U8, I8, I16, I32, I64, U16, U32, U64, F16, BF16, F32, F64, C64, C128, E4M3, E5M2, C32 };
 
 // Element `i` (bytes from `p`, counted in elements) as a value of class C.  DT is the dtype, or -1 to look at `dtype`.
 template <class C, int DT> __device__ inline C load_at(const char *p, i64 dtype, i64 i) {
@@ -143,7 +143,8 @@ template <class C, int DT> __device__ inline C load_at(const char *p, i64 dtype,
     case C64: return Cast<C>::of(((const c32 *)p)[i]);
     case C128: return Cast<C>::of(((const c64 *)p)[i]);
     case E4M3: return Cast<C>::of(load_e4m3(((const u8 *)p)[i]));
-    default: return Cast<C>::of(load_e5m2(((const u8 *)p)[i]));
+    case E5M2: return Cast<C>::of(load_e5m2(((const u8 *)p)[i]));
+    default: return Cast<C>::of(c32(load_f16(((const u16 *)p)[2 * i]), load_f16(((const u16 *)p)[2 * i + 1])));
     }
 }
 template <class C, int DT> __device__ inline void store_at(char *p, i64 dtype, i64 i, C x) {
@@ -160,7 +161,12 @@ template <class C, int DT> __device__ inline void store_at(char *p, i64 dtype, i
     case C64: ((c32 *)p)[i] = Cast<c32>::of(x); break;
     case C128: ((c64 *)p)[i] = Cast<c64>::of(x); break;
     case E4M3: ((u8 *)p)[i] = store_e4m3(Cast<float>::of(x)); break;
-    default: ((u8 *)p)[i] = store_e5m2(Cast<float>::of(x)); break;
+    case E5M2: ((u8 *)p)[i] = store_e5m2(Cast<float>::of(x)); break;
+    default: {
+        c32 z = Cast<c32>::of(x);
+        ((u16 *)p)[2 * i] = store_f16(z.re);
+        ((u16 *)p)[2 * i + 1] = store_f16(z.im);
+    }
     }
 }
 // `x` rounded to a dtype and back to class To.

@@ -526,6 +526,8 @@ pub struct PythonFunction {
     context: Held,
     saved: Mutex<Option<Vec<Option<SavedValue>>>>,
     outputs: Vec<InputInfo>,
+    /// For each value that `forward` returned, its index among the tensors.
+    returned: Vec<Option<usize>>,
     materialize: bool,
     /// For each argument of `forward`, its index among the tensors.
     tensors: Vec<Option<usize>>,
@@ -596,8 +598,9 @@ impl Backward for PythonFunction {
             let saved: Vec<Py<PyAny>> = saved.iter().map(|t| optional_object(py, t)).collect::<PyResult<_>>()?;
             context.setattr("saved_tensors", PyTuple::new(py, saved)?)?;
             let mut args: Vec<Py<PyAny>> = vec![context.clone().unbind()];
-            for g in &g {
-                args.push(optional_object(py, g)?);
+            // A value that is no tensor has a place in backward too.
+            for k in &self.returned {
+                args.push(optional_object(py, k.and_then(|k| g.get(k)).unwrap_or(&None))?);
             }
             let class = self.class.bind(py);
             let base = py.import("flambeau.autograd.function")?.getattr("Function")?;
@@ -758,6 +761,7 @@ fn _function_apply(py: Python<'_>, cls: &Bound<'_, PyAny>, args: &Bound<'_, PyTu
             context: Held::new(&context),
             saved: Mutex::new(kept.take()),
             outputs: infos.to_vec(),
+            returned: numbers.clone(),
             materialize,
             tensors: positions.clone(),
             own: Mutex::new(std::sync::Weak::new()),

@@ -256,6 +256,7 @@ pub fn from_numbers(numbers: &[Number], sizes: &[i64], dtype: DType) -> Result<T
             Complex32::new(c.re as f32, c.im as f32)
         }),
         DType::C128 => build!(Complex64, n => n.to_complex()),
+        DType::C32 => elementwise::to_dtype(&from_numbers(numbers, sizes, DType::C64)?, dtype),
         DType::F8E4M3 | DType::F8E5M2 => elementwise::to_dtype(&from_numbers(numbers, sizes, DType::F32)?, dtype),
     }
 }

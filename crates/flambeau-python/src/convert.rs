@@ -7,7 +7,8 @@ use crate::raw::*;
 use crate::tensor::*;
 use flambeau::core::storage::{Memory, Release};
 use flambeau::core::{bail, ensure, err, Number, Storage};
-use flambeau::ops::device;
+use flambeau::ops::{device, view};
+use flambeau::tensor::{CONJ, NEG};
 use flambeau::{DType, Device, Result, Tensor};
 use pyo3::exceptions::*;
 use pyo3::ffi::*;
@@ -31,7 +32,7 @@ pub fn typestr(d: DType) -> Option<&'static str> {
         DType::F64 => "<f8",
         DType::C64 => "<c8",
         DType::C128 => "<c16",
-        DType::BF16 | DType::F8E4M3 | DType::F8E5M2 => return None,
+        DType::BF16 | DType::C32 | DType::F8E4M3 | DType::F8E5M2 => return None,
     })
 }
 
@@ -228,7 +229,7 @@ impl ArrayView {
 /// # Errors
 /// As PyTorch's for tensors that require grad, are elsewhere, or have a dtype that NumPy lacks.
 pub fn to_numpy(py: Python<'_>, t: &Tensor, force: bool) -> Result<Py<PyAny>> {
-    let t = if force { device::to_device(&t.detach(), Device::Cpu)? } else { t.clone() };
+    let t = if force { device::to_device(&view::resolve(&t.detach())?, Device::Cpu)? } else { t.clone() };
     ensure!(
         t.device() == Device::Cpu,
         Type,
@@ -241,6 +242,13 @@ pub fn to_numpy(py: Python<'_>, t: &Tensor, force: bool) -> Result<Py<PyAny>> {
         "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead."
     );
     ensure!(t.as_batched().is_none(), Runtime, "Cannot access data pointer of Tensor inside vmap");
+    for (bit, kind, name) in [(CONJ, "conjugate", "conj"), (NEG, "negative", "neg")] {
+        ensure!(
+            t.lazy() & bit == 0,
+            Runtime,
+            "Can't call numpy() on Tensor that has {kind} bit set. Use tensor.resolve_{name}().numpy() instead."
+        );
+    }
     ensure!(typestr(t.dtype()).is_some(), Type, "Got unsupported ScalarType {}", t.dtype().title());
     t.data_ptr()?;
     t.storage().set_escaped();

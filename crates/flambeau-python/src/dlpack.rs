@@ -66,7 +66,7 @@ fn code(dtype: DType) -> (u8, u8) {
         DType::U8 | DType::U16 | DType::U32 | DType::U64 => 1,
         DType::F16 | DType::F32 | DType::F64 => 2,
         DType::BF16 => 4,
-        DType::C64 | DType::C128 => 5,
+        DType::C32 | DType::C64 | DType::C128 => 5,
         DType::Bool => 6,
         DType::F8E4M3 => 10,
         DType::F8E5M2 => 12,
@@ -88,6 +88,7 @@ fn dtype(t: &DlType) -> Result<DType> {
         (2, 32) => DType::F32,
         (2, 64) => DType::F64,
         (4, 16) => DType::BF16,
+        (5, 32) => DType::C32,
         (5, 64) => DType::C64,
         (5, 128) => DType::C128,
         (6, 8) => DType::Bool,
@@ -106,6 +107,11 @@ struct Export<M> {
 }
 
 fn describe(t: &Tensor, sizes: &mut [i64], strides: &mut [i64]) -> Result<DlTensor> {
+    ensure!(
+        t.lazy() == 0,
+        Runtime,
+        "Can't export tensors with the conjugate or negative bit set; use resolve_conj() and resolve_neg()"
+    );
     let (code, bits) = code(t.dtype());
     let device = match t.device() {
         Device::Cpu => DlDevice { kind: CPU, index: 0 },

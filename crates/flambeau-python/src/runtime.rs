@@ -74,6 +74,12 @@ fn _vmap_lift<'py>(t: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
 fn _is_batched_at(t: &Bound<'_, PyAny>, level: u32) -> PyResult<bool> {
     Ok(tensor_arg(t)?.as_batched().is_some_and(|b| b.level == level))
 }
+/// The tensor with the dimension of the batch.
+#[pyfunction]
+fn _behind_batch<'py>(t: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let inner = tensor_arg(t)?;
+    wrap_bound(t.py(), inner.as_batched().map_or_else(|| inner.clone(), |b| b.value.clone()))
+}
 #[pyfunction]
 fn _is_batched(t: &Bound<'_, PyAny>) -> PyResult<bool> {
     Ok(tensor_arg(t)?.as_batched().is_some())
@@ -258,7 +264,7 @@ fn _any_sparse(tensors: &Bound<'_, PyList>) -> PyResult<bool> {
 #[pyfunction]
 fn _any_complex(tensors: &Bound<'_, PyList>) -> PyResult<bool> {
     for t in tensors {
-        if tensor_arg(&t)?.dtype().category() == flambeau::Category::Complex {
+        if tensor_arg(&t)?.dtype().is_complex() {
             return Ok(true);
         }
     }
@@ -297,7 +303,7 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
         ($($f:ident)*) => { $( m.add_function(wrap_pyfunction!($f, m)?)?; )* };
     }
     functions!(_set_grad_enabled is_grad_enabled _set_inference_mode is_inference_mode_enabled _vmap_enter _vmap_exit
-        _add_batch_dim _remove_batch_dim _vmap_lift _is_batched _is_batched_at _record_enter _record_exit _record_flush _plan_stats
+        _add_batch_dim _remove_batch_dim _vmap_lift _is_batched _is_batched_at _behind_batch _record_enter _record_exit _record_flush _plan_stats
         set_num_threads get_num_threads get_num_interop_threads set_num_interop_threads
         _cuda_is_available _cuda_device_count _cuda_synchronize _memory_stats _reset_peak_memory_stats _empty_cache _cuda_memory_info
         _cuda_device_name _cuda_device_capability _optimizer_step _gradients _any_sparse _any_complex _safetensors_save _safetensors_load);

@@ -21,8 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[pyclass(frozen, name = "dtype", module = "flambeau")]
 pub struct PyDType(pub DType);
 
-static DTYPES: [Global; 17] = [const { Global::new() }; 17];
-const _: () = assert!(DType::ALL.len() == 17);
+static DTYPES: [Global; DType::ALL.len()] = [const { Global::new() }; DType::ALL.len()];
 
 #[pymethods]
 impl PyDType {
@@ -288,7 +287,7 @@ impl Layout {
     /// `NotImplemented` for one that they lack.
     pub fn core(self) -> flambeau::Result<TensorLayout> {
         LAYOUTS.iter().find(|l| l.name() == self.0).copied().ok_or_else(|| {
-            err!(NotImplemented, "tensors of layout torch.{} are not supported; there are strided, sparse_coo, sparse_csr and sparse_csc", self.0)
+            err!(NotImplemented, "tensors of layout torch.{} are not supported; there are strided, sparse_coo, sparse_csr, sparse_csc, sparse_bsr and sparse_bsc", self.0)
         })
     }
     /// Its name, "sparse_coo".
@@ -296,9 +295,15 @@ impl Layout {
         self.0
     }
 }
-const LAYOUTS: [TensorLayout; 4] =
-    [TensorLayout::Strided, TensorLayout::SparseCoo, TensorLayout::SparseCsr, TensorLayout::SparseCsc];
-static LAYOUT_OBJECTS: [Global; 4] = [const { Global::new() }; 4];
+const LAYOUTS: [TensorLayout; 6] = [
+    TensorLayout::Strided,
+    TensorLayout::SparseCoo,
+    TensorLayout::SparseCsr,
+    TensorLayout::SparseCsc,
+    TensorLayout::SparseBsr,
+    TensorLayout::SparseBsc,
+];
+static LAYOUT_OBJECTS: [Global; 6] = [const { Global::new() }; 6];
 #[pymethods]
 impl Layout {
     fn __repr__(&self) -> String {
@@ -779,6 +784,7 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
         ("short", DType::I16),
         ("int", DType::I32),
         ("long", DType::I64),
+        ("chalf", DType::C32),
         ("cfloat", DType::C64),
         ("cdouble", DType::C128),
     ] {
@@ -793,9 +799,7 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
         LAYOUT_OBJECTS[layout as usize].set(o.clone().into_ptr());
         m.add(layout.name(), o)?;
     }
-    for name in ["sparse_bsr", "sparse_bsc", "jagged"] {
-        m.add(name, Bound::new(py, Layout(name))?)?;
-    }
+    m.add("jagged", Bound::new(py, Layout("jagged"))?)?;
     m.add_class::<PyMemoryFormat>()?;
     for (i, (f, name)) in FORMATS.iter().enumerate() {
         let o = Bound::new(py, PyMemoryFormat(*f))?;

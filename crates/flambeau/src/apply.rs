@@ -77,14 +77,14 @@ fn apply_small(op: &Map, x: &[&Tensor]) -> Option<Result<Tensor>> {
     let guard = a.meta();
     let other = b.map(|b| b.meta());
     let m: &Meta = &guard;
-    if m.device() != Device::Cpu || !m.is_contiguous() {
+    if m.device() != Device::Cpu || !m.is_contiguous() || m.lazy != 0 {
         return None;
     }
     let mut tensors = [std::ptr::null::<u8>(); 2];
     tensors[0] = m.data_ptr().ok()?;
     if let Some(o) = &other {
         let same = o.dtype == m.dtype && same_dims(&o.sizes, &m.sizes) && same_dims(&o.strides, &m.strides);
-        if !same || o.device() != Device::Cpu {
+        if !same || o.device() != Device::Cpu || o.lazy != 0 {
             return None;
         }
         tensors[1] = o.data_ptr().ok()?;
@@ -107,6 +107,7 @@ fn apply_small(op: &Map, x: &[&Tensor]) -> Option<Result<Tensor>> {
             dtype: m.dtype,
             storage,
             version: None,
+            lazy: 0,
         },
         0,
         None,
@@ -187,8 +188,18 @@ fn execute(
         guards.push(t.meta());
     }
     let mut metas = Metas::new();
+    let mut lazy = 0;
     for g in &guards {
+        lazy |= g.lazy;
         metas.push(g);
+    }
+    if let Dest::Inplace(t) = dest {
+        lazy |= t.lazy();
+    }
+    if lazy != 0 && op.effect() != Effect::View {
+        drop(metas);
+        drop(guards);
+        return execute_lazy(op, share, x, dest);
     }
 
     // One device; 0-dim CPU operands may meet another where the primitive takes them.
@@ -252,6 +263,7 @@ fn execute(
                     dtype: o.dtype,
                     storage,
                     version: None,
+                    lazy: 0,
                 };
                 outs.push(Tensor::from_meta(meta, tensor_flags, None));
             }
@@ -289,6 +301,51 @@ fn execute(
             out_form(op, share, x, targets, &draft, device)
         }
     }
+}
+
+/// Runs a primitive of which an operand, or the tensor to write, is conjugated or negated lazily: on their values, and what is written
+/// goes back conjugated or negated.
+fn execute_lazy(
+    op: &dyn Primitive,
+    share: &mut dyn FnMut() -> Arc<dyn Primitive>,
+    x: &[&Tensor],
+    dest: Dest,
+) -> Result<Outputs> {
+    use crate::ops::view::{resolve, unlazied, write_lazy};
+    let values: SmallVec<[Tensor; 4]> = x.iter().map(|t| resolve(t)).collect::<Result<_>>()?;
+    let refs: SmallVec<[&Tensor; 4]> = values.iter().collect();
+    let target = match dest {
+        Dest::Inplace(t) if t.lazy() != 0 => t,
+        _ => return execute(op, share, &refs, dest),
+    };
+    let needs = x.iter().any(|t| t.requires_grad());
+    check_inplace(target, (needs || target.requires_grad()) && op.differentiable())?;
+    if op.refuses_overlap() {
+        x.iter().try_for_each(|t| check_overlap(target, t))?;
+    }
+    check_apart(&unlazied(target)?)?;
+    let result = if op.effect() == Effect::Update {
+        // The primitive writes its first operand, which is the target.
+        let own = crate::ops::view::clone(&values[0])?;
+        {
+            let mut refs: SmallVec<[&Tensor; 4]> = values.iter().collect();
+            refs[0] = &own;
+            execute(op, share, &refs, Dest::Inplace(&own))?;
+        }
+        own
+    } else {
+        execute(op, share, &refs, Dest::New)?.swap_remove(0)
+    };
+    check_cast(result.dtype(), target.dtype())?;
+    ensure!(
+        target.sizes() == result.sizes(),
+        Runtime,
+        "output with shape {} doesn't match the broadcast shape {}",
+        Shape(&target.sizes()),
+        Shape(&result.sizes())
+    );
+    write_lazy(target, &result)?;
+    Ok(SmallVec::from_iter([target.clone()]))
 }
 
 /// The common device, `None` for meta.
@@ -432,6 +489,7 @@ fn make_views(
             m.sizes = std::mem::take(&mut o.sizes);
             m.strides = std::mem::take(&mut o.strides);
             (m.offset, m.dtype) = (o.offset, o.dtype);
+            m.lazy = o.lazy.unwrap_or(m.lazy);
             Ok(())
         })?;
         family.clone().receive(&out, x[0], shared.clone(), i);
@@ -832,7 +890,7 @@ fn out_form(
     if let ([target], [o]) = (targets, &draft.outputs[..]) {
         let fits = {
             let t = target.meta();
-            t.sizes == o.sizes && t.dtype == o.dtype && !may_overlap_itself(&t.sizes, &t.strides)
+            t.lazy == 0 && t.sizes == o.sizes && t.dtype == o.dtype && !may_overlap_itself(&t.sizes, &t.strides)
         };
         if fits && op.effect() == Effect::Elementwise {
             let _off = mode::no_grad();
@@ -959,6 +1017,11 @@ pub fn write_out(out: &Tensor, result: &Tensor) -> Result<()> {
     }
     check_inplace(out, false)?;
     check_apart(out)?;
+    if out.lazy() | result.lazy() != 0 {
+        let _off = mode::no_grad();
+        crate::ops::elementwise::copy_(out, result)?;
+        return Ok(());
+    }
     copy_into(out, result)?;
     out.bump_version();
     Ok(())

@@ -27,7 +27,7 @@ fn to_format(d: DType) -> Result<Dtype> {
         DType::C64 => Dtype::C64,
         DType::F8E4M3 => Dtype::F8_E4M3,
         DType::F8E5M2 => Dtype::F8_E5M2,
-        DType::C128 => bail!(Value, "safetensors files cannot hold {} tensors", d.name()),
+        DType::C32 | DType::C128 => bail!(Value, "safetensors files cannot hold {} tensors", d.name()),
     })
 }
 fn from_format(d: Dtype) -> Result<DType> {

@@ -31,6 +31,8 @@ pub struct OutputMeta {
     pub offset: i64,
     /// Whether gradients can flow through this output (indices: no).
     pub differentiable: bool,
+    /// Views: what the memory lacks of the values, where that is not what operand 0's lacks.
+    pub lazy: Option<u8>,
 }
 
 /// Where `infer` draws the outputs.
@@ -61,6 +63,7 @@ impl Draft {
             dtype,
             offset: 0,
             differentiable: true,
+            lazy: None,
         });
     }
     /// A view of operand 0.
@@ -71,6 +74,7 @@ impl Draft {
             dtype,
             offset,
             differentiable: true,
+            lazy: None,
         });
     }
     /// A row-major output that is not differentiable, such as indices.

@@ -277,8 +277,8 @@ fn sparse_repr(t: &Tensor, s: &Sparse, o: &PrintOptions) -> Result<String> {
         suffixes.push(format!("dtype={dtype}"));
     }
     let names = match s.layout {
-        TensorLayout::SparseCsr => ["crow_indices", "col_indices"],
-        TensorLayout::SparseCsc => ["ccol_indices", "row_indices"],
+        TensorLayout::SparseCsr | TensorLayout::SparseBsr => ["crow_indices", "col_indices"],
+        TensorLayout::SparseCsc | TensorLayout::SparseBsc => ["ccol_indices", "row_indices"],
         _ => ["", "indices"],
     };
     let mut parts = Vec::new();

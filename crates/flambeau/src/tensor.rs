@@ -18,7 +18,13 @@ pub struct Meta {
     pub storage: Arc<Storage>,
     /// A version counter of its own (`x.data`), in place of the storage's.
     pub version: Option<Arc<AtomicU32>>,
+    /// What memory lacks of the values: [`CONJ`], [`NEG`], or nothing.
+    pub lazy: u8,
 }
+/// The values are the conjugates of what is in memory (`x.conj()`).
+pub const CONJ: u8 = 1;
+/// The values are what is in memory, negated (`x.conj().imag`).
+pub const NEG: u8 = 2;
 
 impl Clone for Meta {
     #[inline]
@@ -30,6 +36,7 @@ impl Clone for Meta {
             dtype: self.dtype,
             storage: self.storage.clone(),
             version: self.version.clone(),
+            lazy: self.lazy,
         }
     }
 }
@@ -67,9 +74,14 @@ impl Meta {
     /// The kernel's view of this tensor.
     ///
     /// # Errors
-    /// The failure of a recorded computation.
+    /// The failure of a recorded computation; `Runtime` for values that are not what is in memory, which no kernel reads.
     #[inline]
     pub fn operand(&self) -> Result<Operand<'_>> {
+        ensure!(
+            self.lazy == 0,
+            Runtime,
+            "a lazily conjugated or negated tensor: use resolve_conj().resolve_neg() first"
+        );
         Ok(Operand {
             ptr: self.data_ptr()?,
             dtype: self.dtype,
@@ -113,6 +125,10 @@ pub enum TensorLayout {
     SparseCsr,
     /// Pointers to columns, rows and values.
     SparseCsc,
+    /// As `SparseCsr`, of blocks.
+    SparseBsr,
+    /// As `SparseCsc`, of blocks.
+    SparseBsc,
 }
 impl TensorLayout {
     /// PyTorch's name, `"sparse_coo"`.
@@ -122,6 +138,8 @@ impl TensorLayout {
             TensorLayout::SparseCoo => "sparse_coo",
             TensorLayout::SparseCsr => "sparse_csr",
             TensorLayout::SparseCsc => "sparse_csc",
+            TensorLayout::SparseBsr => "sparse_bsr",
+            TensorLayout::SparseBsc => "sparse_bsc",
         }
     }
     /// As messages name it, `"SparseCsr"`.
@@ -131,11 +149,21 @@ impl TensorLayout {
             TensorLayout::SparseCoo => "Sparse",
             TensorLayout::SparseCsr => "SparseCsr",
             TensorLayout::SparseCsc => "SparseCsc",
+            TensorLayout::SparseBsr => "SparseBsr",
+            TensorLayout::SparseBsc => "SparseBsc",
         }
     }
     /// Whether one dimension's indices are kept as pointers.
     pub fn is_compressed(self) -> bool {
-        matches!(self, TensorLayout::SparseCsr | TensorLayout::SparseCsc)
+        !matches!(self, TensorLayout::Strided | TensorLayout::SparseCoo)
+    }
+    /// Whether values are blocks.
+    pub fn is_blocked(self) -> bool {
+        matches!(self, TensorLayout::SparseBsr | TensorLayout::SparseBsc)
+    }
+    /// Whether pointers are to rows.
+    pub fn by_row(self) -> bool {
+        matches!(self, TensorLayout::SparseCsr | TensorLayout::SparseBsr)
     }
 }
 
@@ -143,11 +171,11 @@ impl TensorLayout {
 #[derive(Clone)]
 pub struct Sparse {
     pub layout: TensorLayout,
-    /// COO: (sparse dimensions, entries). Compressed: the other dimension's index of every entry.
+    /// COO: (sparse dimensions, entries). Compressed: (batch…, entries), the other dimension's index of every entry.
     pub indices: Tensor,
     /// Compressed: where each row (column) of entries begins, and the end.
     pub pointers: Option<Tensor>,
-    /// (entries, dense dimensions…).
+    /// (batch…, entries, block…, dense dimensions…).
     pub values: Tensor,
     /// Entries are in order and none is twice.
     pub coalesced: bool,
@@ -271,6 +299,7 @@ impl Tensor {
                 dtype,
                 storage,
                 version: None,
+                lazy: 0,
             },
             flags,
             None,
@@ -303,7 +332,7 @@ impl Tensor {
             err!(NotImplemented, "Cannot access storage of {}TensorImpl", sparse.layout.title()),
         );
         let strides = contiguous_strides(sizes);
-        let meta = Meta { sizes: sizes.into(), strides, offset: 0, dtype, storage, version: None };
+        let meta = Meta { sizes: sizes.into(), strides, offset: 0, dtype, storage, version: None, lazy: 0 };
         let flags = if crate::mode::inference() { INFERENCE_TENSOR } else { 0 };
         Self::build(meta, flags | SPARSE, None, Some(Box::new(Behind::Sparse(RwLock::new(Arc::new(sparse))))))
     }
@@ -397,13 +426,18 @@ impl Tensor {
     pub fn is_contiguous(&self) -> bool {
         self.meta().is_contiguous()
     }
+    /// [`CONJ`] and [`NEG`]: what memory lacks of the values.
+    #[inline]
+    pub fn lazy(&self) -> u8 {
+        self.meta().lazy
+    }
     pub fn storage(&self) -> Arc<Storage> {
         self.meta().storage.clone()
     }
     /// Address of the first element; forces a pending value. On CUDA a device address.
     pub fn data_ptr(&self) -> Result<*mut u8> {
         ensure!(self.as_batched().is_none(), Batch, "vmap: an example of a batch has no memory of its own to look at");
-        Ok(self.meta().operand()?.ptr)
+        self.meta().data_ptr()
     }
     /// The in-place version that autograd compares.
     pub fn version(&self) -> u32 {

@@ -122,7 +122,7 @@ def _rebuilder(x: Tensor) -> Callable[[Tensor], Tensor]:
     if x.is_sparse:
         indices, coalesced = x._indices(), x.is_coalesced()
         return lambda v: ops.sparse_coo_tensor(indices, v, size, is_coalesced=coalesced)
-    if layout is _flambeau.sparse_csr:
+    if layout in (_flambeau.sparse_csr, _flambeau.sparse_bsr):
         a, b = x.crow_indices(), x.col_indices()
     else:
         a, b = x.ccol_indices(), x.row_indices()

@@ -278,6 +278,7 @@ operators! { CONSTRUCTION;
     "short(Tensor input, *, memory_format? memory_format=None)" [method] => cast!(I16);
     "int(Tensor input, *, memory_format? memory_format=None)" [method] => cast!(I32);
     "long(Tensor input, *, memory_format? memory_format=None)" [method] => cast!(I64);
+    "chalf(Tensor input, *, memory_format? memory_format=None)" [method] => cast!(C32);
     "cfloat(Tensor input, *, memory_format? memory_format=None)" [method] => cast!(C64);
     "cdouble(Tensor input, *, memory_format? memory_format=None)" [method] => cast!(C128);
     "new_tensor(Tensor input, object data, *, dtype? dtype=None, device? device=None, bool requires_grad=False)" [method] => new_tensor;

@@ -161,6 +161,11 @@ fn float_power_(input: &Tensor, exponent: Value<'_>) -> Result<Tensor> {
             power.dtype().title()
         ));
     }
+    if input.requires_grad() && flambeau::mode::grad_enabled() {
+        // The power's gradient reads the base, which is about to be overwritten.
+        let power = float_power((&flambeau::ops::view::clone(input)?).into(), exponent)?;
+        return elementwise::copy_(input, &power);
+    }
     elementwise::copy_(input, &power)
 }
 fn square(input: &Tensor, dest: Dest<'_>) -> Result<Tensor> {

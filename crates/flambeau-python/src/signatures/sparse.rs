@@ -83,10 +83,6 @@ fn compressed_layout(layout: Option<Layout>) -> Result<TensorLayout> {
     );
     Ok(found)
 }
-fn blocked(name: &str) -> flambeau::Error {
-    err!(NotImplemented, "{name}: tensors of blocks are not supported; there are sparse_coo, sparse_csr and sparse_csc")
-}
-
 /// The parts that an operator of the sparse backends alone looks at.
 fn inner(name: &str, t: &Tensor, coo_only: bool) -> Result<Arc<Sparse>> {
     match t.as_sparse() {
@@ -111,10 +107,10 @@ fn values(t: &Tensor) -> Result<Tensor> {
     }
 }
 /// A compressed tensor's pointers, or its other indices.
-fn compressed_part(name: &str, t: &Tensor, layout: TensorLayout, pointers: bool) -> Result<Tensor> {
-    let kind = if layout == TensorLayout::SparseCsr { "row" } else { "column" };
+fn compressed_part(name: &str, t: &Tensor, by_row: bool, pointers: bool) -> Result<Tensor> {
+    let kind = if by_row { "row" } else { "column" };
     match t.as_sparse() {
-        Some(s) if s.layout == layout => Ok(match (&s.pointers, pointers) {
+        Some(s) if s.layout.is_compressed() && s.layout.by_row() == by_row => Ok(match (&s.pointers, pointers) {
             (Some(p), true) => p.clone(),
             _ => s.indices.clone(),
         }),
@@ -123,8 +119,10 @@ fn compressed_part(name: &str, t: &Tensor, layout: TensorLayout, pointers: bool)
 }
 fn dims_of(t: &Tensor) -> (i64, i64) {
     let n = t.dim() as i64;
-    let s = t.as_sparse().map_or(0, |s| s.sparse_dims() as i64);
-    (s, n - s)
+    let Some(s) = t.as_sparse() else { return (0, n) };
+    let dense = n - s.sparse_dims() as i64;
+    // Batches count as neither.
+    (if s.layout.is_compressed() { 2 } else { n - dense }, dense)
 }
 fn to_sparse(t: &Tensor, layout: Option<Layout>, block: Option<&[i64]>, dense_dim: Option<i64>) -> Result<Tensor> {
     let layout = layout.map_or(Ok(TensorLayout::SparseCoo), Layout::core)?;
@@ -134,28 +132,61 @@ fn to_sparse(t: &Tensor, layout: Option<Layout>, block: Option<&[i64]>, dense_di
         "to_sparse: conversion from {} to Strided is not supported; use to_dense()",
         t.layout().title()
     );
+    if layout.is_compressed() {
+        return to_compressed(t, layout, block, dense_dim);
+    }
     ensure!(block.is_none(), Runtime, "to_sparse: blocksize is not supported for the layout torch.{}", layout.name());
     match dense_dim {
         Some(d) if !t.is_sparse() => {
             let n = t.dim() as i64;
-            if layout == TensorLayout::SparseCoo {
-                ensure!((0..=n).contains(&d), Runtime, "to_sparse: dense_dim must be in [0, {n}], got {d}");
-                return sparse::to_sparse(t, Some(n - d));
-            }
-            ensure!(d == 0, NotImplemented, "to_sparse: compressed tensors with dense dimensions are not supported");
-            sparse::to_layout(t, layout)
+            ensure!((0..=n).contains(&d), Runtime, "to_sparse: dense_dim must be in [0, {n}], got {d}");
+            sparse::to_sparse(t, Some(n - d))
         }
         _ => sparse::to_layout(t, layout),
     }
 }
-fn to_compressed(t: &Tensor, layout: TensorLayout, dense_dim: Option<i64>) -> Result<Tensor> {
+fn to_compressed(t: &Tensor, layout: TensorLayout, block: Option<&[i64]>, dense_dim: Option<i64>) -> Result<Tensor> {
+    let own = t.as_sparse();
+    let block = match block {
+        Some(&[height, width]) => Some([height, width]),
+        Some(other) => bail!(Runtime, "to_{}: blocksize takes two numbers, got {}", layout.name(), other.len()),
+        None if layout.is_blocked() => own.as_ref().and_then(|s| s.block()),
+        None => None,
+    };
     ensure!(
-        dense_dim.unwrap_or(0) == 0,
-        NotImplemented,
-        "to_{}: compressed tensors with dense dimensions are not supported",
+        layout.is_blocked() || block.is_none(),
+        Runtime,
+        "to_sparse: blocksize is not supported for the layout torch.{}",
         layout.name()
     );
-    sparse::to_layout(t, layout)
+    ensure!(
+        !layout.is_blocked() || block.is_some(),
+        Runtime,
+        "to_sparse: a blocksize is needed for the layout torch.{}",
+        layout.name()
+    );
+    let has = own.as_ref().map(|s| t.dim() - s.sparse_dims());
+    let dense = match (dense_dim, has) {
+        (Some(d), None) => {
+            let n = t.dim() as i64;
+            ensure!(
+                d >= 0 && d <= n - 2,
+                Runtime,
+                "to_{}: dense_dim must be in [0, {}], got {d}",
+                layout.name(),
+                n - 2
+            );
+            d as usize
+        }
+        (Some(_), Some(_)) => {
+            bail!(Runtime, "to_{}: dense_dim is for strided tensors; this one is sparse", layout.name())
+        }
+        (None, has) => has.unwrap_or(0),
+    };
+    if own.as_ref().is_some_and(|s| s.layout == layout && s.block() == block) {
+        return Ok(t.clone());
+    }
+    sparse::compress(t, layout, block, dense)
 }
 fn addmm(input: &Tensor, a: &Tensor, b: &Tensor, beta: Number, alpha: Number) -> Result<Tensor> {
     ensure!(
@@ -201,18 +232,18 @@ operators! { SPARSE;
     "sparse_compressed_tensor(object compressed_indices, object plain_indices, object values, int[]? size=None, *, dtype? dtype=None, layout? layout=None, device? device=None, bool? pin_memory=None, bool requires_grad=False, bool? check_invariants=None)" [function] =>
         |a: Object, b: Object, v: Object, s: Option<&[i64]>, d: Option<DType>, l: Option<Layout>, p: Option<Device>, _pin: Option<bool>, g: bool, c: Option<bool>| compressed(compressed_layout(l)?, a, b, v, s, d, p, g, c);
     "sparse_bsr_tensor(object crow_indices, object col_indices, object values, int[]? size=None, *, dtype? dtype=None, device? device=None, bool? pin_memory=None, bool requires_grad=False, bool? check_invariants=None)" [function] =>
-        |_a: Object, _b: Object, _v: Object, _s: Option<&[i64]>, _d: Option<DType>, _p: Option<Device>, _pin: Option<bool>, _g: bool, _c: Option<bool>| -> Result<Tensor> { Err(blocked("sparse_bsr_tensor")) };
+        |a: Object, b: Object, v: Object, s: Option<&[i64]>, d: Option<DType>, p: Option<Device>, _pin: Option<bool>, g: bool, c: Option<bool>| compressed(TensorLayout::SparseBsr, a, b, v, s, d, p, g, c);
     "sparse_bsc_tensor(object ccol_indices, object row_indices, object values, int[]? size=None, *, dtype? dtype=None, device? device=None, bool? pin_memory=None, bool requires_grad=False, bool? check_invariants=None)" [function] =>
-        |_a: Object, _b: Object, _v: Object, _s: Option<&[i64]>, _d: Option<DType>, _p: Option<Device>, _pin: Option<bool>, _g: bool, _c: Option<bool>| -> Result<Tensor> { Err(blocked("sparse_bsc_tensor")) };
+        |a: Object, b: Object, v: Object, s: Option<&[i64]>, d: Option<DType>, p: Option<Device>, _pin: Option<bool>, g: bool, c: Option<bool>| compressed(TensorLayout::SparseBsc, a, b, v, s, d, p, g, c);
     "_check_sparse_invariants(bool? enable=None)" [function] => |on: Option<bool>| -> Result<bool> { let old = sparse::check_invariants(); if let Some(on) = on { sparse::set_check_invariants(on); } Ok(old) };
     "indices(Tensor input)" [method] => |t: &Tensor| Ok(coalesced_parts("indices", t)?.indices.clone());
     "values(Tensor input)" [method] => values;
     "_indices(Tensor input)" [method] => |t: &Tensor| Ok(inner("_indices", t, true)?.indices.clone());
     "_values(Tensor input)" [method] => |t: &Tensor| Ok(inner("_values", t, true)?.values.detach());
-    "crow_indices(Tensor input)" [method] => |t: &Tensor| compressed_part("crow_indices", t, TensorLayout::SparseCsr, true);
-    "col_indices(Tensor input)" [method] => |t: &Tensor| compressed_part("col_indices", t, TensorLayout::SparseCsr, false);
-    "ccol_indices(Tensor input)" [method] => |t: &Tensor| compressed_part("ccol_indices", t, TensorLayout::SparseCsc, true);
-    "row_indices(Tensor input)" [method] => |t: &Tensor| compressed_part("row_indices", t, TensorLayout::SparseCsc, false);
+    "crow_indices(Tensor input)" [method] => |t: &Tensor| compressed_part("crow_indices", t, true, true);
+    "col_indices(Tensor input)" [method] => |t: &Tensor| compressed_part("col_indices", t, true, false);
+    "ccol_indices(Tensor input)" [method] => |t: &Tensor| compressed_part("ccol_indices", t, false, true);
+    "row_indices(Tensor input)" [method] => |t: &Tensor| compressed_part("row_indices", t, false, false);
     "_nnz(Tensor input)" [method] => |t: &Tensor| Ok(inner("_nnz", t, false)?.nnz());
     "is_coalesced(Tensor input)" [method] => |t: &Tensor| Ok(sparse::coo_parts("is_coalesced", t)?.coalesced);
     "coalesce(Tensor input)" [method] => sparse::coalesce;
@@ -222,10 +253,10 @@ operators! { SPARSE;
     "to_sparse(Tensor input, int sparse_dim)" [method] => |t: &Tensor, d: i64| sparse::to_sparse(t, Some(d));
     "to_sparse(Tensor input, *, layout? layout=None, int[2]? blocksize=None, int? dense_dim=None)" [method] => to_sparse;
     "to_sparse_coo(Tensor input)" [method] => sparse::to_coo;
-    "to_sparse_csr(Tensor input, int? dense_dim=None)" [method] => |t: &Tensor, d: Option<i64>| to_compressed(t, TensorLayout::SparseCsr, d);
-    "to_sparse_csc(Tensor input, int? dense_dim=None)" [method] => |t: &Tensor, d: Option<i64>| to_compressed(t, TensorLayout::SparseCsc, d);
-    "to_sparse_bsr(Tensor input, int[2] blocksize, int? dense_dim=None)" [method] => |_t: &Tensor, _b: &[i64], _d: Option<i64>| -> Result<Tensor> { Err(blocked("to_sparse_bsr")) };
-    "to_sparse_bsc(Tensor input, int[2] blocksize, int? dense_dim=None)" [method] => |_t: &Tensor, _b: &[i64], _d: Option<i64>| -> Result<Tensor> { Err(blocked("to_sparse_bsc")) };
+    "to_sparse_csr(Tensor input, int? dense_dim=None)" [method] => |t: &Tensor, d: Option<i64>| to_compressed(t, TensorLayout::SparseCsr, None, d);
+    "to_sparse_csc(Tensor input, int? dense_dim=None)" [method] => |t: &Tensor, d: Option<i64>| to_compressed(t, TensorLayout::SparseCsc, None, d);
+    "to_sparse_bsr(Tensor input, int[2] blocksize, int? dense_dim=None)" [method] => |t: &Tensor, b: &[i64], d: Option<i64>| to_compressed(t, TensorLayout::SparseBsr, Some(b), d);
+    "to_sparse_bsc(Tensor input, int[2] blocksize, int? dense_dim=None)" [method] => |t: &Tensor, b: &[i64], d: Option<i64>| to_compressed(t, TensorLayout::SparseBsc, Some(b), d);
     "to_dense(Tensor input, dtype? dtype=None, *, bool? masked_grad=None)" [method] => |t: &Tensor, d: Option<DType>, _m: Option<bool>| sparse::to_dense(t, d);
     "sparse_mask(Tensor input, Tensor mask)" [method] => sparse::sparse_mask;
     "sparse_resize_(Tensor input, int[] size, int sparse_dim, int dense_dim)" [method] => |t: &Tensor, s: &[i64], a: i64, b: i64| sparse::resize_(t, s, a, b, false);

@@ -30,14 +30,6 @@ fn frexp(input: &Tensor) -> Result<(Tensor, Tensor)> {
     let exponent = elementwise::unary(ScalarFn::FrexpExponent, &input.detach(), Dest::New)?;
     Ok((mantissa, elementwise::to_dtype(&exponent, DType::I32)?))
 }
-/// The conjugate: a real tensor itself.
-fn conj(input: &Tensor) -> Result<Tensor> {
-    if input.dtype().is_complex() {
-        elementwise::conj_physical(input)
-    } else {
-        Ok(input.clone())
-    }
-}
 
 operators! { SPECIAL;
     "special.airy_ai(Tensor x)" [function out] => unary!(AiryAi);
@@ -85,5 +77,6 @@ operators! { SPECIAL;
     "igamma(Tensor input, Tensor other)" [function method inplace out alias(special.gammainc)] => binary!(Igamma tensor tensor);
     "igammac(Tensor input, Tensor other)" [function method inplace out alias(special.gammaincc)] => binary!(Igammac tensor tensor);
     "frexp(Tensor input) -> frexp(mantissa, exponent)" [function method out] => frexp;
-    "conj(Tensor input)" [function method] => conj;
+    "conj(Tensor input)" [function method] => view::conj;
+    "_neg_view(Tensor input)" [function method] => view::neg_view;
 }

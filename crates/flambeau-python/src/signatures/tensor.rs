@@ -222,7 +222,7 @@ fn copy_of_storage(t: &Tensor, memo: &Bound<'_, PyAny>) -> Result<Tensor> {
         let _ = size;
         Ok(Tensor::from_storage(bytes.storage(), t.dtype(), &t.sizes(), &t.strides(), t.offset()))
     };
-    if t.device() == Device::Meta || t.as_batched().is_some() || t.storage().nbytes() == 0 {
+    if t.device() == Device::Meta || t.as_batched().is_some() || t.storage().nbytes() == 0 || t.lazy() != 0 {
         return view::clone(t);
     }
     body().core()
@@ -376,15 +376,15 @@ operators! { TENSOR;
         }
     };
     "is_inference(Tensor input)" [function method] => |t: &Tensor| Ok(t.is_inference());
-    "is_conj(Tensor input)" [function method] => |_t: &Tensor| Ok(false);
-    "is_neg(Tensor input)" [function method] => |_t: &Tensor| Ok(false);
+    "is_conj(Tensor input)" [function method] => |t: &Tensor| Ok(t.lazy() & flambeau::tensor::CONJ != 0);
+    "is_neg(Tensor input)" [function method] => |t: &Tensor| Ok(t.lazy() & flambeau::tensor::NEG != 0);
     "is_pinned(Tensor input, device? device=None)" [method] => |_t: &Tensor, _d: Option<Device>| Ok(false);
     "is_shared(Tensor input)" [method] => |_t: &Tensor| Ok(false);
     "is_set_to(Tensor input, Tensor tensor)" [method] => is_set_to;
     "is_same_size(Tensor input, Tensor other)" [function method] => |a: &Tensor, b: &Tensor| Ok(a.sizes() == b.sizes());
     "dim_order(Tensor input)" [method] => dim_order;
-    "resolve_conj(Tensor input)" [function method] => |t: &Tensor| Ok(t.clone());
-    "resolve_neg(Tensor input)" [function method] => |t: &Tensor| Ok(t.clone());
+    "resolve_conj(Tensor input)" [function method] => |t: &Tensor| if t.lazy() & flambeau::tensor::CONJ != 0 { view::resolve(t) } else { Ok(t.clone()) };
+    "resolve_neg(Tensor input)" [function method] => view::resolve_neg;
     "pin_memory(Tensor input, device? device=None)" [method] => |t: &Tensor, _d: Option<Device>| Ok(t.clone());
     "share_memory_(Tensor input)" [method] => |t: &Tensor| Ok(t.clone());
     "item(Tensor input)" [method] => item;

@@ -115,8 +115,18 @@ impl Tensor {
     /// The accumulated gradient of a leaf, or of a tensor that retains its gradient.
     pub fn grad(&self) -> Option<Tensor> {
         if let Some(s) = self.as_sparse() {
-            let sizes = self.sizes();
-            return s.values.grad().and_then(|g| crate::ops::sparse::gradient(&sizes, &s, g).ok());
+            let values = s.values.grad()?;
+            // One object as long as the values are the same, so that what is written to it stays.
+            let mut place = self.autograd();
+            let meta = place.graph.get_or_insert_with(Default::default);
+            if let Some(g) = &meta.grad {
+                if g.as_sparse().is_some_and(|g| g.values.is_same(&values)) {
+                    return Some(g.clone());
+                }
+            }
+            let made = crate::ops::sparse::gradient(&self.sizes(), &s, values).ok();
+            meta.grad.clone_from(&made);
+            return made;
         }
         let place = self.autograd();
         let meta = place.graph.as_ref()?;

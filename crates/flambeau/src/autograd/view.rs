@@ -123,6 +123,7 @@ pub(crate) fn grad_fn(t: &Tensor) -> Result<Option<Edge>> {
         meta.strides = copy_dims(&o.strides);
         meta.offset = o.offset;
         meta.dtype = o.dtype;
+        meta.lazy = o.lazy.unwrap_or(meta.lazy);
     }
     let Some(edge) = edge_in else { return Ok(edge) };
     t.set_edge(edge.clone());

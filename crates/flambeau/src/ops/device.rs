@@ -57,7 +57,7 @@ pub fn to_device(t: &Tensor, device: Device) -> Result<Tensor> {
     }
     let dense = {
         let m = t.meta();
-        is_non_overlapping_and_dense(&m.sizes, &m.strides)
+        m.lazy == 0 && is_non_overlapping_and_dense(&m.sizes, &m.strides)
     };
     let source = if dense { t.clone() } else { crate::ops::view::clone(t)? };
     let m = source.meta().clone();
@@ -100,7 +100,7 @@ fn copy_between(from: *mut u8, from_device: Device, to: *mut u8, to_device: Devi
 pub fn to_cpu_contiguous(t: &Tensor) -> Result<Tensor> {
     let _off = crate::mode::no_grad();
     let t = to_device(&t.detach(), Device::Cpu)?;
-    let t = crate::ops::view::contiguous(&t)?;
+    let t = crate::ops::view::contiguous(&crate::ops::view::resolve(&t)?)?;
     t.data_ptr()?;
     Ok(t)
 }
@@ -119,6 +119,9 @@ pub fn item(t: &Tensor) -> Result<Number> {
     }
     if t.is_sparse() && t.numel() == 1 {
         return item(&crate::ops::sparse::to_dense(&t.detach(), None)?);
+    }
+    if t.lazy() != 0 {
+        return item(&crate::ops::view::resolve(&t.detach())?);
     }
     let m = t.meta();
     ensure!(m.numel() == 1, Runtime, "a Tensor with {} elements cannot be converted to Scalar", m.numel());
@@ -173,6 +176,10 @@ pub fn decode(dtype: DType, b: &[u8]) -> Number {
                 f64::from_le_bytes(raw)
             });
             Number::Complex(Complex64::new(re, im))
+        }
+        DType::C32 => {
+            let part = |at: usize| f16::from_le_bytes([b[at], b[at + 1]]).to_f64();
+            Number::Complex(Complex64::new(part(0), part(2)))
         }
         DType::F8E4M3 => Number::Float(float8(b[0], 4, 3, 7, false)),
         DType::F8E5M2 => Number::Float(float8(b[0], 5, 2, 15, true)),

@@ -698,7 +698,7 @@ pub fn nonzero(x: &Tensor) -> Result<Tensor> {
     let x = &x.detach();
     let device = x.device();
     let on_host = device != Device::Cpu;
-    let x = if on_host { crate::ops::device::to_cpu_contiguous(x)? } else { x.clone() };
+    let x = if on_host { crate::ops::device::to_cpu_contiguous(x)? } else { view::resolve(x)? };
     let m = x.meta();
     let on = crate::apply::backend(Device::Cpu)?;
     let operand = m.operand()?;

@@ -87,12 +87,20 @@ fn floating(name: &str, t: &Tensor) -> Result<()> {
     Ok(())
 }
 
+/// What is drawn does not depend on what was there: the gradient ends here.
+fn forget(t: &Tensor) -> Result<()> {
+    if mode::grad_enabled() && t.requires_grad() {
+        e::fill_(t, Number::Int(0))?;
+    }
+    Ok(())
+}
 /// Fills `t` in the order of its memory with what `draw` writes.
 fn fill<T: Copy>(
     t: &Tensor,
     generator: Option<&Generator>,
     draw: impl FnOnce(&mut Engine, &mut [T]),
 ) -> Result<Tensor> {
+    forget(t)?;
     if crate::batch::innermost().is_some() || t.as_batched().is_some() {
         match crate::batch::random_target(t)? {
             Some(whole) if whole.is_same(t) => {}
@@ -134,7 +142,7 @@ fn fill_memory<T: Copy>(
         crate::graph::flush()?;
     }
     let generator = generator.unwrap_or_else(|| default_generator());
-    if t.device() == Device::Cpu && is_non_overlapping_and_dense(&sizes, &strides) {
+    if t.device() == Device::Cpu && t.lazy() == 0 && is_non_overlapping_and_dense(&sizes, &strides) {
         let to = t.data_ptr()? as *mut T;
         // SAFETY: `t` is host memory of `n` elements of `T`'s dtype without gaps, kept alive by `t`. Bytes that were never written are
         // only written here: every `draw` assigns all elements before it reads any.
@@ -171,6 +179,7 @@ fn fill_each(
 pub fn uniform_(t: &Tensor, from: f64, to: f64, generator: Option<&Generator>) -> Result<Tensor> {
     if t.dtype().is_complex() {
         // Real and imaginary parts alike.
+        forget(t)?;
         check_inplace(t, t.requires_grad())?;
         let parts = view::view_as_real(&t.detach())?;
         uniform_(&parts, from, to, generator)?;
@@ -255,7 +264,8 @@ pub fn normal_(t: &Tensor, mean: f64, std: f64, generator: Option<&Generator>) -
     ensure!(std >= 0.0, Runtime, "normal expects std >= 0.0, but found std {std}");
     if t.dtype().is_complex() {
         // Real and imaginary parts share the variance, and each has the mean, as in PyTorch.
-        let parts = view::view_as_real(t)?;
+        forget(t)?;
+        let parts = view::view_as_real(&t.detach())?;
         let std = std / std::f64::consts::SQRT_2;
         let _off = mode::no_grad();
         normal_(&parts, mean, std, generator)?;

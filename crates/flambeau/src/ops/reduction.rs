@@ -117,6 +117,10 @@ impl Primitive for Reduce {
         Ok(())
     }
     fn run(&self, on: &dyn Backend, x: &[Operand], out: &[Operand]) -> Result<()> {
+        if matches!(self.how, Reduction::VarMean { .. }) && x[0].numel() == 0 {
+            // Of nothing there is neither.
+            return out.iter().try_for_each(|o| on.fill(o, Number::Float(f64::NAN)));
+        }
         let inputs = [Input::Operand(self.class(x[0].dtype))];
         let program = Program { inputs: &inputs, steps: &[], results: &[0] };
         self.run_program(on, &program, x[0].sizes, x, out)
@@ -596,7 +600,19 @@ pub fn var(t: &Tensor, dims: &[i64], correction: f64, keepdim: bool) -> Result<T
 /// # Errors
 /// As [`var_mean`].
 pub fn std(t: &Tensor, dims: &[i64], correction: f64, keepdim: bool) -> Result<Tensor> {
-    e::sqrt(&var(t, dims, correction, keepdim)?)
+    root(&var(t, dims, correction, keepdim)?)
+}
+/// The root of a variance; its gradient is 0 where the variance is, as PyTorch has it.
+///
+/// # Errors
+/// None in practice.
+pub fn root(variance: &Tensor) -> Result<Tensor> {
+    if !(variance.requires_grad() && crate::mode::grad_enabled()) {
+        return e::sqrt(variance);
+    }
+    // Neither pass may meet the root's infinite slope, not even to multiply it by zero.
+    let nothing = e::eq(&variance.detach(), 0)?;
+    e::where_(&nothing, 0.0, &e::sqrt(&e::where_(&nothing, 1.0, variance)?)?)
 }
 
 fn floats(t: &Tensor) -> Result<Tensor> {

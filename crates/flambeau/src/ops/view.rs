@@ -7,7 +7,7 @@ use crate::autograd::view::{extend_chain, Link};
 use crate::ops::elementwise as e;
 use crate::ops::factory;
 use crate::primitive::*;
-use crate::tensor::{Meta, Tensor, BATCHED, SPARSE, VIEW};
+use crate::tensor::{Meta, Tensor, BATCHED, CONJ, NEG, SPARSE, VIEW};
 use flambeau_core::*;
 use std::sync::Arc;
 
@@ -41,8 +41,10 @@ pub enum View {
     AsComplex,
     /// Real (0) or imaginary (1) parts of complex numbers.
     Part(i64),
-    /// Other dtype of the same width.
+    /// Other dtype of the same bits.
     Bits(DType),
+    /// The conjugates, or the negated values, of the same memory.
+    Lazy(u8),
 }
 
 /// A layout over a tensor's storage, whatever the tensor's own.
@@ -148,12 +150,15 @@ impl Primitive for View {
             View::Part(0) => "real",
             View::Part(_) => "imag",
             View::Bits(_) => "view",
+            View::Lazy(CONJ) => "conj",
+            View::Lazy(_) => "neg_view",
         }
     }
     fn infer(&self, x: &[&Meta], out: &mut Draft) -> Result<()> {
         let mut m = x[0].clone();
         self.draw(&mut m)?;
         out.push_view(m.sizes, m.strides, m.offset, m.dtype);
+        out.outputs[0].lazy = Some(m.lazy);
         Ok(())
     }
     fn run(&self, _: &dyn Backend, _: &[Operand], _: &[Operand]) -> Result<()> {
@@ -204,7 +209,10 @@ impl Primitive for View {
             }
             View::AsStrided(to) => as_strided_grad(g, info, to)?,
             View::AsReal => apply1(View::AsComplex, &[&contiguous(g)?], Dest::New)?,
-            View::AsComplex => apply1(View::AsReal, &[g], Dest::New)?,
+            View::AsComplex => apply1(View::AsReal, &[&resolve(g)?], Dest::New)?,
+            // In memory of its own: the cotangent may be the caller's.
+            View::Lazy(CONJ) => e::conj_physical(g)?,
+            View::Lazy(_) => e::neg(g)?,
             View::Part(k) => {
                 let z = factory::zeros(&info.sizes, info.dtype, g.device())?;
                 e::copy_(&apply1(View::Part(*k), &[&z], Dest::New)?, g)?;
@@ -237,7 +245,7 @@ impl View {
         if let View::Index(steps) = self {
             return steps.iter().try_for_each(|step| step.draw(m));
         }
-        let Meta { sizes, strides, offset, dtype, storage, .. } = m;
+        let Meta { sizes, strides, offset, dtype, storage, lazy, .. } = m;
         match self {
             View::Reshape(to) => {
                 let Some(s) = view_strides(&sizes, &strides, to) else {
@@ -325,6 +333,12 @@ impl View {
             }
             View::Alias | View::Index(_) => {}
             View::AsReal => {
+                ensure!(
+                    *lazy & CONJ == 0,
+                    Runtime,
+                    "view_as_real: the tensor is conjugated lazily, which pairs of reals cannot be; use resolve_conj() first (the \
+                     result then has memory of its own)"
+                );
                 strides.iter_mut().for_each(|s| *s *= 2);
                 *offset *= 2;
                 sizes.push(2);
@@ -349,8 +363,60 @@ impl View {
                 strides.iter_mut().for_each(|s| *s *= 2);
                 *offset = *offset * 2 + k;
                 *dtype = dtype.to_real();
+                // The imaginary part of a conjugate is negated.
+                let negated = *k == 1 && *lazy & CONJ != 0;
+                *lazy = (*lazy & NEG) ^ if negated { NEG } else { 0 };
             }
-            View::Bits(to) => *dtype = *to,
+            View::Bits(to) => {
+                ensure!(
+                    *lazy == 0 || dtype == to,
+                    Runtime,
+                    "torch.Tensor.view is not supported for {} when converting to a different dtype.",
+                    if *lazy & CONJ != 0 { "conjugate view tensors" } else { "tensors with negative bit set" }
+                );
+                let what = || format!("to view {} as {} (different element sizes)", dtype.title(), to.title());
+                let (old, new) = (dtype.size() as i64, to.size() as i64);
+                if old != new {
+                    let Some(last) = sizes.len().checked_sub(1) else {
+                        bail!(Runtime, "self.dim() cannot be 0 {}", what());
+                    };
+                    ensure!(
+                        strides[last] == 1 || sizes[last] <= 1 && old > new,
+                        Runtime,
+                        "self.stride(-1) must be 1 {}, but got {}",
+                        what(),
+                        strides[last]
+                    );
+                    if old > new {
+                        sizes[last] *= old / new;
+                        strides.iter_mut().for_each(|s| *s *= old / new);
+                        *offset *= old / new;
+                    } else {
+                        let ratio = new / old;
+                        let fits = |x: i64| x % ratio == 0;
+                        ensure!(
+                            fits(sizes[last]) && fits(*offset),
+                            Runtime,
+                            "self.size(-1) and self.storage_offset() must be divisible by {ratio} {}, but got {} and {offset}",
+                            what(),
+                            sizes[last]
+                        );
+                        ensure!(
+                            strides[..last].iter().zip(sizes.iter()).all(|(&s, &n)| fits(s) || n <= 1),
+                            Runtime,
+                            "self.stride(...) must be divisible by {ratio} {}, but got {}",
+                            what(),
+                            Shape(strides)
+                        );
+                        sizes[last] /= ratio;
+                        strides.iter_mut().for_each(|s| *s /= ratio);
+                        *offset /= ratio;
+                    }
+                    strides[last] = 1;
+                }
+                *dtype = *to;
+            }
+            View::Lazy(bits) => *lazy ^= bits,
         }
         Ok(())
     }
@@ -388,7 +454,9 @@ impl View {
                 // Each step's result has the batch in front again.
                 return steps.iter().try_fold(t, |t, step| step.of_batch(&t, 0));
             }
-            View::Alias | View::AsReal | View::AsComplex | View::Part(_) | View::Bits(_) => self.clone(),
+            View::Alias | View::AsReal | View::AsComplex | View::Part(_) | View::Bits(_) | View::Lazy(_) => {
+                self.clone()
+            }
         };
         one(view, &t)
     }
@@ -513,21 +581,14 @@ fn one(v: View, t: &Tensor) -> Result<Tensor> {
 pub fn view(t: &Tensor, sizes: &[i64]) -> Result<Tensor> {
     apply_view(t, |m| Ok(View::Reshape(infer_size(sizes, m.numel())?)))
 }
-/// The same bits as another dtype of the same width.
+/// The same bits as another dtype. Of another width the last dimension has more elements, or fewer.
 ///
 /// # Errors
-/// `Runtime` when the widths differ.
+/// `Runtime` when the last dimension, the strides or the offset do not allow another width.
 pub fn view_dtype(t: &Tensor, dtype: DType) -> Result<Tensor> {
     if t.dtype() == dtype {
         return one(View::Alias, t);
     }
-    ensure!(
-        t.dtype().size() == dtype.size(),
-        Runtime,
-        "view(dtype): {} and {} have different sizes in bytes, which is not supported",
-        t.dtype(),
-        dtype
-    );
     one(View::Bits(dtype), t)
 }
 /// As [`view`], copying when the strides demand it.
@@ -710,10 +771,79 @@ pub fn numpy_t(x: &Tensor) -> Result<Tensor> {
 pub fn mh(x: &Tensor) -> Result<Tensor> {
     let y = mt(x)?;
     if y.dtype().is_complex() {
-        e::conj_physical(&y)
+        conj(&y)
     } else {
         Ok(y)
     }
+}
+/// The conjugates over the same memory; a real tensor itself.
+///
+/// # Errors
+/// None in practice.
+pub fn conj(x: &Tensor) -> Result<Tensor> {
+    if !x.dtype().is_complex() {
+        return Ok(x.clone());
+    }
+    if x.is_sparse() {
+        return e::conj_physical(x);
+    }
+    one(View::Lazy(CONJ), x)
+}
+/// The negated values over the same memory.
+///
+/// # Errors
+/// None in practice.
+pub fn neg_view(x: &Tensor) -> Result<Tensor> {
+    one(View::Lazy(NEG), x)
+}
+/// The values in memory: the tensor itself unless it is conjugated or negated lazily.
+///
+/// # Errors
+/// The failure of a pending computation.
+pub fn resolve(x: &Tensor) -> Result<Tensor> {
+    match x.lazy() {
+        0 => Ok(x.clone()),
+        bits if bits & CONJ != 0 => e::conj_physical(&conj(&resolve_neg(x)?)?),
+        _ => resolve_neg(x),
+    }
+}
+/// [`resolve`] for the sign alone.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn resolve_neg(x: &Tensor) -> Result<Tensor> {
+    if x.lazy() & NEG == 0 {
+        return Ok(x.clone());
+    }
+    // What a conjugate lacks stays lacking.
+    let bits = x.lazy() & CONJ;
+    let memory = one(View::Lazy(x.lazy()), x)?;
+    let negated = e::neg(&memory)?;
+    if bits != 0 {
+        one(View::Lazy(bits), &negated)
+    } else {
+        Ok(negated)
+    }
+}
+/// The same memory without what it lacks: a view.
+pub(crate) fn unlazied(x: &Tensor) -> Result<Tensor> {
+    match x.lazy() {
+        0 => Ok(x.clone()),
+        bits => one(View::Lazy(bits), x),
+    }
+}
+/// Writes `values` to a tensor that is conjugated or negated lazily.
+pub(crate) fn write_lazy(target: &Tensor, values: &Tensor) -> Result<()> {
+    let bits = target.lazy();
+    let mut stored = values.clone();
+    if bits & CONJ != 0 {
+        stored = e::conj_physical(&stored)?;
+    }
+    if bits & NEG != 0 {
+        stored = e::neg(&stored)?;
+    }
+    e::copy_(&unlazied(target)?, &stored)?;
+    Ok(())
 }
 /// One index of a dimension.
 ///
@@ -1192,7 +1322,7 @@ pub fn view_as_real(t: &Tensor) -> Result<Tensor> {
 /// `Runtime` unless the last dimension is a dense pair.
 pub fn view_as_complex(t: &Tensor) -> Result<Tensor> {
     ensure!(
-        matches!(t.dtype(), DType::F32 | DType::F64),
+        matches!(t.dtype(), DType::F16 | DType::F32 | DType::F64),
         Runtime,
         "view_as_complex is only supported for half, float and double tensors, but got a tensor of scalar type: {}",
         t.dtype().title()

@@ -119,7 +119,6 @@ fn sum(a: &Tensor, b: &Tensor, alpha: Number) -> Result<Tensor> {
         return Err(order_of_sum());
     }
     same_sizes("add", a, b)?;
-    let layout = a.layout();
     let (x, y) = (to_coo(a)?, to_coo(b)?);
     let (p, q) = (coo_parts("add", &x)?, coo_parts("add", &y)?);
     ensure!(
@@ -142,7 +141,7 @@ fn sum(a: &Tensor, b: &Tensor, alpha: Number) -> Result<Tensor> {
             both
         }
     };
-    to_layout(&out, layout)
+    to_form(&out, &*parts("add", a)?)
 }
 fn sum_with_dense(dense: &Tensor, b: &Tensor, alpha: Number) -> Result<Tensor> {
     let s = parts("add", b)?;
@@ -163,7 +162,8 @@ fn sum_with_dense(dense: &Tensor, b: &Tensor, alpha: Number) -> Result<Tensor> {
     let mut flat: Dims = SmallVec::from_elem(numel(&sizes[..split]), 1);
     flat.extend_from_slice(&sizes[split..]);
     let at = row_major(&s.coordinates()?, &sizes[..split])?;
-    let out = indexing::index_add(&dense_view::reshape(&dense, &flat)?, 0, &at, &scaled(&s.values, alpha, dtype)?)?;
+    let out =
+        indexing::index_add(&dense_view::reshape(&dense, &flat)?, 0, &at, &scaled(&s.flat_values()?, alpha, dtype)?)?;
     dense_view::reshape(&out, &sizes)
 }
 /// `target += alpha x[1]` for a dense contiguous target: only what is there is written. False when it is none of that.
@@ -191,7 +191,14 @@ pub(super) fn add_onto(op: &Map, x: &[&Tensor], target: &Tensor) -> Result<bool>
     check_inplace(target, target.requires_grad() || b.requires_grad())?;
     let at = row_major(&s.coordinates()?, &sizes[..split])?;
     let rows = dense_view::view(target, &flat)?;
-    indexing::index_add_to(&rows, 0, &at, &scaled(&s.values, alpha, dtype)?, Number::Int(1), Dest::Inplace(&rows))?;
+    indexing::index_add_to(
+        &rows,
+        0,
+        &at,
+        &scaled(&s.flat_values()?, alpha, dtype)?,
+        Number::Int(1),
+        Dest::Inplace(&rows),
+    )?;
     Ok(true)
 }
 
@@ -215,7 +222,7 @@ fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
         Shape(&dense.sizes()),
         Shape(&sizes)
     );
-    let there = values_at(&dense_view::expand(dense, &sizes)?, &s.coordinates()?)?;
+    let there = s.shaped(&values_at(&dense_view::expand(dense, &sizes)?, &s.coordinates()?)?)?;
     Ok(with_values(&sizes, &s, e::mul(&s.values, &there)?))
 }
 fn intersection(a: &Tensor, b: &Tensor) -> Result<Tensor> {
@@ -232,7 +239,7 @@ fn intersection(a: &Tensor, b: &Tensor) -> Result<Tensor> {
             e::mul(&indexing::index_select(&p.values, 0, &mine)?, &indexing::index_select(&q.values, 0, &theirs)?)?;
         coo(indexing::index_select(&p.indices, 1, &mine)?, values, &a.sizes(), true)
     };
-    to_layout(&out, a.layout())
+    to_form(&out, &*parts("mul", a)?)
 }
 /// The entries of `p` that `q` has too, and which those of `q` are. Both are coalesced.
 fn matches(p: &Sparse, q: &Sparse, sizes: &[i64]) -> Result<(Vec<i64>, Vec<i64>)> {
@@ -243,8 +250,10 @@ fn matches(p: &Sparse, q: &Sparse, sizes: &[i64]) -> Result<(Vec<i64>, Vec<i64>)
         p.sparse_dims(),
         q.sparse_dims()
     );
-    let keys =
-        |s: &Sparse| -> Result<Vec<i128>> { Ok(host_keys(&host_rows(&s.coordinates()?)?, sizes, s.nnz() as usize)) };
+    let keys = |s: &Sparse| -> Result<Vec<i128>> {
+        let at = s.coordinates()?;
+        Ok(host_keys(&host_rows(&at)?, sizes, at.sizes()[1] as usize))
+    };
     let known: HashMap<i128, i64> = keys(q)?.into_iter().zip(0..).collect();
     let (mut mine, mut theirs) = (Vec::new(), Vec::new());
     for (i, key) in keys(p)?.into_iter().enumerate() {
@@ -284,9 +293,9 @@ pub fn sparse_mask(t: &Tensor, mask: &Tensor) -> Result<Tensor> {
         Shape(&mask.sizes())
     );
     let Some(of) = t.as_sparse() else {
-        return Ok(with_values(&mask.sizes(), &m, values_at(t, &m.coordinates()?)?));
+        return Ok(with_values(&mask.sizes(), &m, m.shaped(&values_at(t, &m.coordinates()?)?)?));
     };
-    if of.layout == m.layout && same_indices(&of.indices, &m.indices)? {
+    if of.values.sizes() == m.values.sizes() && same_pattern(&of, &m)? {
         return Ok(with_values(&mask.sizes(), &m, of.values.clone()));
     }
     // Entries that both have, at the mask's places; zero elsewhere.
@@ -295,5 +304,6 @@ pub fn sparse_mask(t: &Tensor, mask: &Tensor) -> Result<Tensor> {
     let (at, from) = matches(&m, &p, &t.sizes())?;
     let device = p.values.device();
     let there = indexing::index_select(&p.values, 0, &host_list(&from, device)?)?;
-    Ok(with_values(&mask.sizes(), &m, add_up(&there, &host_list(&at, device)?, m.nnz())?))
+    let n = m.coordinates()?.sizes()[1];
+    Ok(with_values(&mask.sizes(), &m, m.shaped(&add_up(&there, &host_list(&at, device)?, n)?)?))
 }

@@ -65,7 +65,7 @@ pub fn to_dense(t: &Tensor, dtype: Option<DType>) -> Result<Tensor> {
             let split = s.sparse_dims();
             check_sizes(&sizes, t.dtype())?;
             let at = row_major(&s.coordinates()?, &sizes[..split])?;
-            v::reshape(&add_up(&s.values, &at, numel(&sizes[..split]))?, &sizes)?
+            v::reshape(&add_up(&s.flat_values()?, &at, numel(&sizes[..split]))?, &sizes)?
         }
     };
     match dtype {
@@ -125,6 +125,18 @@ pub fn to_layout(t: &Tensor, layout: TensorLayout) -> Result<Tensor> {
         TensorLayout::SparseCoo => to_coo(t),
         TensorLayout::SparseCsr => to_csr(t),
         TensorLayout::SparseCsc => to_csc(t),
+        TensorLayout::SparseBsr | TensorLayout::SparseBsc => {
+            // Blocks of the size that there are already.
+            let block = t.as_sparse().and_then(|s| s.block());
+            let dense = t.as_sparse().map_or(0, |s| t.dim() - s.sparse_dims());
+            ensure!(
+                block.is_some(),
+                Runtime,
+                "to_sparse: a blocksize is needed for the layout torch.{}",
+                layout.name()
+            );
+            compress(t, layout, block, dense)
+        }
     }
 }
 /// In coordinates.
@@ -137,45 +149,29 @@ pub fn to_coo(t: &Tensor) -> Result<Tensor> {
         Some(s) if s.layout == TensorLayout::SparseCoo => Ok(t.clone()),
         Some(s) => {
             let ordered = s.layout == TensorLayout::SparseCsr;
-            let out = coo(s.coordinates()?, s.values.clone(), &t.sizes(), ordered);
+            let out = coo(s.coordinates()?, s.flat_values()?, &t.sizes(), ordered);
             coalesce(&out)
         }
     }
 }
-/// In compressed rows.
+/// In compressed rows; dimensions that are dense stay so.
 ///
 /// # Errors
-/// `Runtime` for anything but a matrix without dense dimensions.
+/// As [`compress`].
 pub fn to_csr(t: &Tensor) -> Result<Tensor> {
-    if t.layout() == TensorLayout::SparseCsr {
-        return Ok(t.clone());
-    }
-    check_compressible(&t.sizes())?;
-    let c = coalesce(&to_coo(t)?)?;
-    let s = coo_parts("to_sparse_csr", &c)?;
-    ensure!(s.values.dim() == 1, Runtime, "to_sparse_csr: a compressed tensor with dense dimensions is not supported");
-    let sizes = t.sizes();
-    let mut rows = host_rows(&s.indices)?;
-    let columns = rows.pop().unwrap_or_default();
-    let device = s.values.device();
-    let mut at = vec![0i64; sizes[0] as usize + 1];
-    rows[0].iter().for_each(|&r| at[r as usize + 1] += 1);
-    for i in 1..at.len() {
-        at[i] += at[i - 1];
-    }
-    let (at, columns) = (host_list(&at, device)?, host_list(&columns, device)?);
-    Ok(compressed(TensorLayout::SparseCsr, at, columns, s.values.clone(), &sizes))
+    to_compressed(t, TensorLayout::SparseCsr)
 }
 /// In compressed columns.
 ///
 /// # Errors
-/// As [`to_csr`].
+/// As [`compress`].
 pub fn to_csc(t: &Tensor) -> Result<Tensor> {
-    if t.layout() == TensorLayout::SparseCsc {
+    to_compressed(t, TensorLayout::SparseCsc)
+}
+fn to_compressed(t: &Tensor, layout: TensorLayout) -> Result<Tensor> {
+    if t.layout() == layout {
         return Ok(t.clone());
     }
-    check_compressible(&t.sizes())?;
-    let csr = to_csr(&v::transpose(&to_coo(t)?, 0, 1)?)?;
-    let s = parts("to_sparse_csc", &csr)?;
-    Ok(Tensor::from_sparse(&t.sizes(), Sparse { layout: TensorLayout::SparseCsc, ..(*s).clone() }))
+    let dense = t.as_sparse().map_or(0, |s| t.dim() - s.sparse_dims());
+    compress(t, layout, None, dense)
 }

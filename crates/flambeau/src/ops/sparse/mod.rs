@@ -1,4 +1,4 @@
-//! Sparse tensors: coordinates (COO) or compressed rows and columns (CSR, CSC) with their values.
+//! Sparse tensors: coordinates (COO) or compressed rows and columns (CSR, CSC; of blocks BSR, BSC) with their values.
 //!
 //! A sparse tensor is indices and a tensor of values behind the usual `Tensor` (see [`Sparse`]). It has no memory of its own, so
 //! whatever reads memory is refused. An operator that knows sparse operands says so in [`Primitive::sparse`]; `apply_sparse` is
@@ -6,12 +6,15 @@
 //! graph is the sparse tensor's own: gradients of any order follow, and the gradient of a sparse tensor is one of its pattern.
 
 mod arithmetic;
+mod compressed;
 mod convert;
 mod product;
 mod reduce;
 mod shape;
 
 pub use arithmetic::{map, sparse_mask};
+use compressed::to_form;
+pub use compressed::{compress, sparse_compressed_tensor};
 pub use convert::{coalesce, to_coo, to_csc, to_csr, to_dense, to_layout, to_sparse};
 pub use product::{addmm, hspmm, linear, matmul, mm_reduce, sampled_addmm, smm, sspaddmm};
 pub use reduce::{reduce, softmax, sum};
@@ -33,7 +36,7 @@ use std::sync::Arc;
 pub fn coo(indices: Tensor, values: Tensor, sizes: &[i64], coalesced: bool) -> Tensor {
     Tensor::from_sparse(sizes, Sparse { layout: TensorLayout::SparseCoo, indices, pointers: None, values, coalesced })
 }
-/// A CSR or CSC tensor of parts that are known to fit.
+/// A compressed tensor of parts that are known to fit.
 pub(crate) fn compressed(
     layout: TensorLayout,
     pointers: Tensor,
@@ -53,25 +56,32 @@ pub(crate) fn with_values(sizes: &[i64], s: &Sparse, values: Tensor) -> Tensor {
 /// `Runtime` for sizes that cannot be compressed.
 pub fn empty(layout: TensorLayout, sizes: &[i64], dense_dims: usize, dtype: DType, device: Device) -> Result<Tensor> {
     let sparse_dims = sizes.len() - dense_dims;
+    if layout.is_compressed() {
+        ensure!(
+            !layout.is_blocked(),
+            Runtime,
+            "empty: a tensor of blocks without entries has no block size; use torch.sparse_compressed_tensor"
+        );
+        ensure!(
+            sparse_dims >= 2,
+            Runtime,
+            "compressed sparse tensors have at least two dimensions, got sizes {}",
+            Shape(sizes)
+        );
+        let batch = &sizes[..sparse_dims - 2];
+        let part = |more: &[i64]| -> Dims { batch.iter().chain(more).copied().collect() };
+        let n = sizes[sparse_dims - if layout.by_row() { 2 } else { 1 }];
+        let pointers = factory::zeros(&part(&[n + 1]), DType::I64, device)?;
+        let indices = factory::empty(&part(&[0]), DType::I64, device)?;
+        let mut shape = part(&[0]);
+        shape.extend_from_slice(&sizes[sparse_dims..]);
+        let values = factory::empty(&shape, dtype, device)?;
+        return Ok(compressed(layout, pointers, indices, values, sizes));
+    }
     let mut shape: Dims = SmallVec::from_elem(0, 1);
     shape.extend_from_slice(&sizes[sparse_dims..]);
     let values = factory::empty(&shape, dtype, device)?;
-    if layout.is_compressed() {
-        check_compressible(sizes)?;
-        let n = sizes[usize::from(layout == TensorLayout::SparseCsc)];
-        let pointers = factory::zeros(&[n + 1], DType::I64, device)?;
-        return Ok(compressed(layout, pointers, factory::empty(&[0], DType::I64, device)?, values, sizes));
-    }
     Ok(coo(factory::empty(&[sparse_dims as i64, 0], DType::I64, device)?, values, sizes, true))
-}
-fn check_compressible(sizes: &[i64]) -> Result<()> {
-    ensure!(
-        sizes.len() == 2,
-        Runtime,
-        "compressed sparse tensors are matrices here: batches and dense dimensions of them are not supported, got sizes {}",
-        Shape(sizes)
-    );
-    Ok(())
 }
 
 /// A COO tensor from indices (sparse dimensions, entries) and values (entries, dense dimensions…); sizes are found from the
@@ -152,90 +162,6 @@ pub fn check_invariants() -> bool {
 pub fn set_check_invariants(on: bool) {
     CHECK_INVARIANTS.store(on, Ordering::Relaxed);
 }
-/// A CSR or CSC matrix from pointers, indices and values. `check_order`: indices are to be in order and distinct, too.
-///
-/// # Errors
-/// `Runtime` for parts that do not fit each other, as PyTorch's invariants word it.
-pub fn sparse_compressed_tensor(
-    layout: TensorLayout,
-    pointers: &Tensor,
-    indices: &Tensor,
-    values: &Tensor,
-    sizes: Option<&[i64]>,
-    check_order: bool,
-) -> Result<Tensor> {
-    let csr = layout == TensorLayout::SparseCsr;
-    let (p, i, rows, columns) = if csr {
-        ("crow_indices", "col_indices", "rows", "ncols")
-    } else {
-        ("ccol_indices", "row_indices", "columns", "nrows")
-    };
-    for (name, t) in [(p, pointers), (i, indices)] {
-        ensure!(
-            t.dim() == 1 && !t.is_sparse(),
-            Runtime,
-            "{name} must have 1 dimension: batches of compressed sparse tensors are not supported, got {}",
-            Shape(&t.sizes())
-        );
-        ensure!(
-            matches!(t.dtype(), DType::I64 | DType::I32),
-            Runtime,
-            "{p} and {i} must be an int32 or int64 type, but got {}",
-            t.dtype().title()
-        );
-    }
-    ensure!(
-        values.dim() == 1 && !values.is_sparse(),
-        Runtime,
-        "values must have 1 dimension: dense dimensions of compressed sparse tensors are not supported, got {}",
-        Shape(&values.sizes())
-    );
-    let (at, inner) = (pointers.to_vec::<i64>()?, indices.to_vec::<i64>()?);
-    let n = values.numel();
-    ensure!(
-        inner.len() as i64 == n,
-        Runtime,
-        "number of elements in {i} must match number of values: got {} and {n}",
-        inner.len()
-    );
-    let most = inner.iter().copied().max().unwrap_or(-1);
-    let found: [i64; 2] = {
-        let (a, b) = (at.len() as i64 - 1, most + 1);
-        if csr {
-            [a, b]
-        } else {
-            [b, a]
-        }
-    };
-    let sizes = sizes.unwrap_or(&found);
-    check_compressible(sizes)?;
-    let (outer, width) = if csr { (sizes[0], sizes[1]) } else { (sizes[1], sizes[0]) };
-    ensure!(
-        at.len() as i64 == outer + 1,
-        Runtime,
-        "{p}.shape[-1] must be equal to the number of {rows} + 1 (={}), but got {}",
-        outer + 1,
-        at.len()
-    );
-    ensure!(at[0] == 0, Runtime, "`{p}[..., 0] == 0` is not satisfied.");
-    ensure!(at.last() == Some(&n), Runtime, "`{p}[..., -1] == nnz` is not satisfied.");
-    ensure!(
-        at.windows(2).all(|w| (0..=width.max(n)).contains(&(w[1] - w[0]))),
-        Runtime,
-        "`0 <= {p}[..., 1:] - {p}[..., :-1] <= {columns}` is not satisfied."
-    );
-    ensure!(inner.iter().all(|j| (0..width).contains(j)), Runtime, "`0 <= {i} < {columns}` is not satisfied.");
-    ensure!(
-        !check_order || at.windows(2).all(|w| inner[w[0] as usize..w[1] as usize].windows(2).all(|j| j[0] < j[1])),
-        Runtime,
-        "`{i}[..., {p}[..., i - 1]:{p}[..., i]] for all i = 1, ..., {} are sorted and distinct along the last dimension values` is \
-         not satisfied.",
-        if csr { "nrows" } else { "ncols" }
-    );
-    let device = values.device();
-    let to = |t: &Tensor| crate::ops::device::to_device(&t.detach(), device);
-    Ok(compressed(layout, to(pointers)?, to(indices)?, linked(values)?, sizes))
-}
 /// Values that others may hold too, as a sparse tensor's own.
 fn linked(values: &Tensor) -> Result<Tensor> {
     if autograd_on(values) {
@@ -272,28 +198,13 @@ impl Sparse {
     pub fn nnz(&self) -> i64 {
         self.indices.sizes().last().copied().unwrap_or(0)
     }
-    /// How many dimensions have indices.
+    /// How many dimensions have indices; of a compressed tensor its batches too.
     pub fn sparse_dims(&self) -> usize {
         if self.layout.is_compressed() {
-            2
+            self.batch_dims() + 2
         } else {
             self.indices.sizes()[0] as usize
         }
-    }
-    /// Every entry's position: (sparse dimensions, entries).
-    ///
-    /// # Errors
-    /// A device error.
-    pub fn coordinates(&self) -> Result<Tensor> {
-        let Some(pointers) = &self.pointers else { return Ok(self.indices.clone()) };
-        let at = pointers.to_vec::<i64>()?;
-        let mut outer = Vec::with_capacity(self.nnz() as usize);
-        for (row, w) in at.windows(2).enumerate() {
-            outer.extend(std::iter::repeat_n(row as i64, (w[1] - w[0]) as usize));
-        }
-        let inner = self.indices.to_vec::<i64>()?;
-        let (a, b) = if self.layout == TensorLayout::SparseCsr { (outer, inner) } else { (inner, outer) };
-        host_indices(&[a, b], self.nnz(), self.values.device())
     }
 }
 /// Rows of indices made on the host, as a tensor (rows, entries).
@@ -358,14 +269,22 @@ pub fn set_coalesced(t: &Tensor, coalesced: bool) -> Result<Tensor> {
 fn same_indices(a: &Tensor, b: &Tensor) -> Result<bool> {
     Ok(a.is_same(b) || (a.sizes() == b.sizes() && a.to_vec::<i64>()? == b.to_vec::<i64>()?))
 }
+/// Whether two tensors of one layout have the same entries.
+fn same_pattern(a: &Sparse, b: &Sparse) -> Result<bool> {
+    let pointers = match (&a.pointers, &b.pointers) {
+        (Some(p), Some(q)) => same_indices(p, q)?,
+        _ => true,
+    };
+    Ok(a.layout == b.layout && pointers && same_indices(&a.indices, &b.indices)?)
+}
 /// The values of `g` at the entries of `s`.
 fn project(g: &Tensor, s: &Sparse) -> Result<Tensor> {
     if let Some(of) = g.as_sparse() {
-        if of.layout == s.layout && of.coalesced && same_indices(&of.indices, &s.indices)? {
+        if of.coalesced && of.values.sizes() == s.values.sizes() && same_pattern(&of, s)? {
             return Ok(of.values.clone());
         }
     }
-    values_at(&to_dense(g, None)?, &s.coordinates()?)
+    s.shaped(&values_at(&to_dense(g, None)?, &s.coordinates()?)?)
 }
 
 // ---- the one place where operators meet sparse operands ---------------------------------------------------------------------
@@ -451,10 +370,21 @@ fn store(name: &str, target: &Tensor, result: &Tensor) -> Result<()> {
     replace(name, target, result)
 }
 fn replace(name: &str, target: &Tensor, result: &Tensor) -> Result<()> {
-    let (Some(_), Some(s)) = (target.as_sparse(), result.as_sparse()) else {
+    let (Some(own), Some(s)) = (target.as_sparse(), result.as_sparse()) else {
         bail!(Runtime, "{name}: the result is dense and the tensor to write is sparse");
     };
-    let s = if s.layout == target.layout() { s } else { parts(name, &to_layout(result, target.layout())?)? };
+    let s = if s.layout == target.layout() { s } else { parts(name, &to_form(result, &own)?)? };
+    // The same pattern: the values are written where they are, for whoever else has them, as a leaf its gradient's.
+    let tracked = own.values.requires_grad() || s.values.requires_grad();
+    if !tracked && own.values.sizes() == s.values.sizes() && same_pattern(&own, &s)? {
+        e::copy_(&own.values, &s.values)?;
+        target.set_sparse(&result.sizes(), Sparse { coalesced: s.coalesced, ..(*own).clone() });
+        target.bump_version();
+        return Ok(());
+    }
+    if !tracked && s.nnz() == 0 {
+        e::fill_(&own.values, Number::Int(0))?;
+    }
     let values = e::to_dtype(&s.values, target.dtype())?;
     target.set_sparse(&result.sizes(), Sparse { values, ..(*s).clone() });
     target.bump_version();

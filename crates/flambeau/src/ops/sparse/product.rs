@@ -34,15 +34,19 @@ fn check(a: &Tensor, b: &Tensor) -> Result<()> {
 /// Rows, columns and values of a sparse matrix.
 fn entries(t: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
     let s = parts("mm", t)?;
-    ensure!(s.values.dim() == 1, Runtime, "mm: a sparse matrix with dense dimensions is not supported");
+    let values = s.flat_values()?;
+    ensure!(values.dim() == 1, Runtime, "mm: a sparse matrix with dense dimensions is not supported");
     let at = s.coordinates()?;
-    Ok((v::select(&at, 0, 0)?, v::select(&at, 0, 1)?, s.values.clone()))
+    Ok((v::select(&at, 0, 0)?, v::select(&at, 0, 1)?, values))
 }
 /// The product of two matrices of which at least one is sparse: dense with a dense factor, sparse without.
 ///
 /// # Errors
 /// `Runtime` for sizes or dtypes that do not fit.
 pub fn matmul(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    if a.dim() == 3 && b.dim() == 3 {
+        return batches(a, b);
+    }
     check(a, b)?;
     match (a.is_sparse(), b.is_sparse()) {
         (true, true) => sparse_by_sparse(a, b),
@@ -58,6 +62,41 @@ pub fn matmul(a: &Tensor, b: &Tensor) -> Result<Tensor> {
             indexing::index_add(&zeros, 1, &columns, &terms)
         }
     }
+}
+/// [`matmul`] of batches of matrices, one of them dense: dense.
+fn batches(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let (x, y) = (a.sizes(), b.sizes());
+    ensure!(
+        x[0] == y[0] && x[2] == y[1],
+        Runtime,
+        "bmm: batches of matrices of sizes {} and {} cannot be multiplied",
+        Shape(&x),
+        Shape(&y)
+    );
+    ensure!(
+        a.dtype() == b.dtype(),
+        Runtime,
+        "expected m1 and m2 to have the same dtype, but got: {} != {}",
+        a.dtype().title(),
+        b.dtype().title()
+    );
+    if !a.is_sparse() {
+        return v::transpose(&batches(&v::transpose(b, 1, 2)?, &v::transpose(a, 1, 2)?)?, 1, 2);
+    }
+    ensure!(
+        !b.is_sparse(),
+        NotImplemented,
+        "bmm: the product of two sparse batches is not supported; use to_dense() on one"
+    );
+    let c = to_coo(a)?;
+    let s = coo_parts("bmm", &c)?;
+    ensure!(s.values.dim() == 1, Runtime, "bmm: batches of sparse matrices with dense dimensions are not supported");
+    let index = |d: i64| v::select(&s.indices, 0, d);
+    // Row `r` of matrix `m` is row `m n + r` of all rows together.
+    let among = |d: i64, n: i64| -> Result<Tensor> { e::add(&e::mul(&index(0)?, n)?, &index(d)?) };
+    let rows = v::reshape(b, &[y[0] * y[1], y[2]])?;
+    let terms = e::mul(&v::unsqueeze(&s.values, 1)?, &indexing::index_select(&rows, 0, &among(2, y[1])?)?)?;
+    v::reshape(&add_up(&terms, &among(1, x[1])?, x[0] * x[1])?, &[x[0], x[1], y[2]])
 }
 /// Every entry of `a` meets the entries of the row of `b` that its column names.
 fn sparse_by_sparse(a: &Tensor, b: &Tensor) -> Result<Tensor> {
@@ -87,7 +126,7 @@ fn sparse_by_sparse(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     )?;
     let n = i.len() as i64;
     let out = coalesce(&coo(host_indices(&[i, j], n, device)?, values, &sizes, false))?;
-    to_layout(&out, a.layout())
+    to_form(&out, &*parts("mm", a)?)
 }
 /// The product of a sparse and a dense matrix with the rows that are there: one sparse dimension, one dense.
 ///
@@ -193,6 +232,7 @@ pub fn sampled_addmm(input: &Tensor, a: &Tensor, b: &Tensor, beta: Number, alpha
         b.sizes()[1]
     );
     let s = parts("sampled_addmm", input)?;
+    ensure!(s.is_matrix(), NotImplemented, "sampled_addmm: batches of matrices are not supported");
     let (rows, columns, values) = entries(input)?;
     let left = indexing::index_select(a, 0, &rows)?;
     let right = v::transpose(&indexing::index_select(b, 1, &columns)?, 0, 1)?;

@@ -38,11 +38,11 @@ pub fn sum(t: &Tensor, dims: &[i64], keepdim: bool, dtype: Option<DType>) -> Res
     let all = (0..n).all(gone);
     if s.layout.is_compressed() && !all {
         ensure!(keepdim, Runtime, "reduction operations on CSR tensors with keepdim=False is unsupported");
-        return to_layout(&sum(&to_coo(t)?, dims, true, dtype)?, s.layout);
+        return sum(&to_coo(t)?, dims, true, dtype).and_then(|total| to_form(&total, &s));
     }
     let values = match dtype {
-        Some(d) => e::to_dtype(&s.values, d)?,
-        None => s.values.clone(),
+        Some(d) => e::to_dtype(&s.flat_values()?, d)?,
+        None => s.flat_values()?,
     };
     let inner: Vec<i64> = (split..n).filter(|&d| gone(d)).map(|d| (d - split + 1) as i64).collect();
     let values = if inner.is_empty() { values } else { reduction::sum(&values, &inner, keepdim)? };
@@ -80,7 +80,7 @@ pub fn sum(t: &Tensor, dims: &[i64], keepdim: bool, dtype: Option<DType>) -> Res
 /// # Errors
 /// `Index` for a dimension out of range.
 pub fn softmax(t: &Tensor, dim: i64, dtype: Option<DType>, log: bool) -> Result<Tensor> {
-    let layout = t.layout();
+    let form = parts("softmax", t)?;
     let x = coalesce(&to_coo(t)?)?;
     let s = coo_parts("softmax", &x)?;
     let d = wrap_dim(dim, t.dim())?;
@@ -127,5 +127,5 @@ pub fn softmax(t: &Tensor, dim: i64, dtype: Option<DType>, log: bool) -> Result<
             e::div(&terms, &totals)?
         }
     };
-    to_layout(&with_values(&t.sizes(), &s, out), layout)
+    to_form(&with_values(&t.sizes(), &s, out), &form)
 }

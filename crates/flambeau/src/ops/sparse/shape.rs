@@ -5,12 +5,20 @@ use crate::ops::view::View;
 
 /// The rule of [`View`]. The result has indices of its own: writes do not reach the operand.
 pub fn view(op: &View, t: &Tensor) -> Option<Result<Tensor>> {
-    let layout = t.layout();
-    if layout.is_compressed() {
+    if let Some(s) = t.as_sparse().filter(|s| s.layout.is_compressed()) {
+        let batch = s.batch_dims();
         return match op {
             View::Alias => Some(Ok(t.detach_keeping_graph())),
-            View::Permute(order) if order[..] == [1, 0] => Some(flipped(t)),
-            View::Permute(_) => Some(Ok(t.detach_keeping_graph())),
+            View::Permute(order) => {
+                let fixed = |d: usize| order[d] == d;
+                if (0..order.len()).all(fixed) {
+                    return Some(Ok(t.detach_keeping_graph()));
+                }
+                let exchanged = order[batch] == batch + 1 && order[batch + 1] == batch;
+                let others = (0..order.len()).all(|d| d == batch || d == batch + 1 || fixed(d));
+                (exchanged && others).then(|| compressed::flipped(t))
+            }
+            View::Select(d, i) if *d < batch => Some(compressed::select_batch(t, *d, *i)),
             View::Select(..) => Some(to_coo(t).and_then(|c| view(op, &c).unwrap_or_else(|| Ok(c)))),
             _ => None,
         };
@@ -49,12 +57,6 @@ impl Tensor {
             None => self.clone(),
         }
     }
-}
-fn flipped(t: &Tensor) -> Result<Tensor> {
-    let s = parts("transpose", t)?;
-    let layout = if s.layout == TensorLayout::SparseCsr { TensorLayout::SparseCsc } else { TensorLayout::SparseCsr };
-    let sizes = t.sizes();
-    Ok(Tensor::from_sparse(&[sizes[1], sizes[0]], Sparse { layout, ..(*s).clone() }))
 }
 fn permute(t: &Tensor, order: &[usize]) -> Result<Tensor> {
     let s = coo_parts("permute", t)?;
@@ -163,7 +165,7 @@ fn squeeze(t: &Tensor, dims: &[usize]) -> Result<Tensor> {
 /// # Errors
 /// `Index` for positions out of range.
 pub fn index_select(t: &Tensor, d: usize, index: &Tensor) -> Result<Tensor> {
-    let layout = t.layout();
+    let form = parts("index_select", t)?;
     let x = to_coo(t)?;
     let s = coo_parts("index_select", &x)?;
     let split = s.sparse_dims();
@@ -199,7 +201,7 @@ pub fn index_select(t: &Tensor, d: usize, index: &Tensor) -> Result<Tensor> {
     let values = indexing::index_select(&s.values, 0, &host_list(&from, device)?)?;
     let out =
         coo(host_indices(&kept, from.len() as i64, device)?, values, &sizes, s.coalesced && d == 0 && s.nnz() < 2);
-    to_layout(&out, layout)
+    to_form(&out, &form)
 }
 /// Joins along a dimension.
 ///
@@ -209,7 +211,7 @@ pub fn cat(tensors: &[&Tensor], d: usize) -> Result<Tensor> {
     if let Some(i) = tensors.iter().position(|t| !t.is_sparse()) {
         bail!(Runtime, "Concatenating sparse tensors, but a dense tensor was found at position {i}.");
     }
-    let layout = tensors[0].layout();
+    let form = parts("cat", tensors[0])?;
     let list: Vec<Tensor> = tensors.iter().map(|t| to_coo(t)).collect::<Result<_>>()?;
     let all: Vec<Arc<Sparse>> = list.iter().map(|t| coo_parts("cat", t)).collect::<Result<_>>()?;
     let split = all[0].sparse_dims();
@@ -260,7 +262,7 @@ pub fn cat(tensors: &[&Tensor], d: usize) -> Result<Tensor> {
     }
     let out = coo(crate::ops::join::cat(&indices, 1)?, crate::ops::join::cat(&values, 0)?, &sizes, false);
     let out = if d == 0 && split > 0 && all.iter().all(|s| s.coalesced) { mark_coalesced(&out)? } else { out };
-    to_layout(&out, layout)
+    to_form(&out, &form)
 }
 fn mark_coalesced(t: &Tensor) -> Result<Tensor> {
     let s = parts("cat", t)?;
