@@ -249,7 +249,12 @@ pub unsafe extern "C" fn get(o: Obj, index: Obj) -> Obj {
             }
             let (basic, indices) = apply_basic(t, index)?;
             if indices.is_empty() {
-                return if basic.is_same(t) { alias(t) } else { Ok(basic) };
+                if !basic.is_same(t) {
+                    return Ok(basic);
+                }
+                // The whole of a dimension is a slice all the same.
+                let slice = PySlice_Check(index) != 0;
+                return if slice { view::slice(t, 0, 0, i64::MAX, 1) } else { alias(t) };
             }
             indexing::index(&basic, &indices)
         })();

@@ -619,7 +619,7 @@ pub fn mt(x: &Tensor) -> Result<Tensor> {
         x.dim()
     );
     if x.dim() == 0 {
-        return one(View::Alias, x);
+        return Ok(x.clone());
     }
     transpose(x, -2, -1)
 }
@@ -1196,6 +1196,8 @@ pub fn squeeze_(t: &Tensor, dims: Option<&[i64]>) -> Result<Tensor> {
 /// # Errors
 /// As [`transpose`], and for writes that autograd refuses.
 pub fn transpose_(t: &Tensor, a: i64, b: i64) -> Result<Tensor> {
+    // What may not be written is refused first, whatever the dimensions.
+    check_inplace(t, t.requires_grad())?;
     let n = t.dim();
     let (a, b) = (wrap_dim(a, n)?, wrap_dim(b, n)?);
     let mut order: SmallVec<[usize; 5]> = (0..n).collect();
