@@ -203,7 +203,8 @@ pub unsafe extern "C" fn get(o: Obj, index: Obj) -> Obj {
             let (basic, indices) = apply_basic(t, index)?;
             match basic {
                 Some(basic) if indices.is_empty() => Ok(basic),
-                // Not the same object.
+                // Not the same object; the whole of a dimension is a slice all the same.
+                None if indices.is_empty() && PySlice_Check(index) != 0 => view::slice(t, 0, 0, i64::MAX, 1),
                 None if indices.is_empty() => view::alias(t),
                 basic => indexing::index(basic.as_ref().unwrap_or(t), &indices),
             }

@@ -301,7 +301,8 @@ fn finish(t: &Tensor, mut out: String, mut suffixes: Vec<String>, newline: bool,
         None if t.requires_grad() => suffixes.push("requires_grad=True".into()),
         None => {}
     }
-    let mut column = out.len() - out.rfind('\n').map_or(0, |i| i + 1) + 1;
+    // As though a comma and one more character stood after the text already.
+    let mut column = out.len() - out.rfind('\n').map_or(0, |i| i + 1) + 2;
     for (i, s) in suffixes.into_iter().enumerate() {
         if (newline && i == 0) || column + s.len() + 2 > o.linewidth {
             out.push_str(&format!(",\n{}{s}", " ".repeat(PREFIX.len())));

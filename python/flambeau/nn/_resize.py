@@ -295,7 +295,14 @@ def grid_sample(
         )
     if mode == "bicubic" and dims != 2:
         raise RuntimeError("grid_sampler(): bicubic interpolation only supports 4D input")
-    align = bool(align_corners)
+    out = _sample(input, grid, mode, padding_mode, bool(align_corners))
+    # PyTorch's gradients are functions of both, even where nearest neighbours make them constant.
+    return ops._formally_reads(out, grid if grid.requires_grad else input, f"grid_sampler_{dims}d")
+
+
+def _sample(input: Tensor, grid: Tensor, mode: str, padding_mode: str, align: bool) -> Tensor:
+    """`grid_sample` of operands that fit."""
+    dims = input.dim() - 2
     n, c = input.shape[:2]
     sizes = list(input.shape[2:])
     out = list(grid.shape[1:-1])

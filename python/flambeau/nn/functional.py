@@ -207,7 +207,7 @@ def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
 
 def gumbel_softmax(logits: Tensor, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1) -> Tensor:
     """A sample of the relaxed one-hot distribution; `hard` rounds it, keeping the relaxed gradient."""
-    gumbels = -ops.empty_like(logits).exponential_().log()
+    gumbels = -ops.empty_like(logits, memory_format=_flambeau.contiguous_format).exponential_().log()
     soft = softmax((logits + gumbels) / tau, dim)
     if not hard:
         return soft

@@ -95,7 +95,7 @@ operators! { STATISTICS;
     "quantile(Tensor input, float q, int? dim=None, bool keepdim=False, *, str interpolation='linear')" [function method out] => |t: &Tensor, q: f64, d: Option<i64>, k: bool, how: &str| statistics::quantile(t, &quantile_of(t, q)?, d, k, how, false);
     "nanquantile(Tensor input, Tensor q, int? dim=None, bool keepdim=False, *, str interpolation='linear')" [function method out] => |t: &Tensor, q: &Tensor, d: Option<i64>, k: bool, how: &str| statistics::quantile(t, q, d, k, how, true);
     "nanquantile(Tensor input, float q, int? dim=None, bool keepdim=False, *, str interpolation='linear')" [function method out] => |t: &Tensor, q: f64, d: Option<i64>, k: bool, how: &str| statistics::quantile(t, &quantile_of(t, q)?, d, k, how, true);
-    "nanmedian(Tensor input)" [function method] => statistics::nanmedian;
+    "nanmedian(Tensor input)" [function method] => sorting::nanmedian;
     "nanmedian(Tensor input, int dim, bool keepdim=False) -> nanmedian(values, indices)" [function method out] => sorting::nanmedian_dim;
     "mode(Tensor input, int dim=-1, bool keepdim=False) -> mode(values, indices)" [function method out] => sorting::mode_dim;
     "renorm(Tensor input, Number p, int dim, Number maxnorm)" [function method inplace out] => |t: &Tensor, p: Number, d: i64, m: Number| statistics::renorm(t, p.to_f64(), d, m.to_f64());

@@ -300,7 +300,7 @@ pub fn _rebuild_tensor<'py>(
 }
 fn format(t: &Tensor, spec: &str) -> Result<Py<PyAny>> {
     with_py(|py| {
-        if t.dim() == 0 && !t.dtype().is_complex() {
+        if t.dim() == 0 && t.device() != Device::Meta {
             // SAFETY: attached; a new reference.
             let n = unsafe { Bound::from_owned_ptr_or_err(py, crate::call::number_object(t.item().py()?))? };
             return Ok(n.call_method1("__format__", (spec,))?.unbind());

@@ -180,5 +180,9 @@ pub fn rrelu(x: &Tensor, lower: f64, upper: f64, training: bool, inplace: bool) 
         return e::binary(ScalarFn::LeakyRelu, x, (lower + upper) / 2.0, dest);
     }
     let slopes = crate::ops::random::slopes(x, lower, upper)?;
-    e::binary(ScalarFn::Mul, x, &slopes, dest)
+    let out = e::binary(ScalarFn::Mul, x, &slopes, dest)?;
+    if inplace {
+        return Ok(out);
+    }
+    crate::autograd::node::formally_reads(out, &[x], "rrelu_with_noise")
 }

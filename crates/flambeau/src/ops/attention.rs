@@ -199,9 +199,12 @@ pub fn scaled_dot_product_attention(
         operands.extend(wide.iter());
         return Ok(apply(Sdpa { scale, causal, mask: wide.is_some() }, &operands, Dest::New)?.swap_remove(0));
     }
-    let mut p = probabilities(q, k, mask, causal, scale)?;
+    // Step by step, half precisions are computed in single and rounded once, as the kernel does.
+    let dtype = q.dtype();
+    let wide = |t: &Tensor| e::to_dtype(t, if dtype.is_reduced() { DType::F32 } else { t.dtype() });
+    let mut p = probabilities(&wide(q)?, &wide(k)?, mask, causal, scale)?;
     if dropout > 0.0 {
         p = crate::ops::dropout::dropout(&p, dropout, true)?;
     }
-    linalg::matmul(&p, v)
+    e::to_dtype(&linalg::matmul(&p, &wide(v)?)?, dtype)
 }

@@ -704,7 +704,40 @@ pub fn map(f: ScalarFn, x: &[Value], dest: Dest) -> Result<Tensor> {
     }
     check_numbers(&op, &tensors)?;
     check_divisor(f, x)?;
+    if tensors.iter().any(|t| t.dtype().is_reduced()) {
+        if let (ScalarFn::Div, Value::Number(n), Value::Tensor(t)) = (f, x[0], x[1]) {
+            // The reciprocal is rounded to a half before it is multiplied.
+            return binary(ScalarFn::Mul, &reciprocal(t)?, n, dest);
+        }
+        round_numbers(&mut op, &tensors);
+    }
     apply_map(op, &tensors, dest)
+}
+/// Beside half precisions, numbers are rounded to the operands' dtype as tensors would be, except where PyTorch's kernel takes
+/// them in the precision that it computes in: factors, divisors and the parameters of activations.
+fn round_numbers(op: &mut Map, tensors: &[&Tensor]) {
+    use ScalarFn::*;
+    let from = match op.f {
+        Add | Sub | AddScaled | TruncDiv | Remainder | Fmod | Pow | Xlogy | Xlog1py | Eq | Ne | Lt | Le | Gt | Ge
+        | Hardshrink => 0..op.numbers.len(),
+        FloorDiv => 0..1,
+        _ => return,
+    };
+    let guards: SmallVec<[_; 4]> = tensors.iter().map(|t| t.meta()).collect();
+    let metas: SmallVec<[&Meta; 4]> = guards.iter().map(|g| &**g).collect();
+    let Ok((dtype, _)) = op.dtypes(&metas) else { return };
+    for n in op.numbers[from].iter_mut().flatten() {
+        let x = match *n {
+            Number::Float(x) => x,
+            Number::Int(i) => i as f64,
+            _ => continue,
+        };
+        match dtype {
+            DType::BF16 => *n = Number::Float(bf16::from_f64(x).to_f64()),
+            DType::F16 => *n = Number::Float(f16::from_f64(x).to_f64()),
+            _ => {}
+        }
+    }
 }
 /// Refuses numbers that the operands' common dtype cannot hold, where PyTorch's kernel takes them in that dtype. Other rows' numbers
 /// are tensors to PyTorch, which wrap around.
@@ -896,10 +929,6 @@ impl Primitive for Copy {
 /// # Errors
 /// `Runtime` when `src` does not broadcast to `dst`, and for writes that autograd refuses.
 pub fn copy_(dst: &Tensor, src: &Tensor) -> Result<Tensor> {
-    if dst.is_same(src) {
-        check_inplace(dst, dst.requires_grad())?;
-        return Ok(dst.clone());
-    }
     let moved;
     let src = if src.device() != dst.device() && dst.device() != Device::Meta {
         moved = crate::ops::device::to_device(src, dst.device())?;

@@ -3,7 +3,7 @@
 pub use crate::ops::batch_norm::batch_norm;
 
 use crate::apply::{apply, Dest};
-use crate::autograd::node::Vjp;
+use crate::autograd::node::{formally_reads, Vjp};
 use crate::ops::elementwise as e;
 use crate::ops::{reduction, view};
 use crate::primitive::*;
@@ -189,7 +189,14 @@ pub fn layer_norm(
     let n = numel(shape);
     let rows = if n == 0 { 0 } else { x.numel() / n };
     if rows == 0 || n == 0 {
-        return view::clone(x);
+        // Nothing to compute, but gradients reach all operands.
+        let mut out = view::clone(x)?;
+        for (f, p) in [(ScalarFn::Mul, weight), (ScalarFn::Add, bias)] {
+            if let Some(p) = p {
+                out = e::binary(f, &out, p, Dest::New)?;
+            }
+        }
+        return formally_reads(out, &[x], "native_layer_norm");
     }
     let flat = view::reshape(x, &[rows, n])?;
     let vector = |p: Option<&Tensor>| p.map(|p| view::reshape(p, &[n])).transpose();

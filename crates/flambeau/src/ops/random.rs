@@ -344,6 +344,32 @@ fn integer_bounds(dtype: DType) -> (i64, u64) {
         other => other.integer_range().unwrap_or((i64::MIN, i64::MAX as u64)),
     }
 }
+/// The end of `random_`'s range for a float dtype: no number below `to` may round to `to` itself, so that where the floats are
+/// further apart than 1 the range ends one float earlier.
+fn open_end(dtype: DType, to: i64) -> i64 {
+    let digits = match dtype {
+        DType::F16 => 11,
+        DType::BF16 => 8,
+        DType::F32 => 24,
+        _ => 53,
+    };
+    let last = to.wrapping_sub(1);
+    if last <= 0 {
+        return to;
+    }
+    let exponent = 63 - last.leading_zeros();
+    if exponent < digits {
+        return to;
+    }
+    let step = 1i64 << (exponent + 1 - digits);
+    // Halves go to the even neighbour, which lies above where the bits that are kept are odd.
+    let (kept, rest) = (last / step, last % step);
+    if rest > step / 2 || (rest == step / 2 && kept % 2 == 1) {
+        to - step
+    } else {
+        to
+    }
+}
 /// Integers of `[from, to)` in place; without `to` up to the dtype's largest, without both from 0.
 ///
 /// # Errors
@@ -370,8 +396,16 @@ pub fn random_(t: &Tensor, from: Option<i64>, to: Option<i64>, generator: Option
                     dtype.title()
                 );
             }
+            if dtype == DType::F16 {
+                for (what, bound) in [("from", from), ("to - 1", to - 1)] {
+                    ensure!(bound.unsigned_abs() <= 65504, Runtime, "{what} is out of bounds for {}", dtype.title());
+                }
+            }
+            let to = if dtype.is_float() { open_end(dtype, to) } else { to };
             (from, (to as u64).wrapping_sub(from as u64))
         }
+        // All of 2⁶⁴, from the lowest on.
+        (Some(i64::MIN), None) if dtype == DType::I64 || (dtype.is_float() && dtype != DType::F16) => (i64::MIN, 0),
         (Some(from), None) => {
             ensure!(
                 from >= lowest && (from < 0 || from as u64 <= largest),
@@ -392,9 +426,12 @@ pub fn random_(t: &Tensor, from: Option<i64>, to: Option<i64>, generator: Option
         }
     };
     integers(t, generator, move |g| {
+        if range == 0 {
+            return g.next_u64() as i64;
+        }
         // From 2²⁸ on a remainder of 32 bits would be visibly uneven.
-        let raw = if range >= 1 << 28 || range == 0 { g.next_u64() } else { g.next_u32() as u64 };
-        (if range == 0 { raw } else { raw % range }).wrapping_add(base as u64) as i64
+        let raw = if range >= 1 << 28 { g.next_u64() } else { g.next_u32() as u64 };
+        (raw % range).wrapping_add(base as u64) as i64
     })
 }
 fn integers(t: &Tensor, generator: Option<&Generator>, mut next: impl FnMut(&mut Engine) -> i64) -> Result<Tensor> {
@@ -478,7 +515,7 @@ pub fn bernoulli_tensor_(t: &Tensor, p: &Tensor, generator: Option<&Generator>) 
 /// # Errors
 /// As [`bernoulli_tensor_`].
 pub fn bernoulli(t: &Tensor, generator: Option<&Generator>) -> Result<Tensor> {
-    let drawn = bernoulli_tensor_(&empty_like(t)?, &t.detach(), generator)?;
+    let drawn = bernoulli_tensor_(&contiguous_like(t)?, &t.detach(), generator)?;
     crate::autograd::node::constant_of(drawn, t)
 }
 /// Ones with probability `p` in the input's shape.
@@ -486,7 +523,7 @@ pub fn bernoulli(t: &Tensor, generator: Option<&Generator>) -> Result<Tensor> {
 /// # Errors
 /// As [`bernoulli_`].
 pub fn bernoulli_p(t: &Tensor, p: f64, generator: Option<&Generator>) -> Result<Tensor> {
-    bernoulli_(&empty_like(t)?, p, generator)
+    bernoulli_(&contiguous_like(t)?, p, generator)
 }
 /// Indices drawn by weight from each row.
 ///
@@ -759,6 +796,10 @@ fn fresh_like(t: &Tensor, dtype: Option<DType>, device: Option<Device>) -> Resul
     let (sizes, strides) = (t.sizes(), t.strides());
     crate::batch::random_empty(&sizes, &preserve_strides(&sizes, &strides), dtype, device)
 }
+/// A contiguous tensor of the same sizes: what PyTorch draws `bernoulli` and `normal` into, whatever the input's layout.
+fn contiguous_like(t: &Tensor) -> Result<Tensor> {
+    fresh(&t.sizes(), Some(t.dtype()), Some(t.device()))
+}
 /// [`fresh_like`] for other operators' random numbers.
 ///
 /// # Errors
@@ -866,10 +907,10 @@ pub fn normal_tensors(
 fn draw_normal(mean: crate::tensor::Value, std: crate::tensor::Value, generator: Option<&Generator>) -> Result<Tensor> {
     use crate::tensor::Value;
     match (mean, std) {
-        (Value::Tensor(m), Value::Number(s)) => e::add(m, &normal_(&empty_like(m)?, 0.0, s.to_f64(), generator)?),
+        (Value::Tensor(m), Value::Number(s)) => e::add(&normal_(&contiguous_like(m)?, 0.0, s.to_f64(), generator)?, m),
         (Value::Number(m), Value::Tensor(s)) => {
             check_deviations(s)?;
-            let z = normal_(&empty_like(s)?, 0.0, 1.0, generator)?;
+            let z = normal_(&contiguous_like(s)?, 0.0, 1.0, generator)?;
             e::add(&e::mul(&z, s)?, m)
         }
         (Value::Tensor(m), Value::Tensor(s)) => {

@@ -3,7 +3,7 @@
 use crate::apply::{apply, apply1, Dest};
 use crate::autograd::node::Vjp;
 use crate::ops::elementwise as e;
-use crate::ops::{factory, view};
+use crate::ops::{factory, linalg, reduction, view};
 use crate::primitive::*;
 use crate::tensor::{Meta, Tensor};
 use flambeau_core::*;
@@ -55,6 +55,9 @@ impl Primitive for Running {
             Scan::LogSumExp => {
                 // Σ_{j ≥ i} g_j exp(x_i - y_j), with signs kept apart so that logarithms can be summed.
                 let (x, y) = (cx.input(0)?, cx.output(0)?);
+                if crate::mode::grad_enabled() && x.sizes()[self.dim] <= 512 {
+                    return Ok(SmallVec::from_iter([Some(logcumsumexp_grad(&x, &y, g, d)?)]));
+                }
                 // The logarithm of what is not there stays finite, and so do derivatives of all this.
                 let lowest = match g.dtype() {
                     DType::F64 => f64::MIN,
@@ -86,6 +89,16 @@ impl Primitive for Running {
     crate::shareable!();
 }
 
+/// `Σ_{j ≥ i} g_j exp(x_i - y_j)` by its definition, which can be differentiated again where `g` is zero.
+fn logcumsumexp_grad(x: &Tensor, y: &Tensor, g: &Tensor, d: i64) -> Result<Tensor> {
+    let last = |t: &Tensor| view::transpose(t, d, -1);
+    let exponents = e::sub(&view::unsqueeze(&last(x)?, -1)?, &view::unsqueeze(&last(y)?, -2)?)?;
+    let n = x.size(d)?;
+    let later = linalg::triu(&factory::ones(&[n, n], DType::Bool, x.device())?, 0, Dest::New)?;
+    let weights = e::exp(&e::where_(&later, &exponents, f64::NEG_INFINITY)?)?;
+    let sums = reduction::sum(&e::mul(&weights, &view::unsqueeze(&last(g)?, -2)?)?, &[-1], false)?;
+    view::transpose(&sums, d, -1)
+}
 /// `Σ_{j ≥ i} g_j` along a dimension.
 fn reverse_sum(g: &Tensor, dim: i64) -> Result<Tensor> {
     view::flip(&cumsum(&view::flip(g, &[dim])?, dim)?, &[dim])

@@ -754,10 +754,8 @@ pub fn pinv(a: &Tensor, atol: Option<Tolerance>, rtol: Option<Tolerance>, hermit
     matrices("linalg.pinv", a)?;
     let x = &a.detach();
     if a.numel() == 0 {
-        let mut s = a.sizes();
-        let n = s.len();
-        s.swap(n - 1, n - 2);
-        return constant_of(factory::zeros(&s, a.dtype(), a.device())?, a);
+        // As large as the inverse, and its gradient is a function of `a` as well.
+        return view::mh(&e::square(a)?);
     }
     let inverse = |s: &Tensor, size: &Tensor| -> Result<Tensor> {
         let keep = e::gt(size, &threshold(x, size, atol, rtol)?)?;

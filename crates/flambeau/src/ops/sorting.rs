@@ -2,7 +2,7 @@
 
 use crate::apply::{apply, Dest};
 use crate::autograd::node::Vjp;
-use crate::ops::{factory, indexing, view};
+use crate::ops::{elementwise as e, factory, indexing, reduction, view};
 use crate::primitive::*;
 use crate::tensor::{Meta, Tensor};
 use flambeau_core::*;
@@ -157,6 +157,30 @@ pub fn mode_dim(t: &Tensor, dim: i64, keepdim: bool) -> Result<(Tensor, Tensor)>
 /// # Errors
 /// As [`median_dim`].
 pub fn median(t: &Tensor) -> Result<Tensor> {
+    of_all(t, median_dim)
+}
+/// As [`median`], leaving NaN out.
+///
+/// # Errors
+/// As [`median_dim`].
+pub fn nanmedian(t: &Tensor) -> Result<Tensor> {
+    of_all(t, nanmedian_dim)
+}
+/// One element of all, NaN where there is none. Its gradient is shared evenly among the elements that equal it.
+fn of_all(t: &Tensor, pick: fn(&Tensor, i64, bool) -> Result<(Tensor, Tensor)>) -> Result<Tensor> {
+    if t.numel() == 0 && t.dtype().is_float() {
+        return factory::full(&[], Number::Float(f64::NAN), t.dtype(), t.device());
+    }
     ensure!(t.numel() > 0, Runtime, "median(): the input has no elements");
-    Ok(median_dim(&view::reshape(t, &[-1])?, 0, false)?.0)
+    let flat = view::reshape(t, &[-1])?;
+    if !(crate::mode::grad_enabled() && t.requires_grad()) {
+        return Ok(pick(&flat, 0, false)?.0);
+    }
+    let held = flat.detach();
+    let value = pick(&held, 0, false)?.0;
+    let equal = e::logical_or(&e::eq(&held, &value)?, &e::logical_and(&e::isnan(&held)?, &e::isnan(&value)?)?)?;
+    let count = e::to_dtype(&reduction::sum(&equal, &[0], false)?, t.dtype())?;
+    // The difference is zero; it carries the gradient.
+    let carrier = e::where_(&e::logical_and(&equal, &e::isfinite(&held)?)?, &e::sub(&flat, &held)?, 0.0)?;
+    e::add(&value, &e::div(&reduction::sum(&carrier, &[0], false)?, &count)?)
 }

@@ -440,17 +440,6 @@ pub fn quantile(t: &Tensor, q: &Tensor, dim: Option<i64>, keepdim: bool, how: &s
     }
 }
 
-/// The lower median of all elements but NaN.
-///
-/// # Errors
-/// As [`sorting::nanmedian_dim`].
-pub fn nanmedian(t: &Tensor) -> Result<Tensor> {
-    if t.numel() == 0 {
-        return sorting::median(t);
-    }
-    Ok(sorting::nanmedian_dim(&view::reshape(t, &[-1])?, 0, false)?.0)
-}
-
 /// Scales the sub-tensors along `dim` whose `p`-norm is above `maxnorm` down to it.
 ///
 /// # Errors

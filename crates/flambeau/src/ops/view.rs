@@ -744,16 +744,16 @@ pub fn t(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// `Runtime` below two dimensions.
 pub fn mt(x: &Tensor) -> Result<Tensor> {
+    if x.dim() == 0 {
+        return Ok(x.clone());
+    }
     apply_view(x, |m| {
         ensure!(
-            m.dim() >= 2 || m.dim() == 0,
+            m.dim() >= 2,
             Runtime,
             "tensor.mT is only supported on matrices or batches of matrices. Got {}-D tensor.",
             m.dim()
         );
-        if m.dim() == 0 {
-            return Ok(View::Alias);
-        }
         exchanged(m.dim(), -2, -1)
     })
 }
@@ -1505,6 +1505,8 @@ pub fn squeeze_(t: &Tensor, dims: Option<&[i64]>) -> Result<Tensor> {
 /// # Errors
 /// As [`transpose`], and for writes that autograd refuses.
 pub fn transpose_(t: &Tensor, a: i64, b: i64) -> Result<Tensor> {
+    // What may not be written is refused first, whatever the dimensions.
+    check_inplace(t, t.requires_grad())?;
     in_place(t, exchanged(t.dim(), a, b)?)
 }
 /// `t` in place.

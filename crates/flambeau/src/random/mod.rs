@@ -154,7 +154,8 @@ impl Engine {
         }
     }
     /// How many of `n` trials of probability `p` succeed: by the waiting times between successes (L. Devroye, "Non-uniform random
-    /// variate generation", 1986, X.4).
+    /// variate generation", 1986, X.4) where few are expected, else by transformed rejection with squeeze, algorithm BTRS of
+    /// W. Hörmann, "The generation of binomial random variates", Journal of Statistical Computation and Simulation 46, 1993.
     pub fn binomial(&mut self, n: f64, p: f64) -> f64 {
         if n <= 0.0 || p <= 0.0 {
             return 0.0;
@@ -168,6 +169,9 @@ impl Engine {
         if p.is_nan() {
             return f64::NAN;
         }
+        if n * p >= 10.0 {
+            return self.binomial_by_rejection(n, p);
+        }
         let log_failure = (-p).ln_1p();
         let (mut trials, mut successes) = (0.0, 0.0);
         loop {
@@ -178,6 +182,50 @@ impl Engine {
             successes += 1.0;
         }
     }
+    fn binomial_by_rejection(&mut self, n: f64, p: f64) -> f64 {
+        let deviation = (n * p * (1.0 - p)).sqrt();
+        let b = 1.15 + 2.53 * deviation;
+        let a = -0.0873 + 0.0248 * b + 0.01 * p;
+        let centre = n * p + 0.5;
+        let squeeze = 0.92 - 4.2 / b;
+        let odds = p / (1.0 - p);
+        let alpha = (2.83 + 5.1 / b) * deviation;
+        let mode = ((n + 1.0) * p).floor();
+        loop {
+            let u = self.unit_f64() - 0.5;
+            let v = self.unit_f64();
+            let us = 0.5 - u.abs();
+            let k = ((2.0 * a / us + b) * u + centre).floor();
+            if us >= 0.07 && v <= squeeze {
+                return k;
+            }
+            if k < 0.0 || k > n {
+                continue;
+            }
+            let v = (v * alpha / (a / (us * us) + b)).ln();
+            // The densities' ratio at k and the mode, with Stirling's tails of the factorials.
+            let bound = (mode + 0.5) * ((mode + 1.0) / (odds * (n - mode + 1.0))).ln()
+                + (n + 1.0) * ((n - mode + 1.0) / (n - k + 1.0)).ln()
+                + (k + 0.5) * (odds * (n - k + 1.0) / (k + 1.0)).ln()
+                + stirling_tail(mode)
+                + stirling_tail(n - mode)
+                - stirling_tail(k)
+                - stirling_tail(n - k);
+            if v <= bound {
+                return k;
+            }
+        }
+    }
+}
+
+/// What Stirling's formula for `ln k!`, in powers of `k + 1`, leaves: `ln k! - (k + ½) ln(k + 1) + (k + 1) - ½ ln 2π`.
+fn stirling_tail(k: f64) -> f64 {
+    if k < 10.0 {
+        let root = 0.5 * (2.0 * std::f64::consts::PI).ln();
+        return ln_factorial(k) - (k + 0.5) * (k + 1.0).ln() + (k + 1.0) - root;
+    }
+    let square = (k + 1.0) * (k + 1.0);
+    (1.0 / 12.0 - (1.0 / 360.0 - 1.0 / 1260.0 / square) / square) / (k + 1.0)
 }
 
 /// `ln k!` for whole `k`: a sum below 16, Stirling's series from there on.

@@ -1,0 +1,163 @@
+"""Numbers beside half precisions, gradients that can be differentiated again, draws and text. Numbers are PyTorch's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import flambeau as torch
+import pytest
+
+# ---- numbers beside half precisions ----------------------------------------------------------------------
+
+NUMBER = 8.396163642458497  # 8.375 as bfloat16
+
+
+@pytest.mark.parametrize(
+    ("compute", "expected"),
+    [
+        (lambda t: t + NUMBER, [16.125, 5.0625, 8.5, 16.75]),
+        (lambda t: t - NUMBER, [-0.625, -11.6875, -8.25, -0.0625]),
+        (lambda t: NUMBER - t, [0.625, 11.6875, 8.25, 0.0625]),
+        (lambda t: t * NUMBER, [65.0, -27.75, 0.8515625, 70.0]),
+        (lambda t: t / NUMBER, [0.921875, -0.39453125, 0.0120849609375, 0.98828125]),
+        (lambda t: NUMBER / t, [1.0859375, -2.546875, 83.0, 1.0078125]),
+        (lambda t: t % NUMBER, [7.75, 5.0625, 0.1015625, 8.3125]),
+        (lambda t: NUMBER % t, [0.625, -1.5625, 0.046875, 0.0625]),
+    ],
+)
+def test_a_number_beside_a_half_precision_is_rounded_to_it_except_as_a_factor_or_divisor(
+    compute: Callable[[torch.Tensor], torch.Tensor], expected: list[float]
+) -> None:
+    t = torch.tensor([7.75, -3.3125, 0.1015625, 8.3125], dtype=torch.bfloat16)
+    assert compute(t).tolist() == expected
+
+
+def test_attention_of_half_precisions_whose_shapes_broadcast_is_rounded_once() -> None:
+    torch.manual_seed(0)
+    q, k, v = torch.randn(4, 3, 8) * 3, torch.randn(2, 4, 6, 8) * 3, torch.randn(2, 4, 6, 8)
+    halves = [t.to(torch.bfloat16) for t in (q, k, v)]
+    attend = torch.nn.functional.scaled_dot_product_attention
+    expected = attend(*(t.float() for t in halves)).to(torch.bfloat16)
+    assert torch.equal(attend(*halves), expected)
+
+
+# ---- gradients ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shape", "f"),
+    [
+        ((0, 3), torch.linalg.pinv),
+        ((0, 1), lambda x: torch.nn.functional.layer_norm(x, (1,))),
+        ((1, 0, 3), lambda x: torch.nn.functional.rrelu(x, training=True)),
+        ((2, 3), lambda x: torch.nn.functional.rrelu(x, training=True)),
+        (
+            (1, 1, 4, 5),
+            lambda x: torch.nn.functional.grid_sample(x, torch.zeros(1, 2, 2, 2), mode="nearest", align_corners=False),
+        ),
+    ],
+)
+def test_a_gradient_that_pytorch_computes_from_the_input_can_be_differentiated_again(
+    shape: tuple[int, ...], f: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    x = torch.ones(shape, requires_grad=True)
+    (g,) = torch.autograd.grad(f(x).sum(), x, create_graph=True)
+    assert g.shape == x.shape
+    assert g.requires_grad
+    (second,) = torch.autograd.grad(g.sum(), x, allow_unused=True)
+    assert second is None or not second.any()
+
+
+def test_layer_norm_of_no_rows_reaches_weight_and_bias() -> None:
+    w, b = torch.ones(3, requires_grad=True), torch.ones(3, requires_grad=True)
+    torch.nn.functional.layer_norm(torch.ones(0, 3), (3,), w, b).sum().backward()
+    assert w.grad.tolist() == [0, 0, 0]
+    assert b.grad.tolist() == [0, 0, 0]
+
+
+def test_the_median_of_all_shares_its_gradient_among_equals() -> None:
+    x = torch.tensor([[1.0, 2.0, 2.0], [3.0, 2.0, 0.0]], requires_grad=True)
+    y = x.median()
+    y.backward()
+    assert y.item() == 2
+    assert torch.allclose(x.grad, torch.tensor([[0, 1 / 3, 1 / 3], [0, 1 / 3, 0]]))
+    x = torch.tensor([1.0, math.nan, 2.0, 2.0, 5.0], requires_grad=True)
+    x.nanmedian().backward()
+    assert x.grad.tolist() == [0, 0, 0.5, 0.5, 0]
+    assert x.median().isnan()
+    x = torch.tensor([1.0, math.inf, math.inf], requires_grad=True)
+    assert x.median().item() == math.inf
+    assert torch.median(torch.empty(0)).isnan()
+
+
+def test_logcumsumexp_has_a_hessian() -> None:
+    h = torch.func.hessian(lambda x: x.logcumsumexp(-1).sum())(torch.tensor([1.25, -1.5, 0.5], dtype=torch.float64))
+    expected = [
+        [0.28370033343, -0.08356201998, -0.20013831345],
+        [-0.08356201998, 0.09635643431, -0.01279441432],
+        [-0.20013831345, -0.01279441432, 0.21293272777],
+    ]
+    assert torch.allclose(h, torch.tensor(expected, dtype=torch.float64), atol=1e-10)
+
+
+def test_copying_a_tensor_onto_itself_is_a_write() -> None:
+    x = torch.ones(3, requires_grad=True)
+    y = x.relu()
+    y.copy_(y)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+def test_transposing_no_dimensions_gives_the_leaf_itself() -> None:
+    x = torch.tensor(1.0, requires_grad=True)
+    assert x.mT.is_leaf
+
+
+# ---- random numbers ----------------------------------------------------------------------------------------
+
+
+def test_draws_of_wide_integers_and_of_many_trials_are_pytorchs() -> None:
+    torch.manual_seed(1234)
+    assert torch.empty(4).random_(0, 2**40).tolist() == [414578769920, 850737168384, 260577443840, 420147298304]
+    torch.manual_seed(1234)
+    wide = torch.empty(4, dtype=torch.bfloat16).random_(0, 2**40)
+    assert wide.tolist() == [901943132160, 609885356032, 242665652224, 764504178688]
+    torch.manual_seed(1234)
+    whole = torch.empty(3, dtype=torch.int64).random_(-(2**63), None)
+    assert whole.tolist() == [3532910284440527571, -6970862871448265675, 8074651545468362100]
+    torch.manual_seed(1234)
+    counts = torch.binomial(torch.full((12,), 100.0), torch.full((12,), 0.4))
+    assert counts.tolist() == [36, 40, 38, 35, 45, 44, 37, 37, 44, 37, 38, 31]
+    torch.manual_seed(1234)
+    counts = torch.binomial(torch.full((6,), 1000.0, dtype=torch.float64), torch.full((6,), 0.7, dtype=torch.float64))
+    assert counts.tolist() == [712, 701, 705, 714, 710, 686]
+
+
+def test_bernoulli_and_normal_draw_into_contiguous_memory_whatever_the_inputs_layout() -> None:
+    torch.manual_seed(0)
+    assert torch.bernoulli(torch.full((4, 6), 0.4).t())[0].tolist() == [0, 0, 1, 1]
+    torch.manual_seed(0)
+    drawn = torch.normal(torch.zeros(4, 6).t(), 2.0)
+    assert drawn.stride() == (4, 1)
+    assert drawn[0].tolist() == pytest.approx([-2.2516797, -2.3047204, -0.5011572, -0.8677576], abs=1e-6)
+    torch.manual_seed(0)
+    soft = torch.nn.functional.gumbel_softmax(torch.zeros(4, 6).t())
+    assert soft[0].tolist() == pytest.approx([0.0914120, 0.2606527, 0.5214311, 0.1265042], abs=1e-6)
+
+
+# ---- text --------------------------------------------------------------------------------------------------
+
+
+def test_what_a_tensor_is_starts_a_new_line_where_the_line_is_full() -> None:
+    t = torch.tensor([complex(1e-4, 1.5), complex(12345678.0, 1e30)], dtype=torch.complex128)
+    assert repr(t) == "tensor([1.0000e-04+1.5000e+00j, 1.2346e+07+1.0000e+30j],\n       dtype=torch.complex128)"
+
+
+def test_one_complex_number_is_formatted_as_a_number() -> None:
+    assert f"{torch.tensor(3 + 4j)}" == "(3+4j)"
+
+
+def test_the_slice_of_a_whole_dimension_is_a_slice() -> None:
+    x = torch.ones(1, requires_grad=True)
+    assert [y.grad_fn.name() for y in (x[:], x[:3], x[...])] == ["SliceBackward0", "SliceBackward0", "AliasBackward0"]
