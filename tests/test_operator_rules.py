@@ -212,3 +212,26 @@ def test_index_grids_of_absurd_sizes_are_refused() -> None:
     assert torch.triu_indices(2**40, 2, 1).tolist() == [[0], [1]]
     with pytest.raises(RuntimeError, match="memory"):
         torch.tril_indices(2**62, 2, 1)
+
+
+def test_sizes_beyond_reason_are_refused():
+    x = torch.ones(1)
+    for call in (
+        lambda: x.broadcast_to((2, -3)), lambda: x.expand(-3), lambda: x.mvlgamma(2**31), lambda: x.mvlgamma(2**62),
+        lambda: torch.adaptive_avg_pool1d(torch.ones(4, 0, 4), 2**31), lambda: torch.nn.functional.adaptive_max_pool1d(torch.ones(1, 1, 4), 2**31),
+    ):  # fmt: skip
+        with pytest.raises(RuntimeError):
+            call()
+    assert torch.isnan(torch.empty(0, 3).var(0)).all() and torch.isnan(torch.empty(0, 3).std(0, correction=0)).all()
+
+
+def test_gradients_end_at_draws_and_at_constants():
+    x = torch.ones(3, requires_grad=True)
+    for fill in (lambda t: t.uniform_(), lambda t: t.normal_(), lambda t: t.bernoulli_(0.5), lambda t: t.exponential_(), lambda t: t.random_(3)):
+        (g,) = torch.autograd.grad(fill(x.clone()).sum(), x)
+        assert (g == 0).all()
+    (g,) = torch.autograd.grad(x.std(), x)
+    assert (g == 0).all()
+    y = x * 2
+    (g,) = torch.autograd.grad(y.clone().double().float_power_(torch.full((3,), 2.0)).sum(), x)
+    assert torch.allclose(g, torch.full((3,), 8.0))

@@ -260,6 +260,10 @@ fn mvlgamma(input: &Tensor, p: i64) -> Result<Tensor> {
     if p < 1 {
         return Err(err!(Runtime, "p has to be greater than or equal to 1"));
     }
+    // As many terms are added up.
+    if p > 1 << 20 {
+        return Err(err!(Runtime, "mvlgamma: p is {p}, more than 2^20 dimensions are not supported"));
+    }
     let mut sum =
         elementwise::add(&elementwise::lgamma(input)?, (p * (p - 1)) as f64 * 0.25 * std::f64::consts::PI.ln())?;
     for j in 1..p {

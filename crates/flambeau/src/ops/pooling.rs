@@ -247,6 +247,12 @@ fn resolve(name: &str, n: usize, size: Vec<i64>, spatial: &[i64]) -> Result<Vec<
         "{name}{n}d: elements of output_size must be greater than or equal to 0 but received {}",
         Shape(&size)
     );
+    ensure!(
+        size.iter().all(|s| *s <= 1 << 20),
+        Runtime,
+        "{name}{n}d: more than 2^20 windows along a dimension are not supported, output_size is {}",
+        Shape(&size)
+    );
     Ok(size)
 }
 fn adaptive(

@@ -672,6 +672,7 @@ pub fn expand(t: &Tensor, sizes: &[i64]) -> Result<Tensor> {
             if *s == -1 {
                 *s = old;
             }
+            ensure!(*s >= 0, Runtime, "The expanded size of the tensor ({s}) is negative at dimension {i}");
             ensure!(
                 *s == old || old == 1,
                 Runtime,
