@@ -462,6 +462,33 @@ mod tests {
     }
 
     #[test]
+    fn every_element_is_added_at_a_place_of_its_own() {
+        let (n, w, size) = (900i64, 70i64, 40i64);
+        let values = Case::random(DType::F32, &[n, w], false, 2);
+        let mut iv: Vec<f64> = (0..n * w).map(|i| (i * i % 97 % size) as f64).collect();
+        let mut want = Case::random(DType::F32, &[size, w], false, 1).reals();
+        for (i, v) in values.reals().iter().enumerate() {
+            let at = iv[i] as usize * w as usize + i % w as usize;
+            want[at] = (want[at] as f32 + *v as f32) as f64;
+        }
+        let (sizes, along) = ([n, w], [0, 1]);
+        for threads in [1, 2, 8] {
+            pool::set_num_threads(threads);
+            let (x, ix) = (Case::random(DType::F32, &[size, w], false, 1), Case::real(DType::I64, &[n, w], &iv));
+            let i = [index(ix.operand(), size, w, false)];
+            index_write(&view(&x, &sizes, &along), &i, &values.operand(), Write::Add).unwrap();
+            assert_eq!(x.reals(), want);
+        }
+        iv[5000] = size as f64;
+        iv[6000] = -1.0;
+        let ix = Case::real(DType::I64, &[n, w], &iv);
+        let x = Case::random(DType::F32, &[size, w], false, 1);
+        let i = [index(ix.operand(), size, w, false)];
+        let e = index_write(&view(&x, &sizes, &along), &i, &values.operand(), Write::Add).unwrap_err();
+        assert_eq!(e.message(), "index 40 is out of bounds for dimension 0 with size 40");
+    }
+
+    #[test]
     fn gather_along_the_last_dimension() {
         let x = Case::random(DType::F32, &[6, 10], false, 1);
         let iv: Vec<f64> = (0..24).map(|i| (i * 7 % 10) as f64).collect();
