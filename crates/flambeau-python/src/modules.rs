@@ -4,10 +4,10 @@
 use crate::raw::*;
 use pyo3::ffi::*;
 use pyo3::prelude::*;
-use std::ffi::{c_int, c_void};
-use std::mem::size_of;
+use pyo3::types::PyType;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::OnceLock;
 
 static FORWARD: Global = Global::new();
 static WITH_HOOKS: Global = Global::new();
@@ -69,25 +69,42 @@ fn _module_failures(note: Bound<'_, PyAny>) {
     NOTE.set(note.into_ptr());
 }
 
-/// Adds the type, a base without fields.
+/// Makes `ty.__call__`. A method that is put into the class: a base type with the slot would be in the way of `__class__`
+/// assignments between layers.
+#[pyfunction]
+fn _module_calls(ty: &Bound<'_, PyType>) -> PyResult<()> {
+    static DEFINITION: OnceLock<Definition> = OnceLock::new();
+    let definition = DEFINITION.get_or_init(|| {
+        Definition(PyMethodDef {
+            ml_name: c"__call__".as_ptr(),
+            ml_meth: PyMethodDefPointer { PyCFunctionWithKeywords: call },
+            ml_flags: METH_VARARGS | METH_KEYWORDS,
+            ml_doc: c"__call__($self, /, *args, **kwargs)\n--\n\nCalls `forward`, with the hooks that were registered."
+                .as_ptr(),
+        })
+    });
+    // SAFETY: attached; the definition lives for ever, and CPython does not write to it.
+    let descriptor = unsafe {
+        let o = PyDescr_NewMethod(ty.as_ptr().cast(), std::ptr::from_ref(&definition.0).cast_mut());
+        Bound::from_owned_ptr_or_err(ty.py(), o)?
+    };
+    ty.setattr("__call__", descriptor)
+}
+struct Definition(PyMethodDef);
+// SAFETY: pointers to constants.
+unsafe impl Send for Definition {}
+// SAFETY: as above.
+unsafe impl Sync for Definition {}
+
+/// Adds the functions.
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
-    // SAFETY: `m` shows that the interpreter is attached; the slots live for ever, and each function has the signature that its
-    // number calls for.
+    // SAFETY: `m` shows that the interpreter is attached.
     unsafe {
         FORWARD.set(intern("forward"));
         WITH_HOOKS.set(intern("_call_with_hooks"));
         HOOKED.set(intern("_hooked"));
-        let slots = Box::leak(Box::new([slot(Py_tp_call, call as *mut c_void), slot(0, null_mut())]));
-        let mut spec = PyType_Spec {
-            name: c"flambeau._ModuleCall".as_ptr(),
-            basicsize: size_of::<PyObject>() as c_int,
-            itemsize: 0,
-            flags: (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE) as _,
-            slots: slots.as_mut_ptr(),
-        };
-        let ty = Bound::from_owned_ptr_or_err(m.py(), PyType_FromSpec(&mut spec))?;
-        m.add("_ModuleCall", ty)?;
     }
+    m.add_function(wrap_pyfunction!(_module_calls, m)?)?;
     m.add_function(wrap_pyfunction!(_module_hooks_everywhere, m)?)?;
     m.add_function(wrap_pyfunction!(_module_failures, m)?)
 }

@@ -1,6 +1,6 @@
 """`Module`: the tree of parameters, buffers and sub-modules behind every layer.
 
-Two choices keep a call cheap. A call goes straight to `forward` unless a hook was ever registered (`_ModuleCall`), and
+Two choices keep a call cheap. A call goes straight to `forward` unless a hook was ever registered (in the extension), and
 parameters, buffers and sub-modules stand in the instance's own `__dict__` besides their registries, so that
 `self.weight` is an ordinary attribute read (see `_Registry`).
 """
@@ -185,7 +185,7 @@ def _addindent(text: str, spaces: int) -> str:
     return "\n".join([first, *(" " * spaces + line for line in rest)])
 
 
-class Module(_flambeau._ModuleCall):  # type: ignore[misc]
+class Module:
     """Base of all layers and models: owns parameters, buffers and sub-modules, and calls `forward`."""
 
     dump_patches: bool = False
@@ -225,8 +225,10 @@ class Module(_flambeau._ModuleCall):  # type: ignore[misc]
 
     # ---- calling -------------------------------------------------------------------------------------
 
-    _call_impl = _flambeau._ModuleCall.__call__
-    _wrapped_call_impl = _flambeau._ModuleCall.__call__
+    # Made by the extension, below.
+    __call__: Callable[..., Any]
+    _call_impl: Callable[..., Any]
+    _wrapped_call_impl: Callable[..., Any]
 
     def _call_with_hooks(self, *args: Any, **kwargs: Any) -> Any:
         called: set[int] = set()
@@ -918,6 +920,10 @@ class Module(_flambeau._ModuleCall):  # type: ignore[misc]
         if len(extra_lines) == 1 and not child_lines:
             return f"{self._get_name()}({extra_lines[0]})"
         return self._get_name() + "(\n  " + "\n  ".join(lines) + "\n)"
+
+
+_flambeau._module_calls(Module)
+Module._call_impl = Module._wrapped_call_impl = Module.__call__  # type: ignore[method-assign]
 
 
 def _typename(value: Any) -> str:
