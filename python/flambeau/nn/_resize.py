@@ -337,7 +337,8 @@ def _sample(input: Tensor, grid: Tensor, mode: str, padding_mode: str, align: bo
             clamped = index.clamp(0, size - 1).to(_flambeau.int64)
             linear = clamped if linear is None else linear * size + clamped
         values = flat.gather(2, linear.reshape(n, 1, -1).expand(n, c, -1))
-        return (values * inside.reshape(n, 1, -1).to(values.dtype)).reshape([n, c, *out])
+        # A product and no view of one: what gradients formally read is noted at results that own their memory.
+        return values.reshape([n, c, *out]) * inside.reshape([n, 1, *out]).to(values.dtype)
 
     if mode == "bicubic":
         y, x = positions

@@ -47,11 +47,7 @@ fn reads(input: &Tensor, other: &Tensor, name: &str) -> Result<Tensor> {
         "grid_sampler_3d" => "grid_sampler_3d",
         other => return Err(err!(Value, "_formally_reads: no composite is called '{other}'")),
     };
-    // What padding gives may be its own input.
-    if name.ends_with("pad") {
-        return flambeau::autograd::node::formally_reads(input.clone(), &[other], name);
-    }
-    flambeau::autograd::node::composite_reads(input.clone(), &[other], name)
+    flambeau::autograd::node::formally_reads(input.clone(), &[other], name)
 }
 
 /// Rows of a table by index. `max_norm` scales the rows that are used down in place first; `scale_grad_by_freq` divides a row's

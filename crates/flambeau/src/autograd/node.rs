@@ -636,17 +636,7 @@ impl Node {
 /// # Errors
 /// Those of finding the operands' nodes.
 pub fn formally_reads(out: Tensor, operands: &[&Tensor], name: &'static str) -> Result<Tensor> {
-    if out.flags() & VIEW != 0 {
-        return Ok(out);
-    }
-    composite_reads(out, operands, name)
-}
-/// [`formally_reads`] for a composite whose result may be a view of memory that nobody else knows: it is none to the outside.
-///
-/// # Errors
-/// As [`formally_reads`].
-pub fn composite_reads(out: Tensor, operands: &[&Tensor], name: &'static str) -> Result<Tensor> {
-    if !crate::mode::grad_enabled() || out.flags() & BATCHED != 0 {
+    if !crate::mode::grad_enabled() || out.flags() & (VIEW | BATCHED) != 0 {
         return Ok(out);
     }
     let Some(edge) = out.grad_fn()? else { return Ok(out) };
