@@ -123,7 +123,18 @@ REFUSALS = [
     (ValueError, "input_size must be greater than zero", lambda: nn.LSTM(0, 2)),
     (ValueError, "does not match weight dtype", lambda: nn.RNN(2, 2)(torch.ones(1, 1, 2).double())),
     (RuntimeError, "sequence length", lambda: nn.GRU(2, 2)(torch.ones(0, 1, 2))),
+    (ValueError, "must be positive during training", lambda: nn.BatchNorm1d(2, eps=0.0)(torch.ones(3, 2))),
+    (ValueError, "must be non-negative", lambda: nn.BatchNorm1d(2, eps=-1.0).eval()(torch.ones(3, 2))),
+    (NotImplementedError, "'Long'", lambda: nn.BatchNorm1d(2).eval()(torch.ones(3, 2).long())),
+    (NotImplementedError, "'Long'", lambda: nn.InstanceNorm1d(2)(torch.ones(3, 2, 2).long())),
+    (RuntimeError, "mixed dtype", lambda: nn.BatchNorm1d(2)(torch.ones(3, 2).double())),
+    (RuntimeError, "mixed dtype", lambda: nn.LayerNorm(2)(torch.ones(3, 2).double())),
     (RuntimeError, "mixed dtype", lambda: nn.GroupNorm(1, 2)(torch.ones(3, 2).double())),
+    (ValueError, "at least 2 dimensions", lambda: nn.RMSNorm((3, 2))(torch.ones(2))),
+    (NotImplementedError, "'Long'", lambda: nn.RMSNorm(2)(torch.ones(3, 2).long())),
+    (NotImplementedError, "'Long'", lambda: nn.AdaptiveAvgPool2d(2)(torch.ones(1, 4, 4).long())),
+    (RuntimeError, "floating point or complex", lambda: nn.AdaptiveAvgPool2d(1)(torch.ones(1, 4, 4).long())),
+    (NotImplementedError, "'Int'", lambda: nn.AdaptiveMaxPool1d(2)(torch.ones(1, 4, 4).int())),
     (RuntimeError, "all 3 classes", lambda: nn.CrossEntropyLoss(torch.ones(2))(torch.ones(2, 3), torch.tensor([0, 1]))),
     (RuntimeError, "float64", lambda: nn.NLLLoss(torch.ones(3).double())(torch.ones(2, 3), torch.tensor([0, 1]))),
     (RuntimeError, "input should be between 0 and 1", lambda: nn.BCELoss()(torch.tensor([2.0]), torch.tensor([1.0]))),
@@ -171,6 +182,32 @@ def test_hardsigmoid_says_nothing_of_inplace():
     assert repr(nn.Hardsigmoid(inplace=True)) == "Hardsigmoid()"
 
 
+def test_layers_of_no_outputs_pass_gradients():
+    layer = nn.Linear(4, 0)
+    x = torch.ones(2, 3, 4, requires_grad=True)
+    layer(x).sum().backward()
+    assert torch.equal(x.grad, torch.zeros(2, 3, 4)) and layer.weight.grad.shape == (0, 4)
+
+
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
+def test_an_empty_batch_goes_through_recurrent_layers(kind):
+    layer = getattr(nn, kind)(3, 4)
+    y, _ = layer(torch.ones(2, 0, 3))
+    y.sum().backward()
+    assert y.shape == (2, 0, 4) and not layer.weight_hh_l0.grad.any()
+
+
+def test_adaptive_pools_to_nothing():
+    x = torch.ones(2, 3, 5, 4)
+    assert nn.AdaptiveAvgPool2d(0)(x).shape == nn.AdaptiveMaxPool2d(0)(x).shape == (2, 3, 0, 0)
+    assert nn.AdaptiveAvgPool2d(1)(x[0, 0]).tolist() == [[1.0]]
+
+
+def test_instances_are_normalised_without_eps():
+    x = torch.tensor([[[1.0, 3.0]]])
+    assert nn.InstanceNorm1d(1, eps=0.0)(x).tolist() == [[[-1.0, 1.0]]]
+
+
 def test_the_limits_of_power_pooling():
     x = torch.tensor([[[1.0, -3.0, 2.0, -0.5]]])
     assert nn.LPPool1d(float("inf"), 2)(x).tolist() == [[[3.0, 2.0]]]
@@ -186,6 +223,16 @@ def test_cross_map_normalisation_has_pytorchs_windows():
         x[0, on] = 1.0
         reach.append([c for c in range(5) if x[0, c].item() / layer(x)[0, c].item() > 1.5])
     assert reach == [[0, 1, 2, 3, 4], [0, 1, 2], [1, 2, 3], [2, 3, 4], [3, 4]]
+
+
+def test_row_gradients_by_frequency_may_be_sparse():
+    grads = []
+    for sparse in (False, True):
+        table = nn.Embedding(4, 1, sparse=sparse, scale_grad_by_freq=True)
+        (table(torch.tensor([1, 2, 1])) * torch.tensor([[3.0], [5.0], [4.0]])).sum().backward()
+        assert table.weight.grad.is_sparse == sparse
+        grads.append(table.weight.grad.to_dense() if sparse else table.weight.grad)
+    assert grads[0].tolist() == grads[1].tolist() == [[0.0], [3.5], [5.0], [0.0]]
 
 
 def test_alignments_of_half_precision():

@@ -235,3 +235,9 @@ def test_gradients_end_at_draws_and_at_constants():
     y = x * 2
     (g,) = torch.autograd.grad(y.clone().double().float_power_(torch.full((3,), 2.0)).sum(), x)
     assert torch.allclose(g, torch.full((3,), 8.0))
+
+
+@pytest.mark.parametrize("columns", [1, 15, 16, 300])
+def test_sums_over_nothing(columns):
+    assert torch.ones(0, columns).sum(0).tolist() == [0.0] * columns
+    assert torch.ones(0, columns).prod(0).tolist() == [1.0] * columns

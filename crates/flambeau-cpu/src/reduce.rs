@@ -700,7 +700,8 @@ pub fn reduce(how: Reduction, program: &Program, x: &[Operand], dims: u64, out: 
     let last = reduced.last().copied().unwrap_or(0);
     let inner: SmallVec<[usize; 6]> = kept.iter().copied().filter(|&d| d > last).collect();
     let mut columns = if reduced.is_empty() { 1 } else { product(&inner) };
-    if columns < 16 {
+    // Nothing to reduce has no rows to walk.
+    if columns < 16 || r == 0 {
         columns = 1;
     }
     let mut order: SmallVec<[usize; 6]> = SmallVec::new();

@@ -432,14 +432,15 @@ def instance_norm(
 ) -> Tensor:
     """`batch_norm` of each instance by itself."""
     if not use_input_stats:
-        return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+        return ops.batch_norm(input, weight, bias, running_mean, running_var, False, momentum, eps, False)
     n, c = input.shape[:2]
     if input.numel() // max(n * c, 1) == 1:
         raise ValueError(f"Expected more than 1 spatial element when training, got input size {input.size()}")
     repeat = lambda t: None if t is None else t.repeat(n)  # noqa: E731
     mean, var = repeat(running_mean), repeat(running_var)
     flat = input.reshape([1, n * c, *input.shape[2:]])
-    result = batch_norm(flat, mean, var, repeat(weight), repeat(bias), True, momentum, eps)
+    # The operator: the functional form refuses an eps of 0.
+    result = ops.batch_norm(flat, repeat(weight), repeat(bias), mean, var, True, momentum, eps, False)
     if running_mean is not None:
         running_mean.copy_(mean.reshape(n, c).mean(0))
     if running_var is not None:

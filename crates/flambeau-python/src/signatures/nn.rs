@@ -68,7 +68,7 @@ fn embedding(
 ) -> Result<Tensor> {
     if max_norm.is_none() && !scale_grad_by_freq {
         if sparse {
-            return indexing::embedding_sparse(input, weight, padding_idx);
+            return indexing::embedding_sparse(input, weight, padding_idx, false);
         }
         return indexing::embedding(input, weight, padding_idx);
     }
@@ -91,9 +91,12 @@ fn embedding(
         let new = elementwise::where_(&elementwise::gt(&norms, max_norm)?, &elementwise::mul(&old, &factor)?, &old)?;
         indexing::index_copy(&table, 0, &used, &new, Dest::Inplace(&table))?;
     }
+    if sparse && scale_grad_by_freq {
+        return indexing::embedding_sparse(input, weight, padding_idx, true);
+    }
     if !scale_grad_by_freq || !weight.requires_grad() {
         return if sparse {
-            indexing::embedding_sparse(input, weight, padding_idx)
+            indexing::embedding_sparse(input, weight, padding_idx, false)
         } else {
             indexing::embedding(input, weight, padding_idx)
         };
@@ -108,12 +111,38 @@ fn embedding(
     indexing::embedding(input, &elementwise::add(&fixed, &share)?, padding_idx)
 }
 
+/// [`normalization::batch_norm`] with the checks of the functional form: values a channel and `eps` before sizes and dtypes.
+#[allow(clippy::too_many_arguments)]
+fn batch_norm(
+    x: &Tensor,
+    running_mean: Option<&Tensor>,
+    running_var: Option<&Tensor>,
+    weight: Option<&Tensor>,
+    bias: Option<&Tensor>,
+    training: bool,
+    momentum: f64,
+    eps: f64,
+) -> Result<Tensor> {
+    if training {
+        let sizes = x.sizes();
+        ensure!(
+            sizes.len() < 2 || x.numel() != sizes[1] || x.numel() == 0,
+            Value,
+            "Expected more than 1 value per channel when training, got input size torch.Size({})",
+            flambeau::core::Shape(&sizes)
+        );
+        ensure!(eps > 0.0, Value, "batch_norm eps must be positive during training, but got {eps:?}");
+    }
+    ensure!(eps >= 0.0, Value, "batch_norm eps must be non-negative, but got {eps:?}");
+    normalization::batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
+}
+
 operators! { NN;
     "softmax(Tensor input, int dim, dtype? dtype=None)" [function method out alias(special.softmax)] => activation::softmax;
     "log_softmax(Tensor input, int dim, dtype? dtype=None)" [function method out alias(special.log_softmax)] => activation::log_softmax;
     "layer_norm(Tensor input, int[] normalized_shape, Tensor? weight=None, Tensor? bias=None, float eps=1e-05, bool cudnn_enable=True)" [function] => |x: &Tensor, s: &[i64], w: Option<&Tensor>, b: Option<&Tensor>, e: f64, _c: bool| normalization::layer_norm(x, s, w, b, e);
     "nn.functional.layer_norm(Tensor input, int[] normalized_shape, Tensor? weight=None, Tensor? bias=None, float eps=1e-05)" [function] => normalization::layer_norm;
-    "nn.functional.batch_norm(Tensor input, Tensor? running_mean, Tensor? running_var, Tensor? weight=None, Tensor? bias=None, bool training=False, float momentum=0.1, float eps=1e-05)" [function] => normalization::batch_norm;
+    "nn.functional.batch_norm(Tensor input, Tensor? running_mean, Tensor? running_var, Tensor? weight=None, Tensor? bias=None, bool training=False, float momentum=0.1, float eps=1e-05)" [function] => batch_norm;
     "batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float momentum, float eps, bool cudnn_enabled)" [function] => |x: &Tensor, w: Option<&Tensor>, b: Option<&Tensor>, m: Option<&Tensor>, v: Option<&Tensor>, t: bool, k: f64, e: f64, _c: bool| normalization::batch_norm(x, m, v, w, b, t, k, e);
     "conv1d(Tensor input, Tensor weight, Tensor? bias=None, int[] stride=1, int[] padding=0, int[] dilation=1, int groups=1)" [function alias(nn.functional.conv1d)] => |x: &Tensor, w: &Tensor, b: Option<&Tensor>, s: &[i64], p: &[i64], d: &[i64], g: i64| convolution::conv(x, w, b, s, p, d, g, 1);
     "conv1d(Tensor input, Tensor weight, Tensor? bias=None, int[] stride=1, str padding='valid', int[] dilation=1, int groups=1)" [function alias(nn.functional.conv1d)] => |x: &Tensor, w: &Tensor, b: Option<&Tensor>, s: &[i64], p: &str, d: &[i64], g: i64| convolution::conv_named(x, w, b, s, p, d, g, 1);

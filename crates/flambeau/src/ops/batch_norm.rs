@@ -4,7 +4,7 @@
 use crate::apply::{apply, Dest};
 use crate::autograd::node::Vjp;
 use crate::ops::elementwise as e;
-use crate::ops::normalization::statistics_type;
+use crate::ops::normalization::{same_types, statistics_type};
 use crate::ops::{reduction, view};
 use crate::primitive::*;
 use crate::tensor::{Meta, Tensor};
@@ -217,6 +217,13 @@ pub fn batch_norm(
             ensure!(p.numel() == c, Runtime, "{what} should contain {c} elements not {}", p.numel());
         }
     }
+    ensure!(
+        x.dtype().is_float() || x.dtype().is_complex(),
+        NotImplemented,
+        "\"batch_norm\" not implemented for '{}'",
+        x.dtype().title()
+    );
+    same_types(x, &[weight, bias, running_mean, running_var])?;
     let n = x.numel() / c.max(1);
     if training {
         ensure!(

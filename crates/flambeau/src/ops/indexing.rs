@@ -1129,11 +1129,17 @@ pub fn embedding(indices: &Tensor, weight: &Tensor, padding_idx: Option<i64>) ->
     };
     view::reshape(&rows, &sizes)
 }
-/// [`embedding`] whose gradient is sparse: the rows that were read, as often as they were.
+/// [`embedding`] whose gradient is sparse: the rows that were read, as often as they were, each divided by that number when
+/// `by_frequency` says so.
 ///
 /// # Errors
 /// As [`embedding`].
-pub fn embedding_sparse(indices: &Tensor, weight: &Tensor, padding_idx: Option<i64>) -> Result<Tensor> {
+pub fn embedding_sparse(
+    indices: &Tensor,
+    weight: &Tensor,
+    padding_idx: Option<i64>,
+    by_frequency: bool,
+) -> Result<Tensor> {
     if !(weight.requires_grad() && crate::mode::grad_enabled()) || weight.dim() != 2 {
         return embedding(indices, weight, padding_idx);
     }
@@ -1144,11 +1150,14 @@ pub fn embedding_sparse(indices: &Tensor, weight: &Tensor, padding_idx: Option<i
     };
     let n = weight.sizes()[0];
     let padding = padding_idx.map(|p| if p < 0 { p + n } else { p });
-    apply1(SparseRows(padding), &[weight, &e::to_dtype(indices, DType::I64)?, &rows], Dest::New)
+    apply1(SparseRows { padding, by_frequency }, &[weight, &e::to_dtype(indices, DType::I64)?, &rows], Dest::New)
 }
 /// Rows of operand 0 at operand 1, which are operand 2; the gradient is sparse.
 #[derive(Clone)]
-struct SparseRows(Option<i64>);
+struct SparseRows {
+    padding: Option<i64>,
+    by_frequency: bool,
+}
 impl Primitive for SparseRows {
     fn name(&self) -> &'static str {
         "embedding"
@@ -1171,17 +1180,22 @@ impl Primitive for SparseRows {
             let sizes = &cx.info(0).sizes;
             let mut at = view::reshape(&cx.input(1)?, &[-1])?;
             let mut values = view::reshape(g, &[at.numel(), sizes[1]])?;
-            if let Some(padding) = self.0 {
+            if let Some(padding) = self.padding {
                 let kept = view::reshape(&nonzero(&e::ne(&at, padding)?)?, &[-1])?;
                 at = index_select(&at, 0, &kept)?;
                 values = index_select(&values, 0, &kept)?;
+            }
+            if self.by_frequency {
+                let uses = crate::ops::search::bincount(&at, None, sizes[0])?;
+                let uses = view::unsqueeze(&e::to_dtype(&index_select(&uses, 0, &at)?, values.dtype())?, 1)?;
+                values = e::div(&values, &uses)?;
             }
             grads[0] = Some(crate::ops::sparse::coo(view::unsqueeze(&at, 0)?, values, sizes, false));
         }
         Ok(grads)
     }
     fn key(&self, key: &mut PlanKey) {
-        key.word(self.0.unwrap_or(-1) as u64);
+        key.word(self.padding.unwrap_or(-1) as u64).word(self.by_frequency as u64);
     }
     crate::shareable!();
 }

@@ -147,14 +147,15 @@ impl Primitive for Linear {
         let Some(g) = &g[0] else { return Ok(grads) };
         let n = cx.info(1).sizes[0];
         let k = cx.info(1).sizes[1];
-        let flat = view::reshape(g, &[-1, n]).or_else(|_| view::reshape(g, &[0, n]))?;
+        // Counted, since -1 says nothing where there are no outputs.
+        let rows = numel(&cx.info(0).sizes[..g.dim() - 1]);
+        let flat = view::reshape(g, &[rows, n])?;
         if cx.needs(0) {
             let gx = apply1(Matmul, &[&flat, &conj(&cx.input(1)?)?], Dest::New)?;
             grads[0] = Some(view::reshape(&gx, &cx.info(0).sizes)?);
         }
         if cx.needs(1) {
             let x = cx.input(0)?;
-            let rows = flat.sizes()[0];
             let x = view::reshape(&x, &[rows, k])?;
             grads[1] = Some(apply1(Matmul, &[&view::transpose(&flat, 0, 1)?, &conj(&x)?], Dest::New)?);
         }

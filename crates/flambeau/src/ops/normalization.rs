@@ -17,6 +17,20 @@ struct LayerNorm {
     weight: bool,
     bias: bool,
 }
+/// Refuses parameters of another dtype than the input's; with half precisions they may be float32.
+pub(super) fn same_types(x: &Tensor, params: &[Option<&Tensor>]) -> Result<()> {
+    let half = matches!(x.dtype(), DType::F16 | DType::BF16);
+    for p in params.iter().flatten() {
+        ensure!(
+            p.dtype() == x.dtype() || (half && p.dtype() == DType::F32),
+            Runtime,
+            "mixed dtype (CPU): all inputs must share same datatype, but got input of torch.{} and parameters of torch.{}",
+            x.dtype().name(),
+            p.dtype().name()
+        );
+    }
+    Ok(())
+}
 pub(super) fn statistics_type(d: DType) -> DType {
     if d == DType::F64 {
         DType::F64
@@ -186,6 +200,7 @@ pub fn layer_norm(
             );
         }
     }
+    same_types(x, &[weight, bias])?;
     let n = numel(shape);
     let rows = if n == 0 { 0 } else { x.numel() / n };
     if rows == 0 || n == 0 {
@@ -212,7 +227,7 @@ pub fn layer_norm(
 /// `eps` is the dtype's own when it is not given.
 ///
 /// # Errors
-/// `Runtime` when `shape` is not how the input's sizes end.
+/// `Value` for fewer dimensions than `shape` has, `Runtime` when it is not how the input's sizes end, `NotImplemented` for integers.
 pub fn rms_norm(x: &Tensor, shape: &[i64], weight: Option<&Tensor>, eps: Option<f64>) -> Result<Tensor> {
     let sizes = x.sizes();
     ensure!(
@@ -222,7 +237,20 @@ pub fn rms_norm(x: &Tensor, shape: &[i64], weight: Option<&Tensor>, eps: Option<
         Shape(shape)
     );
     ensure!(
-        sizes.len() >= shape.len() && sizes[sizes.len() - shape.len()..] == *shape,
+        sizes.len() >= shape.len(),
+        Value,
+        "Input tensor must have at least {} dimensions, but got {}",
+        shape.len(),
+        sizes.len()
+    );
+    ensure!(
+        x.dtype().is_float() || x.dtype().is_complex(),
+        NotImplemented,
+        "\"rms_norm\" not implemented for '{}'",
+        x.dtype().title()
+    );
+    ensure!(
+        sizes[sizes.len() - shape.len()..] == *shape,
         Runtime,
         "Given normalized_shape={}, expected input with shape [*, {}], but got input of size{}",
         Shape(shape),

@@ -263,6 +263,11 @@ fn adaptive(
     of: &dyn Fn(&Tensor, &[i64]) -> Result<Tensor>,
 ) -> Result<Tensor> {
     let xs = x.sizes();
+    let real = x.dtype().is_float() || x.dtype().is_complex();
+    if size.iter().all(|s| *s == 1) && xs.len() >= n && (!real || (n > 1 && !(n + 1..=n + 2).contains(&xs.len()))) {
+        // One window over everything is a mean, in any number of dimensions; it refuses integers itself.
+        return of(x, &(1..=n as i64).map(|d| -d).collect::<Vec<_>>());
+    }
     ensure!(
         xs.len() == n + 1 || xs.len() == n + 2,
         Runtime,
@@ -274,8 +279,13 @@ fn adaptive(
     let lead = xs.len() - n;
     let size = fill(name, "output_size", size, n)?;
     let size = resolve(name, n, size, &xs[lead..])?;
+    ensure!(real, NotImplemented, "\"{name}{n}d\" not implemented for '{}'", x.dtype().title());
     for d in 1..xs.len() {
         ensure!(xs[d] > 0 || d < lead, Runtime, "{name}{n}d(): Expected input to have non-zero size for non-batch dimensions, but input has sizes {} with dimension {d} being empty", Shape(&xs));
+    }
+    if size.contains(&0) {
+        let none = [&xs[..lead], &size].concat();
+        return formally_reads(factory::empty(&none, x.dtype(), x.device())?, &[x], "adaptive_avg_pool");
     }
     if (0..n).all(|i| size[i] > 0 && xs[lead + i] % size[i] == 0) && name == "adaptive_avg_pool" {
         let kernel: Vec<i64> = (0..n).map(|i| xs[lead + i] / size[i]).collect();
@@ -289,9 +299,6 @@ fn adaptive(
             .into_iter()
             .map(|(lo, hi)| of(&view::slice(&out, d, lo, hi, 1)?, &[d]))
             .collect::<Result<_>>()?;
-        if parts.is_empty() {
-            return view::narrow(&out, d, 0, 0);
-        }
         out = crate::ops::join::cat(&parts, d)?;
     }
     formally_reads(out, &[x], "adaptive_avg_pool")
@@ -314,6 +321,16 @@ pub fn adaptive_max_pool(x: &Tensor, size: &[i64], n: usize) -> Result<(Tensor, 
     let size = fill("adaptive_max_pool", "output_size", size, n)?;
     let size = resolve("adaptive_max_pool", n, size, &xs[lead..])?;
     ensure!(xs[1..].iter().all(|s| *s > 0), Runtime, "adaptive_max_pool{n}d(): Expected input to have non-zero size for non-batch dimensions, but input has sizes {}", Shape(&xs));
+    ensure!(
+        x.dtype().is_float(),
+        NotImplemented,
+        "\"adaptive_max_pool{n}d\" not implemented for '{}'",
+        x.dtype().title()
+    );
+    if size.contains(&0) {
+        let sizes = [&xs[..lead], &size].concat();
+        return Ok((factory::empty(&sizes, x.dtype(), x.device())?, factory::empty(&sizes, DType::I64, x.device())?));
+    }
     // The position plane travels along: maxima of maxima, gathered.
     let plane = &xs[lead..];
     let mut positions = view::expand(&view::reshape(&factory::arange_to(numel(plane), x.device())?, plane)?, &xs)?;
