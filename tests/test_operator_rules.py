@@ -218,6 +218,7 @@ def test_sizes_beyond_reason_are_refused():
     x = torch.ones(1)
     for call in (
         lambda: x.broadcast_to((2, -3)), lambda: x.expand(-3), lambda: x.mvlgamma(2**31), lambda: x.mvlgamma(2**62),
+        lambda: torch.as_strided(torch.ones(4), (3,), (2**62,)), lambda: torch.empty_strided((3,), (2**62,)),
         lambda: torch.adaptive_avg_pool1d(torch.ones(4, 0, 4), 2**31), lambda: torch.nn.functional.adaptive_max_pool1d(torch.ones(1, 1, 4), 2**31),
     ):  # fmt: skip
         with pytest.raises(RuntimeError):

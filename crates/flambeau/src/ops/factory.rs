@@ -26,7 +26,15 @@ pub fn empty_strided(sizes: &[i64], strides: &[i64], dtype: DType, device: Devic
         strides.len()
     );
     check_sizes(sizes, dtype)?;
-    let storage = allocate(extent(sizes, strides) as usize * dtype.size(), device)?;
+    let nbytes = crate::ops::view::wide_extent(sizes, strides) * dtype.size() as i128;
+    ensure!(
+        (0..=i64::MAX as i128).contains(&nbytes),
+        Runtime,
+        "sizes {} and strides {} reach further than memory can",
+        Shape(sizes),
+        Shape(strides)
+    );
+    let storage = allocate(nbytes as usize, device)?;
     Ok(Tensor::from_storage(storage, dtype, sizes, strides, 0))
 }
 /// Uninitialised memory without gaps whose dimensions lie in the order of `layout`, the outermost first.

@@ -328,9 +328,10 @@ impl Primitive for AsStridedScatter {
         "as_strided_scatter"
     }
     fn infer(&self, x: &[&Meta], out: &mut Draft) -> Result<()> {
-        let (end, n) = (self.offset + extent(&self.sizes, &self.strides), numel(&x[0].sizes));
+        let n = numel(&x[0].sizes);
+        let end = i128::from(self.offset) + view::wide_extent(&self.sizes, &self.strides);
         ensure!(
-            numel(&self.sizes) == 0 || (self.offset >= 0 && end <= n),
+            numel(&self.sizes) == 0 || (self.offset >= 0 && end <= i128::from(n)),
             Runtime,
             "as_strided_scatter: sizes {}, strides {} and storage offset {} reach beyond the {n} elements of self",
             Shape(&self.sizes),

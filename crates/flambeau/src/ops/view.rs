@@ -319,9 +319,9 @@ impl View {
             View::AsStrided(to) => {
                 (*sizes, *strides, *offset) = (copy_dims(&to.sizes), copy_dims(&to.strides), to.offset);
                 let o = to.offset;
-                let end = (o + extent(sizes, strides)) * dtype.size() as i64;
+                let end = (i128::from(o) + wide_extent(sizes, strides)) * dtype.size() as i128;
                 ensure!(
-                    end <= storage.nbytes() as i64,
+                    end <= storage.nbytes() as i128,
                     Runtime,
                     "setStorage: sizes {}, strides {}, storage offset {o}, and itemsize {} requiring a storage size of {end} are \
                      out of bounds for storage of size {}",
@@ -580,6 +580,14 @@ fn one(v: View, t: &Tensor) -> Result<Tensor> {
 /// `Runtime` when the elements do not fit or the strides forbid it.
 pub fn view(t: &Tensor, sizes: &[i64]) -> Result<Tensor> {
     apply_view(t, |m| Ok(View::Reshape(infer_size(sizes, m.numel())?)))
+}
+/// How many elements of memory lie between the first and one past the last, whatever the strides: a product of what a caller gives
+/// may be beyond 64 bits.
+pub(crate) fn wide_extent(sizes: &[i64], strides: &[i64]) -> i128 {
+    if sizes.contains(&0) {
+        return 0;
+    }
+    1 + sizes.iter().zip(strides).map(|(&n, &s)| (i128::from(n) - 1) * i128::from(s)).sum::<i128>()
 }
 /// The same bits as another dtype. Of another width the last dimension has more elements, or fewer.
 ///
