@@ -334,7 +334,7 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
     fn near(&self, micro: &Micro<S>) -> Option<(NearFn<S>, Ptr<S>, [isize; 2])> {
         let size = std::mem::size_of::<S>();
         let (near, (a, at)) = (micro.near?, self.a.view()?);
-        let apart = at[0].unsigned_abs() * size % 4096 != 0;
+        let apart = !(at[0].unsigned_abs() * size).is_multiple_of(4096);
         // Where rows are adjacent, a tile takes a little of many cache lines, which have to be near.
         let lines = at[1] == 1 || at[0] == 1 && self.m * depth(self.k) * size <= NEAR_BYTES;
         (apart && lines && self.n <= NEAR_PANELS * micro.nr).then_some((near, Ptr(a as *mut S), at))

@@ -248,7 +248,7 @@ impl View {
         let Meta { sizes, strides, offset, dtype, storage, lazy, .. } = m;
         match self {
             View::Reshape(to) => {
-                let Some(s) = view_strides(&sizes, &strides, to) else {
+                let Some(s) = view_strides(sizes, strides, to) else {
                     bail!(
                         Runtime,
                         "view size is not compatible with input tensor's size and stride (at least one dimension spans across \
