@@ -95,27 +95,16 @@ macro_rules! real_folds {
                 // The extreme first, then where it is: two vectorised passes over what the cache holds.
                 #[inline(always)]
                 fn whole(self, x: &[$T], at: usize) -> Option<($T, usize)> {
-                    let start = if self.largest { $lowest } else { $highest };
-                    let (mut best, mut nans) = ([start; LANES], [0u8; LANES]);
-                    let mut take = |j: usize, x: $T| {
-                        let better = if self.largest { x > best[j] } else { x < best[j] };
-                        best[j] = if better { x } else { best[j] };
-                        nans[j] |= $nan(x) as u8;
+                    let best = if self.largest {
+                        extreme(x, $lowest, |best, x| $or_nan(if x > best { x } else { best }, x))
+                    } else {
+                        extreme(x, $highest, |best, x| $or_nan(if x < best { x } else { best }, x))
                     };
-                    let mut rows = x.chunks_exact(LANES);
-                    for row in &mut rows {
-                        (0..LANES).for_each(|j| take(j, row[j]));
-                    }
-                    rows.remainder().iter().enumerate().for_each(|(j, &x)| take(j, x));
-                    let nan = nans.iter().any(|&n| n != 0);
                     let mut top = best[0];
                     for &b in &best[1..] {
                         top = if self.beats(b, top) { b } else { top };
                     }
-                    // Blocks without the value are passed over at once.
-                    let is = |x: $T| if nan { $nan(x) } else { x == top };
-                    let block = x.chunks(LANES).position(|b| b.iter().fold(false, |found, &x| found | is(x)))?;
-                    let i = block * LANES + x[block * LANES..].iter().position(|&x| is(x))?;
+                    let i = if $nan(top) { first(x, |x| $nan(x)) } else { first(x, |x| x == top) }?;
                     Some((x[i], at + i))
                 }
                 #[inline(always)]
@@ -292,7 +281,6 @@ fn run<T: Copy + Send + Sync, F: Fold<T>>(
     emit: impl Fn(usize, F::State) + Sync,
 ) {
     let r = shape.reduced;
-    // SAFETY (both slices below): a tile's value has `n` numbers of class `T`, valid until the next tile.
     if shape.columns == 1 {
         if r > PIECE && shape.outer < 64 {
             // Few long rows: in pieces that are whole subtrees.
@@ -312,39 +300,13 @@ fn run<T: Copy + Send + Sync, F: Fold<T>>(
             }
             return;
         }
-        let rows_in_tile = (TILE / r.max(1)).max(1);
-        let grain = (PIECE / 2 / r.max(1)).max(1).next_multiple_of(rows_in_tile);
-        pool::chunks(shape.outer, grain, |lo, hi| {
-            let mut e = Evaluator::new(p, space);
-            let mut o = lo;
-            while o < hi {
-                if r < TILE && r > 0 {
-                    // Several short rows in one tile.
-                    let rows = rows_in_tile.min(hi - o);
-                    e.tile(o * r, rows * r, None);
-                    // SAFETY: as said at the top.
-                    let x = unsafe { std::slice::from_raw_parts(e.value(value) as *const T, rows * r) };
-                    for (k, x) in x.chunks_exact(r).enumerate() {
-                        let f = fold(o + k);
-                        emit(o + k, short(f, x));
-                    }
-                    o += rows;
-                } else {
-                    let f = fold(o);
-                    if r <= PIECE {
-                        emit(o, row::<T, F>(&mut e, f, value, o * r, 0, r));
-                        o += 1;
-                        continue;
-                    }
-                    let mut tree = Tree::new();
-                    for piece in 0..r.div_ceil(PIECE) {
-                        let s = row::<T, F>(&mut e, f, value, o * r, piece * PIECE, ((piece + 1) * PIECE).min(r));
-                        tree.push(s, |a, b| f.join(a, b));
-                    }
-                    emit(o, tree.finish(|a, b| f.join(a, b)).unwrap_or(f.start()));
-                    o += 1;
-                }
-            }
+        each_row::<T>(p, space, shape, value, |e, o, x| {
+            let f = fold(o);
+            let state = match x {
+                Some(x) => short(f, x),
+                None => long::<T, F>(e, f, value, o * r, r),
+            };
+            emit(o, state);
         });
         return;
     }
@@ -394,7 +356,7 @@ fn run<T: Copy + Send + Sync, F: Fold<T>>(
                     for c in (0..w).step_by(TILE) {
                         let w = TILE.min(w - c);
                         e.tile(start(i) + c, w, None);
-                        // SAFETY: as said at the top.
+                        // SAFETY: the tile's value has `w` numbers of class `T`, valid until the next tile.
                         let x = unsafe { std::slice::from_raw_parts(e.value(value) as *const T, w) };
                         dispatch(Columns { f, x, i, acc: &mut acc[c..c + w] });
                     }
@@ -431,6 +393,46 @@ fn run<T: Copy + Send + Sync, F: Fold<T>>(
             }
         }
     }
+}
+
+/// Calls `f(evaluator, row, its values)` for every row of `shape.reduced` elements, rows in parallel; the values of short rows,
+/// several of which make a tile, come along.
+fn each_row<T: Copy>(
+    p: &Prepared,
+    space: &Space,
+    shape: &Shape,
+    value: u16,
+    f: impl Fn(&mut Evaluator, usize, Option<&[T]>) + Sync,
+) {
+    let r = shape.reduced;
+    let rows_in_tile = (TILE / r.max(1)).max(1);
+    let grain = (PIECE / 2 / r.max(1)).max(1).next_multiple_of(rows_in_tile);
+    pool::chunks(shape.outer, grain, |lo, hi| {
+        let mut e = Evaluator::new(p, space);
+        if r >= TILE || r == 0 {
+            (lo..hi).for_each(|o| f(&mut e, o, None));
+            return;
+        }
+        for o in (lo..hi).step_by(rows_in_tile) {
+            let rows = rows_in_tile.min(hi - o);
+            e.tile(o * r, rows * r, None);
+            // SAFETY: a tile's value has `n` numbers of class `T`, valid until the next tile.
+            let x = unsafe { std::slice::from_raw_parts(e.value(value) as *const T, rows * r) };
+            x.chunks_exact(r).enumerate().for_each(|(k, x)| f(&mut e, o + k, Some(x)));
+        }
+    });
+}
+
+/// A row's state: pieces that are whole subtrees, joined in order.
+fn long<T: Copy, F: Fold<T>>(e: &mut Evaluator, f: F, value: u16, base: usize, r: usize) -> F::State {
+    if r <= PIECE {
+        return row::<T, F>(e, f, value, base, 0, r);
+    }
+    let mut tree = Tree::new();
+    for lo in (0..r).step_by(PIECE) {
+        tree.push(row::<T, F>(e, f, value, base, lo, (lo + PIECE).min(r)), |a, b| f.join(a, b));
+    }
+    tree.finish(|a, b| f.join(a, b)).unwrap_or(f.start())
 }
 
 /// A row of columns taken in.
@@ -512,6 +514,31 @@ fn short<T: Copy, F: Fold<T>>(f: F, x: &[T]) -> F::State {
         return x.iter().enumerate().fold(f.start(), |s, (i, &x)| f.push(s, x, i));
     }
     dispatch(Block { f, x, at: 0 })
+}
+
+/// The lanes' extremes; `take(best, x)` gives NaN where either is.
+#[inline(always)]
+fn extreme<T: Copy>(x: &[T], start: T, take: impl Fn(T, T) -> T) -> [T; LANES] {
+    let mut best = [start; LANES];
+    let (rows, rest) = x.as_chunks::<LANES>();
+    for row in rows {
+        for j in 0..LANES {
+            best[j] = take(best[j], row[j]);
+        }
+    }
+    // Of a copy, so that the lanes above stay in registers.
+    let mut best: [T; LANES] = std::array::from_fn(|j| best[j]);
+    rest.iter().zip(&mut best).for_each(|(&x, b)| *b = take(*b, x));
+    best
+}
+
+/// The first element that `is` so. Blocks without one are passed over at once.
+#[inline(always)]
+fn first<T: Copy>(x: &[T], is: impl Fn(T) -> bool) -> Option<usize> {
+    let (blocks, _) = x.as_chunks::<LANES>();
+    let whole =
+        blocks.iter().position(|b| b.iter().fold(0, |found, &x| found | is(x) as u32) != 0).unwrap_or(blocks.len());
+    x[whole * LANES..].iter().position(|&x| is(x)).map(|i| whole * LANES + i)
 }
 
 /// The state of at most a block of contiguous values, by the same tree as tile by tile.
@@ -768,6 +795,25 @@ pub fn reduce(how: Reduction, program: &Program, x: &[Operand], dims: u64, out: 
                 Reduction::ScaledSum(k) => go!($T, $mod::Sum, |i, s: $T| sinks[0].put(i, s * k as $T)),
                 Reduction::VarMean { correction } => {
                     // Two passes: the mean, then the squared distances from it.
+                    let divisor = (r as f64 - correction).max(0.0) as $T;
+                    if columns == 1 && r <= PIECE {
+                        // Both over a row while the cache holds it.
+                        each_row::<$T>(&p, &space, &shape, value, |e, o, x| {
+                            let mean = match x {
+                                Some(x) => short($mod::Sum, x),
+                                None => row::<$T, _>(e, $mod::Sum, value, o * r, 0, r),
+                            } / r as $T;
+                            let deviation = match x {
+                                Some(x) => short($Deviation(mean), x),
+                                None => row::<$T, _>(e, $Deviation(mean), value, o * r, 0, r),
+                            };
+                            sinks[0].put(o, deviation / divisor);
+                            if let Some(means) = sinks.get(1) {
+                                means.put(o, mean);
+                            }
+                        });
+                        return Ok(());
+                    }
                     let means = Slots::new(outputs, 0 as $T);
                     run::<$T, _>(
                         &p,
@@ -781,7 +827,6 @@ pub fn reduce(how: Reduction, program: &Program, x: &[Operand], dims: u64, out: 
                         },
                     );
                     let means: Vec<$T> = means.values.into_iter().map(|c| c.into_inner()).collect();
-                    let divisor = (r as f64 - correction).max(0.0) as $T;
                     if columns == 1 {
                         run::<$T, _>(
                             &p,

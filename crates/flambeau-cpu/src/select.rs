@@ -4,8 +4,10 @@ use crate::element::{unravel, Ptr};
 use crate::indexed::{by_size, Inner};
 use crate::isa::{dispatch, Isa, Kernel};
 use crate::pool;
+use crate::vector::Vector as _;
 use flambeau_core::{ensure, DType, Operand, Result, Shape};
 use half::{bf16, f16};
+use std::ops::Range;
 
 /// A stored element that is zero or not.
 trait Truth: Copy + Send + Sync {
@@ -167,21 +169,33 @@ fn starts(found: &[usize]) -> (Vec<usize>, usize) {
     (starts, total)
 }
 
-/// Calls `f(rank of the first, row-major position of the stretch, found)` for stretches of the condition, blocks in
-/// parallel; `found` are the true elements' positions in the stretch. Nothing is called when there are more than `limit`.
-fn each_true<T: Truth>(x: &Operand, limit: usize, f: impl Fn(usize, usize, &[u32]) + Sync) -> usize {
+/// Calls `f(ranks of its true elements, first element, end)` for blocks of the condition, in parallel. Nothing is called when there
+/// are more than `limit` true elements. Returns how many there are.
+fn each_block<T: Truth>(x: &Operand, limit: usize, f: impl Fn(Range<usize>, usize, usize) + Sync) -> usize {
     let n = x.numel() as usize;
     let found = counts::<T>(x);
     let (starts, total) = starts(&found);
     if total > limit {
         return total;
     }
+    let block = |b: usize| f(starts[b]..starts[b] + found[b], b * COUNTED, ((b + 1) * COUNTED).min(n));
+    if found.len() <= 1 {
+        (0..found.len()).for_each(block);
+    } else {
+        pool::parallel(found.len(), block);
+    }
+    total
+}
+
+/// Calls `f(rank of the first, row-major position of the stretch, found)` for stretches of the condition, blocks in
+/// parallel; `found` are the true elements' positions in the stretch. Nothing is called when there are more than `limit`.
+fn each_true<T: Truth>(x: &Operand, limit: usize, f: impl Fn(usize, usize, &[u32]) + Sync) -> usize {
     let whole = Inner::new(x.sizes, x.strides, x.strides);
     let p = Ptr(x.ptr as *mut T);
-    let block = |b: usize| {
-        let (mut rank, mut i) = (starts[b], b * COUNTED);
+    each_block::<T>(x, limit, |ranks, lo, hi| {
+        let (mut rank, mut i) = (ranks.start, lo);
         let mut positions = [0u32; FOUND];
-        whole.runs(i, ((b + 1) * COUNTED).min(n), |w, o, s, _, _| {
+        whole.runs(lo, hi, |w, o, s, _, _| {
             for j in (0..w).step_by(FOUND) {
                 let w = FOUND.min(w - j);
                 let k = if s == 1 {
@@ -206,13 +220,99 @@ fn each_true<T: Truth>(x: &Operand, limit: usize, f: impl Fn(usize, usize, &[u32
                 i += w;
             }
         });
-    };
-    if found.len() <= 1 {
-        (0..found.len()).for_each(block);
-    } else {
-        pool::parallel(found.len(), block);
+    })
+}
+
+/// For every byte of bits, each bit twice.
+static TWICE: [u16; 256] = {
+    let mut table = [0; 256];
+    let mut i = 0;
+    while i < 256 {
+        let mut l = 0;
+        while l < 8 {
+            table[i] |= ((i >> l & 1) as u16 * 3) << (2 * l);
+            l += 1;
+        }
+        i += 1;
     }
-    total
+    table
+};
+
+/// Which of eight bytes are not 0, a bit each.
+#[inline(always)]
+fn bits(bytes: [u8; 8]) -> u32 {
+    const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+    let x = u64::from_le_bytes(bytes);
+    // The top bit of each byte that is not 0; the product gathers them.
+    let top = (((x & LOW) + LOW) | x) & !LOW;
+    ((top >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32
+}
+
+/// Moves the selected ones of `mask.len()` elements of `S` float32 each to `to`, which has room for `room` elements: those that
+/// the mask selects.
+struct Squeeze<'a, const S: usize> {
+    from: *const f32,
+    mask: &'a [u8],
+    to: *mut f32,
+    room: usize,
+}
+impl<const S: usize> Kernel for Squeeze<'_, S> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let Squeeze { from, mask, to, room } = self;
+        let lanes = I::F32::N;
+        let (groups, _) = mask.as_chunks::<16>();
+        // `k` counts float32 numbers.
+        let (mut k, mut done) = (0, 0);
+        for m in groups {
+            // Whole vectors are written, so the last ones of a block would reach into the next.
+            if k + 32 * S > room * S {
+                break;
+            }
+            let halves: [[u8; 8]; 2] = std::array::from_fn(|h| std::array::from_fn(|j| m[8 * h + j]));
+            let [low, high] = halves.map(|h| {
+                let bits = bits(h);
+                if S == 2 {
+                    TWICE[bits as usize] as u32
+                } else {
+                    bits
+                }
+            });
+            let bits = high << (8 * S) | low;
+            for v in (0..16 * S).step_by(lanes) {
+                let some = bits >> v & ((1 << lanes) - 1);
+                // SAFETY: sixteen elements lie at `from` plus `done`; of the room for 32 more, the vectors of this round take
+                // those of 16 and one vector.
+                unsafe { I::F32::load(from.add(done * S + v)).squeeze(some).store(to.add(k)) };
+                k += some.count_ones() as usize;
+            }
+            done += 16;
+        }
+        for (i, &m) in mask.iter().enumerate().skip(done) {
+            if m != 0 {
+                // SAFETY: an element of `from`; the mask selects `room` elements, which `k` has not passed.
+                unsafe { std::ptr::copy_nonoverlapping(from.add(i * S), to.add(k), S) };
+                k += S;
+            }
+        }
+    }
+}
+
+/// [`masked_select`] of contiguous elements of `S` float32 each under a contiguous mask.
+fn squeeze<const S: usize>(x: &Operand, mask: &Operand, out: &Operand, limit: usize) -> usize {
+    let (from, to, bytes) = (Ptr(x.ptr as *mut f32), Ptr(out.ptr as *mut f32), Ptr(mask.ptr));
+    each_block::<u8>(mask, limit, |ranks, lo, hi| {
+        // SAFETY: the operands describe their memory; blocks write the places of their own ranks.
+        unsafe {
+            dispatch(Squeeze::<S> {
+                from: from.get().add(lo * S),
+                mask: std::slice::from_raw_parts(bytes.get().add(lo), hi - lo),
+                to: to.get().add(ranks.start * S),
+                room: ranks.len(),
+            })
+        }
+    })
 }
 
 /// See [`flambeau_core::Backend::nonzero`].
@@ -287,7 +387,11 @@ pub fn masked_select(x: &Operand, mask: &Operand, out: &Operand) -> Result<()> {
     }
     let (n, step) = (out.sizes[0] as usize, out.strides[0] as isize);
     let contiguous = x.is_contiguous();
-    let total = by_size!(x.dtype, T => {
+    let plain = contiguous && step == 1 && mask.is_contiguous();
+    let total = match x.dtype.size() {
+        4 if plain => squeeze::<1>(x, mask, out, n),
+        8 if plain => squeeze::<2>(x, mask, out, n),
+        _ => by_size!(x.dtype, T => {
         let (from, to) = (Ptr(x.ptr as *mut T), Ptr(out.ptr as *mut T));
         each_true::<u8>(mask, n, |rank, i, found| {
             // SAFETY: ranks are below the output's size, and positions below the number of elements.
@@ -307,7 +411,8 @@ pub fn masked_select(x: &Operand, mask: &Operand, out: &Operand) -> Result<()> {
                 }
             }
         })
-    });
+        }),
+    };
     ensure!(total == n, Runtime, "masked_select: the mask selects {total} elements, but the output holds {n}");
     Ok(())
 }

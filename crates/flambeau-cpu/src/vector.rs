@@ -37,6 +37,8 @@ pub trait Vector: Copy {
     fn split(self, other: Self) -> (Self, Self);
     /// The reverse: the numbers of both in turn.
     fn join(self, other: Self) -> (Self, Self);
+    /// The lanes whose bits are set in `mask`, moved to the front in order; the others are unspecified.
+    fn squeeze(self, mask: u32) -> Self;
 }
 
 /// Lanes set in a mask, which are adjacent.
@@ -112,6 +114,15 @@ impl Vector for Plain {
     fn join(self, other: Self) -> (Self, Self) {
         let (a, b) = (self.0, other.0);
         (Plain([a[0], b[0], a[1], b[1]]), Plain([a[2], b[2], a[3], b[3]]))
+    }
+    #[inline(always)]
+    fn squeeze(self, mask: u32) -> Self {
+        let (mut out, mut k) = ([0.0; 4], 0);
+        for (l, v) in self.0.iter().enumerate() {
+            out[k & 3] = *v;
+            k += (mask >> l & 1) as usize;
+        }
+        Plain(out)
     }
 }
 
@@ -195,6 +206,10 @@ pub(crate) mod x86 {
         fn join(self, other: Self) -> (Self, Self) {
             (self.pick(other, &LOW), self.pick(other, &HIGH))
         }
+        #[inline(always)]
+        fn squeeze(self, mask: u32) -> Self {
+            unsafe { V512(_mm512_maskz_compress_ps(mask as u16, self.0)) }
+        }
     }
 
     /// 8 numbers; AVX2.
@@ -208,6 +223,23 @@ pub(crate) mod x86 {
             let mut l = 0;
             while l < 8 {
                 table[i][l] = -(((i >> l) & 1) as i32);
+                l += 1;
+            }
+            i += 1;
+        }
+        table
+    };
+    /// The set lanes of a mask, a byte each, lowest first.
+    static FRONT: [u64; 256] = {
+        let mut table = [0; 256];
+        let mut i = 0;
+        while i < 256 {
+            let (mut l, mut k) = (0, 0);
+            while l < 8 {
+                if (i >> l) & 1 == 1 {
+                    table[i] |= (l as u64) << (8 * k);
+                    k += 1;
+                }
                 l += 1;
             }
             i += 1;
@@ -286,6 +318,13 @@ pub(crate) mod x86 {
             unsafe {
                 let (low, high) = (_mm256_unpacklo_ps(self.0, other.0), _mm256_unpackhi_ps(self.0, other.0));
                 (V256(_mm256_permute2f128_ps::<0x20>(low, high)), V256(_mm256_permute2f128_ps::<0x31>(low, high)))
+            }
+        }
+        #[inline(always)]
+        fn squeeze(self, mask: u32) -> Self {
+            unsafe {
+                let places = _mm_loadl_epi64(&FRONT[mask as usize & 255] as *const u64 as *const __m128i);
+                V256(_mm256_permutevar8x32_ps(self.0, _mm256_cvtepu8_epi32(places)))
             }
         }
     }
