@@ -320,7 +320,7 @@ pub trait Backend: Send + Sync {
 
     // ---- windows ------------------------------------------------------------------------------------------------------
     /// Maximum over windows of (n, c, spatial…), and the int64 position of each maximum in its channel's flattened plane.
-    fn max_pool(&self, x: &Operand, geometry: &Pool, out: &Operand, indices: &Operand) -> Result<()>;
+    fn max_pool(&self, x: &Operand, geometry: &Pool, out: &Operand, indices: Option<&Operand>) -> Result<()>;
     fn avg_pool(&self, _x: &Operand, _geometry: &Pool, _out: &Operand) -> Result<()> {
         unsupported("avg_pool")
     }

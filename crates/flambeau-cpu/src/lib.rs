@@ -187,7 +187,7 @@ impl Backend for Cpu {
             gq: &Operand, gk: &Operand, gv: &Operand) -> Result<()>;
         decomposition::decompose(how: Decomposition, x: &[Operand], out: &[Operand]) -> Result<()>;
         fft::fft(kind: Fft, x: &Operand, dims: &[usize], scale: f64, out: &Operand) -> Result<()>;
-        pooling::max_pool(x: &Operand, geometry: &Pool, out: &Operand, indices: &Operand) -> Result<()>;
+        pooling::max_pool(x: &Operand, geometry: &Pool, out: &Operand, indices: Option<&Operand>) -> Result<()>;
         pooling::avg_pool(x: &Operand, geometry: &Pool, out: &Operand) -> Result<()>;
         pooling::avg_pool_grad(g: &Operand, geometry: &Pool, gx: &Operand) -> Result<()>;
         rows::softmax(x: &Operand, dim: usize, log: bool, out: &Operand) -> Result<()>;

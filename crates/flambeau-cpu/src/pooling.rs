@@ -1,7 +1,7 @@
 //! Maximum and average over windows. One to three spatial dimensions are computed as three, the missing ones of size 1.
 
 use crate::element::{with_float, with_real, Element, Float, Number, Ptr, Scratch};
-use crate::isa::{dispatch, Isa, Kernel};
+use crate::isa::{dispatch, prefetch, Isa, Kernel};
 use crate::pool;
 use flambeau_core::{ensure, DType, Operand, Pool, Result, Shape};
 
@@ -92,12 +92,19 @@ trait Maximum: Number {
     const LOWEST: Self;
     /// Whether `self` replaces `best` when it comes later in the window.
     fn beats(self, best: Self) -> bool;
+    /// The larger one; NaN if either is.
+    fn larger(self, other: Self) -> Self;
 }
 impl Maximum for f32 {
     const LOWEST: f32 = f32::NEG_INFINITY;
     #[inline(always)]
     fn beats(self, best: f32) -> bool {
         self > best || f32::is_nan(self)
+    }
+    #[inline(always)]
+    fn larger(self, other: f32) -> f32 {
+        let best = if self > other { self } else { other };
+        f32::from_bits(best.to_bits() | 0u32.wrapping_sub(self.is_nan() as u32))
     }
 }
 impl Maximum for f64 {
@@ -106,6 +113,11 @@ impl Maximum for f64 {
     fn beats(self, best: f64) -> bool {
         self > best || f64::is_nan(self)
     }
+    #[inline(always)]
+    fn larger(self, other: f64) -> f64 {
+        let best = if self > other { self } else { other };
+        f64::from_bits(best.to_bits() | 0u64.wrapping_sub(self.is_nan() as u64))
+    }
 }
 impl Maximum for i64 {
     const LOWEST: i64 = i64::MIN;
@@ -113,14 +125,23 @@ impl Maximum for i64 {
     fn beats(self, best: i64) -> bool {
         self > best
     }
+    #[inline(always)]
+    fn larger(self, other: i64) -> i64 {
+        Ord::max(self, other)
+    }
 }
 
 /// Windows along a row are made up to a multiple of this, so that vectors have no rest.
 const ABREAST: usize = 16;
+/// Two vectors at once, where positions do not take the registers.
+const TWICE: usize = 2 * ABREAST;
+/// Rows ahead that are fetched into the cache while one is taken apart.
+const ROWS_AHEAD: usize = 6;
 
-/// One plane whose rows are adjacent elements. The rows that a window touches are taken apart by the window's stride, so that each
-/// tap is a slice for all windows of an output row; taps are walked in order, so that the first of equals and the last NaN stay.
-struct MaxRows<'a, E: Element> {
+/// One plane whose rows are adjacent elements. The rows that windows touch are taken apart by the windows' stride, so that each tap is
+/// a slice for neighbouring windows; taps are walked in order, so that the first of equals and the last NaN stay. Positions are
+/// found where `POSITIONS` says so.
+struct MaxRows<'a, E: Element, const POSITIONS: bool> {
     x: *const E,
     y: *mut E,
     index: *mut i64,
@@ -131,14 +152,73 @@ struct MaxRows<'a, E: Element> {
     rows: (isize, isize, isize),
     /// For each window along a row, the first column inside the input, and the column of its tap 0.
     columns: (&'a [i32], &'a [i32]),
-    /// A row of the input with its padding: `stride` slices of `phase` numbers, of which slice `s` has columns `s`, `s + stride`, ….
+    /// As many rows of the input as a window reaches over, each with its padding: `stride` slices of `phase` numbers, of which slice
+    /// `s` has columns `s`, `s + stride`, …. Row `r` of the input lies at `r` modulo their number.
     taken: &'a mut [E::Acc],
     phase: usize,
-    /// The best number of each window along a row, and where it is.
-    best: &'a mut [E::Acc],
-    at: &'a mut [i32],
+    /// The rows of the windows under way: where they begin in `taken`, and the position of their first column.
+    under: &'a mut Vec<(usize, i32)>,
+    /// Of each tap along a row, where it lies in a taken row for the first window, and its column.
+    taps: &'a [(usize, i32)],
 }
-impl<E: Element> MaxRows<'_, E> {
+impl<E: Element, const POSITIONS: bool> MaxRows<'_, E, POSITIONS>
+where
+    E::Acc: Maximum,
+{
+    /// Windows `j0..j0 + N` of output row `o`, as far as there are so many; the first row that they see begins at position `top`.
+    #[inline(always)]
+    fn block<const N: usize>(&mut self, o: usize, top: i32, j0: usize) {
+        let (mut best, mut at) = ([E::Acc::LOWEST; N], [0i32; N]);
+        // SAFETY: `columns` have entries for whole blocks; as many numbers follow each tap's first; the outputs' rows have
+        // `out.1` elements.
+        unsafe {
+            if POSITIONS {
+                let first = &*(self.columns.0.as_ptr().add(j0) as *const [i32; N]);
+                at = first.map(|f| top + f);
+            }
+            let zero = *(self.columns.1.as_ptr().add(j0) as *const [i32; N]);
+            for &(slot, base) in self.under.iter() {
+                let row = self.taken.as_ptr().add(slot + j0);
+                for &(tap, column) in self.taps {
+                    let tap = *(row.add(tap) as *const [E::Acc; N]);
+                    let position = base + column;
+                    for j in 0..N {
+                        if POSITIONS {
+                            let g = tap[j].beats(best[j]);
+                            best[j] = if g { tap[j] } else { best[j] };
+                            at[j] = if g { position + zero[j] } else { at[j] };
+                        } else {
+                            best[j] = tap[j].larger(best[j]);
+                        }
+                    }
+                }
+            }
+            let y = self.y.offset(o as isize * self.rows.1).add(j0);
+            let index = self.index.wrapping_offset(o as isize * self.rows.2).wrapping_add(j0);
+            if self.out.1 >= N {
+                *(y as *mut [E; N]) = best.map(E::store);
+                if POSITIONS {
+                    *(index as *mut [i64; N]) = at.map(|at| at as i64);
+                }
+            } else {
+                for j in 0..self.out.1 {
+                    *y.add(j) = E::store(best[j]);
+                    if POSITIONS {
+                        *index.add(j) = at[j] as i64;
+                    }
+                }
+            }
+        }
+    }
+    /// Takes the first pairs apart.
+    #[inline(always)]
+    fn part(pairs: &[[E; 2]], even: &mut [E::Acc], odd: &mut [E::Acc]) {
+        let pairs: &[[E; 2]; ABREAST] = pairs[..ABREAST].try_into().expect("that many");
+        let (a, b): ([E::Acc; ABREAST], [E::Acc; ABREAST]) =
+            (std::array::from_fn(|j| pairs[j][0].load()), std::array::from_fn(|j| pairs[j][1].load()));
+        even[..ABREAST].copy_from_slice(&a);
+        odd[..ABREAST].copy_from_slice(&b);
+    }
     /// Takes a row with `pad` columns of padding apart.
     #[inline(always)]
     fn take(from: &[E], pad: usize, step: usize, phase: usize, row: &mut [E::Acc]) {
@@ -152,9 +232,19 @@ impl<E: Element> MaxRows<'_, E> {
                 }
                 let (pairs, last) = from[head.min(from.len())..].as_chunks::<2>();
                 let at = (pad + head) / 2;
-                let places = even[at..][..pairs.len()].iter_mut().zip(&mut odd[at..][..pairs.len()]);
-                for ([a, b], (e, o)) in pairs.iter().zip(places) {
-                    (*e, *o) = (a.load(), b.load());
+                let (e, o) = (&mut even[at..][..pairs.len()], &mut odd[at..][..pairs.len()]);
+                let n = pairs.len();
+                for lo in (0..n - n % ABREAST).step_by(ABREAST) {
+                    Self::part(&pairs[lo..], &mut e[lo..], &mut o[lo..]);
+                }
+                if n >= ABREAST {
+                    // The last whole vector again, rather than a rest.
+                    let lo = n - ABREAST;
+                    Self::part(&pairs[lo..], &mut e[lo..], &mut o[lo..]);
+                } else {
+                    for ([a, b], (e, o)) in pairs.iter().zip(e.iter_mut().zip(o)) {
+                        (*e, *o) = (a.load(), b.load());
+                    }
                 }
                 if let [x] = last {
                     even[at + pairs.len()] = x.load();
@@ -168,52 +258,44 @@ impl<E: Element> MaxRows<'_, E> {
         }
     }
 }
-impl<E: Element> Kernel for MaxRows<'_, E>
+impl<E: Element, const POSITIONS: bool> Kernel for MaxRows<'_, E, POSITIONS>
 where
     E::Acc: Maximum,
 {
     type Out = ();
     #[inline(always)]
-    fn run<I: Isa>(self) {
-        let MaxRows { x, y, index, window, size: (h, w), out: (oh, ow), rows, columns: (first, zero), .. } = self;
-        let (pad, step, dilation, kw) = (window.padding[2], window.stride[2], window.dilation[2], window.kernel[2]);
-        let (wide, phase) = (first.len(), self.phase);
-        let (best, at, zero) = (&mut self.best[..wide], &mut self.at[..wide], &zero[..wide]);
+    fn run<I: Isa>(mut self) {
+        let MaxRows { x, window, size: (h, w), out: (oh, ow), rows, phase, .. } = self;
+        let (pad, step) = (window.padding[2], window.stride[2]);
+        let held = (window.kernel[1] - 1) * window.dilation[1] + 1;
         // Padding never wins: what is there first is a number inside, and only a larger one or NaN takes its place.
         self.taken.fill(E::Acc::LOWEST);
+        let mut next = 0;
         for o in 0..oh {
             let (lo, hi, start) = window.taps(1, o, h);
+            self.under.clear();
             for k in lo..hi {
-                let r = start + (k * window.dilation[1]) as isize;
-                // SAFETY: row `r` lies in the plane, by `taps`.
-                let from = unsafe { std::slice::from_raw_parts(x.offset(r * rows.0), w) };
-                Self::take(from, pad, step, phase, self.taken);
-                let base = r as i32 * w as i32;
-                if k == lo {
-                    best.fill(E::Acc::LOWEST);
-                    at.iter_mut().zip(first).for_each(|(at, f)| *at = base + f);
-                }
-                for t in 0..kw {
-                    let c = t * dilation;
-                    let taps = &self.taken[c % step * phase + c / step..][..wide];
-                    let base = base + c as i32;
-                    for j in 0..wide {
-                        let g = taps[j].beats(best[j]);
-                        best[j] = if g { taps[j] } else { best[j] };
-                        at[j] = if g { base + zero[j] } else { at[j] };
+                let r = (start + (k * window.dilation[1]) as isize) as usize;
+                let slot = r % held;
+                let first = slot * (step * phase);
+                if r >= next {
+                    // SAFETY: row `r` lies in the plane, by `taps`.
+                    let from = unsafe { std::slice::from_raw_parts(x.offset(r as isize * rows.0), w) };
+                    Self::take(from, pad, step, phase, &mut self.taken[first..first + step * phase]);
+                    next = r + 1;
+                    for line in (0..w * std::mem::size_of::<E>()).step_by(64) {
+                        prefetch(x.wrapping_offset((r + ROWS_AHEAD) as isize * rows.0).cast::<u8>().wrapping_add(line));
                     }
                 }
+                self.under.push((first, r as i32 * w as i32));
             }
-            // SAFETY: rows of the outputs.
-            let (y, index) = unsafe {
-                (
-                    std::slice::from_raw_parts_mut(y.offset(o as isize * rows.1), ow),
-                    std::slice::from_raw_parts_mut(index.offset(o as isize * rows.2), ow),
-                )
-            };
-            for j in 0..ow {
-                y[j] = E::store(best[j]);
-                index[j] = at[j] as i64;
+            let top = (start + (lo * window.dilation[1]) as isize) as i32 * w as i32;
+            // The last whole block again, rather than a rest.
+            if POSITIONS || ow < TWICE {
+                let last = ow.saturating_sub(ABREAST);
+                (0..ow).step_by(ABREAST).for_each(|j| self.block::<ABREAST>(o, top, j.min(last)));
+            } else {
+                (0..ow).step_by(TWICE).for_each(|j| self.block::<TWICE>(o, top, j.min(ow - TWICE)));
             }
         }
     }
@@ -223,7 +305,8 @@ where
 struct MaxChannels<'a, E: Element> {
     x: *const E,
     y: *mut E,
-    index: *mut i64,
+    /// Where positions go, if anywhere.
+    index: Option<*mut i64>,
     taps: &'a [(isize, i64)],
     best: &'a mut [E::Acc],
     at: &'a mut [i64],
@@ -258,24 +341,25 @@ where
         unsafe {
             for i in 0..n {
                 *self.y.add(i) = E::store(best[i]);
-                *self.index.add(i) = at[i];
+            }
+            if let Some(index) = self.index {
+                (0..n).for_each(|i| *index.add(i) = at[i]);
             }
         }
     }
 }
 
 /// See [`flambeau_core::Backend::max_pool`].
-pub fn max_pool(x: &Operand, geometry: &Pool, out: &Operand, indices: &Operand) -> Result<()> {
+pub fn max_pool(x: &Operand, geometry: &Pool, out: &Operand, indices: Option<&Operand>) -> Result<()> {
     let window = Window::new("max_pool", x, geometry, out)?;
     ensure!(
-        x.dtype == out.dtype && indices.dtype == DType::I64 && indices.sizes == out.sizes,
+        x.dtype == out.dtype && indices.is_none_or(|i| i.dtype == DType::I64 && i.sizes == out.sizes),
         Runtime,
-        "max_pool: operand {}, output {} {} and indices {} {} do not match",
+        "max_pool: operand {}, output {} {} and indices {} do not match",
         x.dtype,
         out.dtype,
         Shape(out.sizes),
-        indices.dtype,
-        Shape(indices.sizes)
+        Shape(indices.map_or(&[], |i| i.sizes))
     );
     if out.numel() == 0 {
         return Ok(());
@@ -302,16 +386,18 @@ fn taps_of<E>(window: &Window, x: &Volume<E>, o: [usize; 3], taps: &mut Vec<(isi
     }
 }
 
-fn max<E: Element>(x: &Operand, window: &Window, out: &Operand, indices: &Operand)
+fn max<E: Element>(x: &Operand, window: &Window, out: &Operand, indices: Option<&Operand>)
 where
     E::Acc: Maximum,
 {
-    let (x, y, ix) = (Volume::<E>::new(x), Volume::<E>::new(out), Volume::<i64>::new(indices));
+    let (x, y) = (Volume::<E>::new(x), Volume::<E>::new(out));
+    let positions = indices.map(Volume::<i64>::new);
+    let dense = |d: usize| positions.as_ref().is_none_or(|ix| ix.strides[d] == 1);
     let [n, c, d, h, w] = x.sizes;
     let [_, _, od, oh, ow] = y.sizes;
     let area = od * oh * ow;
     // SAFETY (all three walks): windows are clipped to the input, and each output is written by one task.
-    if c > 1 && x.strides[1] == 1 && y.strides[1] == 1 && ix.strides[1] == 1 {
+    if c > 1 && x.strides[1] == 1 && y.strides[1] == 1 && dense(1) {
         let rows = n * od * oh;
         pool::chunks(rows, (8192 / (ow * c)).max(1), |lo, hi| {
             let (mut best, mut at) = (Scratch::<E::Acc>::new(c), Scratch::<i64>::new(c));
@@ -325,7 +411,7 @@ where
                         dispatch(MaxChannels {
                             x: x.plane(s, 0) as *const E,
                             y: y.plane(s, 0).offset(go(&y.strides)),
-                            index: ix.plane(s, 0).offset(go(&ix.strides)),
+                            index: positions.as_ref().map(|ix| ix.plane(s, 0).offset(go(&ix.strides))),
                             taps: &taps,
                             best: best.slice(),
                             at: at.slice(),
@@ -341,7 +427,7 @@ where
         && window.kernel[0] == 1
         && x.strides[4] == 1
         && y.strides[4] == 1
-        && ix.strides[4] == 1
+        && dense(4)
         && h * w < i32::MAX as usize
         // Every window reads columns that exist or are padding on either side.
         && (ow - 1) * window.stride[2] + (window.kernel[2] - 1) * window.dilation[2] < w + 2 * window.padding[2] + window.stride[2] + window.kernel[2] * window.dilation[2];
@@ -350,8 +436,12 @@ where
         let (step, dilation, wide) = (window.stride[2], window.dilation[2], ow.next_multiple_of(ABREAST));
         let reach = (wide - 1) * step + (window.kernel[2] - 1) * dilation + 1;
         let phase = reach.max(w + window.padding[2]).div_ceil(step);
-        let mut taken = Scratch::<E::Acc>::new(if fast { phase * step } else { 0 });
-        let (mut best, mut at) = (Scratch::<E::Acc>::new(wide), Scratch::<i32>::new(wide));
+        let held = (window.kernel[1] - 1) * window.dilation[1] + 1;
+        let mut taken = Scratch::<E::Acc>::new(if fast { phase * step * held } else { 0 });
+        let tapped: Vec<(usize, i32)> = (0..window.kernel[2])
+            .map(|t| t * dilation)
+            .map(|c| (c % step * phase + c / step, c as i32))
+            .collect();
         let columns = |first: bool| -> Vec<i32> {
             (0..wide)
                 .map(|j| {
@@ -361,26 +451,36 @@ where
                 .collect()
         };
         let (first, zero) = (columns(true), columns(false));
-        let mut taps = Vec::new();
+        let (mut taps, mut under) = (Vec::new(), Vec::new());
         for p in lo..hi {
             let (s, ch) = (p / c, p % c);
             unsafe {
-                let (px, py, pi) = (x.plane(s, ch) as *const E, y.plane(s, ch), ix.plane(s, ch));
+                let (px, py) = (x.plane(s, ch) as *const E, y.plane(s, ch));
+                let pi = positions.as_ref().map(|ix| (ix.plane(s, ch), ix.strides));
                 if fast {
-                    dispatch(MaxRows {
-                        x: px,
-                        y: py,
-                        index: pi,
-                        window,
-                        size: (h, w),
-                        out: (oh, ow),
-                        rows: (x.strides[3], y.strides[3], ix.strides[3]),
-                        columns: (&first, &zero),
-                        taken: taken.slice(),
-                        phase,
-                        best: best.slice(),
-                        at: at.slice(),
-                    });
+                    macro_rules! rows {
+                        ($positions:literal) => {
+                            dispatch(MaxRows::<E, $positions> {
+                                x: px,
+                                y: py,
+                                index: pi.map_or(std::ptr::null_mut(), |p| p.0),
+                                window,
+                                size: (h, w),
+                                out: (oh, ow),
+                                rows: (x.strides[3], y.strides[3], pi.map_or(0, |p| p.1[3])),
+                                columns: (&first, &zero),
+                                taken: taken.slice(),
+                                phase,
+                                taps: &tapped,
+                                under: &mut under,
+                            })
+                        };
+                    }
+                    if pi.is_some() {
+                        rows!(true)
+                    } else {
+                        rows!(false)
+                    }
                     continue;
                 }
                 for o in 0..area {
@@ -395,7 +495,9 @@ where
                     }
                     let go = |t: &[isize; 5]| (0..3).map(|d| at[d] as isize * t[d + 2]).sum::<isize>();
                     *py.offset(go(&y.strides)) = E::store(best.0);
-                    *pi.offset(go(&ix.strides)) = best.1;
+                    if let Some((pi, strides)) = pi {
+                        *pi.offset(go(&strides)) = best.1;
+                    }
                 }
             }
         }
@@ -605,7 +707,7 @@ mod tests {
                         y.strides = channels_last_strides(&so).to_vec();
                         ix.strides = y.strides.clone();
                     }
-                    max_pool(&x.operand(), g, &y.operand(), &ix.operand()).unwrap();
+                    max_pool(&x.operand(), g, &y.operand(), Some(&ix.operand())).unwrap();
                     let r = sizes.len() - 2;
                     let plane: usize = sizes[2..].iter().product::<i64>() as usize;
                     let area: usize = so[2..].iter().product::<i64>() as usize;
@@ -679,7 +781,7 @@ mod tests {
         };
         let (y, ix) =
             (Case::random(DType::F32, &[1, 1, 1, 2], false, 1), Case::random(DType::I64, &[1, 1, 1, 2], false, 1));
-        max_pool(&x.operand(), &g, &y.operand(), &ix.operand()).unwrap();
+        max_pool(&x.operand(), &g, &y.operand(), Some(&ix.operand())).unwrap();
         assert!(y.reals()[0] == n && y.reals()[1].is_nan());
         assert_eq!(ix.reals(), [0.0, 7.0]);
     }

@@ -3,7 +3,7 @@
 //! keys alone (see `order`).
 
 use crate::element::{extent_of, not_implemented, unravel, without, Element, Ptr, Scratch};
-use crate::isa::{dispatch, Isa, Kernel};
+use crate::isa::{dispatch, prefetch, Isa, Kernel};
 use crate::{order, pool};
 use flambeau_core::{ensure, DType, Operand, Pick, Result, Shape};
 use half::{bf16, f16};
@@ -15,6 +15,17 @@ trait Key: Copy + Send + Sync + 'static {
     /// The key of NaN.
     const NAN: Option<u64>;
     fn key(self) -> u64;
+    /// The value of a key; none where several have it, so that the operand must be asked.
+    fn value(key: u64) -> Option<Self>;
+    /// The value of a key from [`Key::directed`].
+    #[inline(always)]
+    fn undirected(key: u64, reverse: bool) -> Option<Self> {
+        match (reverse, Self::NARROW) {
+            (false, _) => Self::value(key),
+            (true, true) => Self::value(!(key as u32) as u64),
+            (true, false) => Self::value(!key),
+        }
+    }
     /// The key whose order is downwards when `reverse` says so.
     #[inline(always)]
     fn directed(self, reverse: bool) -> u64 {
@@ -26,12 +37,14 @@ trait Key: Copy + Send + Sync + 'static {
     }
 }
 macro_rules! keys {
-    ($($T:ty, $narrow:literal, $nan:expr, $x:ident => $key:expr;)*) => { $(
+    ($($T:ty, $narrow:literal, $nan:expr, $x:ident => $key:expr, $k:ident => $value:expr;)*) => { $(
         impl Key for $T {
             const NARROW: bool = $narrow;
             const NAN: Option<u64> = $nan;
             #[inline(always)]
             fn key(self) -> u64 { let $x = self; $key }
+            #[inline(always)]
+            fn value($k: u64) -> Option<Self> { $value }
         }
     )* };
 }
@@ -52,19 +65,31 @@ fn key64(x: f64) -> u64 {
         ordered
     }
 }
+/// The inverse of [`key32`], but for zeros and NaN.
+#[inline(always)]
+fn value32(k: u64) -> Option<f32> {
+    let k = k as u32;
+    let bits = k ^ (!((k as i32 >> 31) as u32) | 0x8000_0000);
+    (k != u32::MAX && k != 0x8000_0000).then_some(f32::from_bits(bits))
+}
+#[inline(always)]
+fn value64(k: u64) -> Option<f64> {
+    let bits = k ^ (!((k as i64 >> 63) as u64) | 1 << 63);
+    (k != u64::MAX && k != 1 << 63).then_some(f64::from_bits(bits))
+}
 keys! {
-    u8, true, None, x => x as u64;
-    u16, true, None, x => x as u64;
-    u32, true, None, x => x as u64;
-    u64, false, None, x => x;
-    i8, true, None, x => (x as i32 ^ i32::MIN) as u32 as u64;
-    i16, true, None, x => (x as i32 ^ i32::MIN) as u32 as u64;
-    i32, true, None, x => (x ^ i32::MIN) as u32 as u64;
-    i64, false, None, x => (x ^ i64::MIN) as u64;
-    f16, true, Some(u32::MAX as u64), x => key32(x.load());
-    bf16, true, Some(u32::MAX as u64), x => key32(x.load());
-    f32, true, Some(u32::MAX as u64), x => key32(x);
-    f64, false, Some(u64::MAX), x => key64(x);
+    u8, true, None, x => x as u64, k => Some(k as u8);
+    u16, true, None, x => x as u64, k => Some(k as u16);
+    u32, true, None, x => x as u64, k => Some(k as u32);
+    u64, false, None, x => x, k => Some(k);
+    i8, true, None, x => (x as i32 ^ i32::MIN) as u32 as u64, k => Some((k as u32 as i32 ^ i32::MIN) as i8);
+    i16, true, None, x => (x as i32 ^ i32::MIN) as u32 as u64, k => Some((k as u32 as i32 ^ i32::MIN) as i16);
+    i32, true, None, x => (x ^ i32::MIN) as u32 as u64, k => Some(k as u32 as i32 ^ i32::MIN);
+    i64, false, None, x => (x ^ i64::MIN) as u64, k => Some(k as i64 ^ i64::MIN);
+    f16, true, Some(u32::MAX as u64), x => key32(x.load()), k => value32(k).map(f16::store);
+    bf16, true, Some(u32::MAX as u64), x => key32(x.load()), k => value32(k).map(bf16::store);
+    f32, true, Some(u32::MAX as u64), x => key32(x), k => value32(k);
+    f64, false, Some(u64::MAX), x => key64(x), k => value64(k);
 }
 
 macro_rules! with_key {
@@ -125,16 +150,16 @@ macro_rules! with_key {
 
 /// A key above a position.
 trait Word: Copy + Ord + Default + Send + Sync + 'static {
-    /// Bytes of the key.
-    const BYTES: u32;
+    /// Bits of the key.
+    const BITS: u32;
     fn join(key: u64, position: usize) -> Self;
     fn position(self) -> usize;
     fn key(self) -> u64;
-    /// Byte `i` of the key, lowest first.
-    fn digit(self, i: u32) -> usize;
+    /// `width` bits of the key from bit `from` on.
+    fn digit(self, from: u32, width: u32) -> usize;
 }
 impl Word for u64 {
-    const BYTES: u32 = 4;
+    const BITS: u32 = 32;
     #[inline(always)]
     fn join(key: u64, position: usize) -> u64 {
         key << 32 | position as u64
@@ -148,12 +173,12 @@ impl Word for u64 {
         self >> 32
     }
     #[inline(always)]
-    fn digit(self, i: u32) -> usize {
-        (self >> (32 + 8 * i)) as u8 as usize
+    fn digit(self, from: u32, width: u32) -> usize {
+        (self >> (32 + from)) as usize & ((1 << width) - 1)
     }
 }
 impl Word for u128 {
-    const BYTES: u32 = 8;
+    const BITS: u32 = 64;
     #[inline(always)]
     fn join(key: u64, position: usize) -> u128 {
         (key as u128) << 64 | position as u128
@@ -167,31 +192,56 @@ impl Word for u128 {
         (self >> 64) as u64
     }
     #[inline(always)]
-    fn digit(self, i: u32) -> usize {
-        (self >> (64 + 8 * i)) as u8 as usize
+    fn digit(self, from: u32, width: u32) -> usize {
+        (self >> (64 + from)) as usize & ((1 << width) - 1)
     }
 }
 
-/// Below this, comparisons are quicker than counting bytes.
+/// Below this, comparisons are quicker than counting digits.
 const RADIX: usize = 2048;
+/// Below this, they are where most of the key is known.
+const RADIX_BUCKET: usize = 96;
+/// From here on digits are wide, so that they are fewer.
+const WIDE: usize = 1 << 13;
 /// Rows above this are sorted by all threads together.
-const LONG: usize = 1 << 18;
-/// Words that a thread counts and moves at once in such a row, at least.
-const BLOCK: usize = 1 << 16;
+const LONG: usize = 1 << 16;
+/// Ranges of keys that a long row is parted into, at most.
+const BUCKETS: usize = 1 << 12;
+/// A bucket beyond this is parted again.
+const LARGE: usize = 1 << 17;
+/// Words that a thread fills at once in such a row, at least.
+const BLOCK: usize = 1 << 15;
 
-/// Sorts words that are in order of position: by bytes of the key from the lowest, each pass stable. `other` has the
-/// same length and is overwritten.
-fn radix<W: Word>(words: &mut [W], other: &mut [W]) {
-    let mut counts = vec![[0usize; 256]; W::BYTES as usize];
+/// Sorts words that are in order of position and agree in their keys from bit `bits` on: by digits from the lowest, each pass
+/// stable. `other` has the same length. Whether the result is there.
+fn radix<W: Word>(words: &mut [W], other: &mut [W], bits: u32) -> bool {
+    if words.len() > u32::MAX as usize {
+        words.sort_unstable();
+        return false;
+    }
+    if bits == 0 {
+        return false;
+    }
+    if words.len() >= WIDE {
+        radix_by::<W, 11>(words, other, bits)
+    } else {
+        radix_by::<W, 8>(words, other, bits)
+    }
+}
+fn radix_by<W: Word, const WIDTH: u32>(words: &mut [W], other: &mut [W], bits: u32) -> bool {
+    let (passes, size) = (bits.div_ceil(WIDTH), 1 << WIDTH);
+    let mut room = Scratch::<u32>::new(passes as usize * size);
+    let counts = room.slice();
+    counts.fill(0);
     for w in words.iter() {
-        for (i, c) in counts.iter_mut().enumerate() {
-            c[w.digit(i as u32)] += 1;
+        for i in 0..passes {
+            counts[i as usize * size + w.digit(i * WIDTH, WIDTH)] += 1;
         }
     }
     let (mut from, mut to, mut moved) = (words, other, false);
-    for (i, c) in counts.iter_mut().enumerate() {
-        // A byte that all keys share sorts nothing.
-        if c.contains(&from.len()) {
+    for (i, c) in counts.chunks_exact_mut(size).enumerate() {
+        // A digit that all keys share sorts nothing.
+        if c.contains(&(from.len() as u32)) {
             continue;
         }
         let mut start = 0;
@@ -199,74 +249,102 @@ fn radix<W: Word>(words: &mut [W], other: &mut [W]) {
             start += std::mem::replace(c, start);
         }
         for &w in from.iter() {
-            let at = &mut c[w.digit(i as u32)];
-            to[*at] = w;
+            let at = &mut c[w.digit(i as u32 * WIDTH, WIDTH)];
+            to[*at as usize] = w;
             *at += 1;
         }
         std::mem::swap(&mut from, &mut to);
         moved = !moved;
     }
-    if moved {
-        // The result lies in the caller's second buffer.
-        to.copy_from_slice(from);
-    }
-}
-
-fn sort_piece<W: Word>(words: &mut [W], other: &mut [W]) {
-    if words.len() < RADIX {
-        words.sort_unstable();
-    } else {
-        radix(words, other);
-    }
-}
-
-/// Sorts a long row as [`radix`] does, each pass in parallel: blocks of words count their bytes, which gives each block its places
-/// for each byte, and then move. Whether the result is in `other`.
-fn sort_long<W: Word>(words: &mut [W], other: &mut [W]) -> bool {
-    let n = words.len();
-    let block = (n / 64).max(BLOCK);
-    let blocks = n.div_ceil(block);
-    let mut counts = vec![[0usize; 256]; blocks];
-    let (mut from, mut to) = (Ptr(words.as_mut_ptr()), Ptr(other.as_mut_ptr()));
-    let mut moved = false;
-    for i in 0..W::BYTES {
-        let places = Ptr(counts.as_mut_ptr());
-        // SAFETY: blocks are disjoint parts of the words, each with its own counts.
-        let part = |b: usize| unsafe {
-            let at = b * block;
-            let words = std::slice::from_raw_parts(from.get().add(at) as *const W, block.min(n - at));
-            (words, &mut *places.get().add(b))
-        };
-        pool::parallel(blocks, |b| {
-            let (words, counts) = part(b);
-            counts.fill(0);
-            for w in words {
-                counts[w.digit(i)] += 1;
-            }
-        });
-        // A byte that all keys share sorts nothing.
-        if (0..256).any(|d| counts.iter().map(|c| c[d]).sum::<usize>() == n) {
-            continue;
-        }
-        let mut start = 0;
-        for d in 0..256 {
-            for c in &mut counts {
-                start += std::mem::replace(&mut c[d], start);
-            }
-        }
-        pool::parallel(blocks, |b| {
-            let (words, places) = part(b);
-            for &w in words {
-                let at = &mut places[w.digit(i)];
-                // SAFETY: the places of all blocks and bytes are disjoint ranges that make up `0..n`.
-                unsafe { *to.get().add(*at) = w };
-                *at += 1;
-            }
-        });
-        std::mem::swap(&mut from, &mut to);
-        moved = !moved;
-    }
     moved
+}
+
+/// The sorted words, in one of the two; as [`radix`].
+fn sort_piece<'a, W: Word>(words: &'a mut [W], other: &'a mut [W], bits: u32, least: usize) -> &'a [W] {
+    if words.len() < least {
+        words.sort_unstable();
+        words
+    } else if radix(words, other, bits) {
+        other
+    } else {
+        words
+    }
+}
+
+/// Sorts a long row with all threads and calls `done(first, words)` for its pieces: the keys' range is parted into buckets, blocks of
+/// words count what they have for each, which gives them their places, and move it; a bucket then lies in the cache, where it
+/// is sorted. `first` is the place of the first word.
+fn sort_long<W: Word>(words: &mut [W], other: &mut [W], first: usize, done: &(impl Fn(usize, &[W]) + Sync)) {
+    let n = words.len();
+    let threads = pool::num_threads();
+    // The blocks change no result: the order is that of the words, which are distinct.
+    let block = n.div_ceil(4 * threads).max(BLOCK);
+    let blocks = n.div_ceil(block);
+    let (from, to) = (Ptr(words.as_mut_ptr()), Ptr(other.as_mut_ptr()));
+    // SAFETY (of all uses): blocks are disjoint parts of the words.
+    let part = |b: usize| unsafe {
+        std::slice::from_raw_parts(from.get().add(b * block) as *const W, block.min(n - b * block))
+    };
+    let mut ends = vec![(u64::MAX, 0); blocks];
+    let at = Ptr(ends.as_mut_ptr());
+    pool::parallel(blocks, |b| {
+        let range = part(b).iter().fold((u64::MAX, 0), |(lo, hi), w| (w.key().min(lo), w.key().max(hi)));
+        // SAFETY: one place a block.
+        unsafe { *at.get().add(b) = range };
+    });
+    let (lo, hi) = ends.iter().fold((u64::MAX, 0), |a, b| (a.0.min(b.0), a.1.max(b.1)));
+    if lo == hi {
+        return done(first, words);
+    }
+    let mut shift = (64 - (hi - lo).leading_zeros()).saturating_sub(BUCKETS.trailing_zeros());
+    if (hi >> shift) - (lo >> shift) >= BUCKETS as u64 {
+        shift += 1;
+    }
+    let bucket = |w: &W| ((w.key() >> shift) - (lo >> shift)) as usize;
+    let buckets = ((hi >> shift) - (lo >> shift)) as usize + 1;
+    let mut counts = vec![0usize; blocks * buckets];
+    let places = Ptr(counts.as_mut_ptr());
+    // SAFETY: each block has counts of its own.
+    let places = |b: usize| unsafe { std::slice::from_raw_parts_mut(places.get().add(b * buckets), buckets) };
+    pool::parallel(blocks, |b| {
+        let counts = places(b);
+        part(b).iter().for_each(|w| counts[bucket(w)] += 1);
+    });
+    let mut starts = Vec::with_capacity(buckets + 1);
+    let mut start = 0;
+    for d in 0..buckets {
+        starts.push(start);
+        for b in 0..blocks {
+            start += std::mem::replace(&mut counts[b * buckets + d], start);
+        }
+    }
+    starts.push(n);
+    pool::parallel(blocks, |b| {
+        let places = places(b);
+        for &w in part(b) {
+            let at = &mut places[bucket(&w)];
+            // SAFETY: the places of all blocks and buckets are disjoint ranges that make up `0..n`.
+            unsafe { *to.get().add(*at) = w };
+            *at += 1;
+        }
+    });
+    // SAFETY: buckets are disjoint ranges of both.
+    let pair = |d: usize| unsafe {
+        let (at, n) = (starts[d], starts[d + 1] - starts[d]);
+        (std::slice::from_raw_parts_mut(to.get().add(at), n), std::slice::from_raw_parts_mut(from.get().add(at), n))
+    };
+    pool::chunks(buckets, buckets.div_ceil(64 * threads), |lo, hi| {
+        for d in lo..hi {
+            let (words, other) = pair(d);
+            if !words.is_empty() && words.len() <= LARGE {
+                done(first + starts[d], sort_piece(words, other, shift, RADIX_BUCKET));
+            }
+        }
+    });
+    for d in (0..buckets).filter(|d| starts[d + 1] - starts[*d] > LARGE) {
+        let (words, other) = pair(d);
+        sort_long(words, other, first + starts[d], done);
+    }
 }
 
 /// Candidates for the `k` smallest keys of a contiguous row: a superset of them in order of position, at the start of `words`, with
@@ -291,6 +369,10 @@ impl<T: Key, W: Word> Kernel for Few<'_, T, W> {
         let chunks = x.len().div_ceil(chunk);
         let (minima, order) = minima.split_at_mut(chunks);
         for (c, m) in x.chunks(chunk).zip(minima.iter_mut()) {
+            // The processor fetches ahead within a page of 4 KiB only.
+            for line in (0..chunk * std::mem::size_of::<T>()).step_by(64) {
+                prefetch((c.as_ptr() as *const u8).wrapping_add(4096 + line));
+            }
             *m = if T::NARROW {
                 c.iter().fold(u32::MAX, |m, &x| m.min(key(x) as u32)) as u64
             } else {
@@ -410,7 +492,9 @@ impl<T: Key> Task<'_, T> {
                     let p = w.position();
                     // SAFETY: positions are within the row; each row's outputs are written by one task.
                     unsafe {
-                        *self.values.at(ov + j as isize * sv) = *self.x.at(ox + p as isize * sx);
+                        let value = T::undirected(w.key(), self.reverse);
+                        *self.values.at(ov + j as isize * sv) =
+                            value.unwrap_or_else(|| *self.x.at(ox + p as isize * sx));
                         *self.indices.at(oi + j as isize * si) = p as i64;
                     }
                 }
@@ -454,12 +538,10 @@ impl<T: Key> Task<'_, T> {
             if self.sorts() && alone && n > LONG {
                 let (p, other) = (Ptr(words.as_mut_ptr()), b.slice());
                 // SAFETY: pieces are disjoint parts of the words.
-                pool::chunks(n, BLOCK / 2, |lo, hi| unsafe {
+                pool::chunks(n, BLOCK, |lo, hi| unsafe {
                     fill(lo, std::slice::from_raw_parts_mut(p.get().add(lo), hi - lo))
                 });
-                let sorted = if sort_long(words, other) { &*other } else { &*words };
-                pool::chunks(n, BLOCK / 2, |lo, hi| store(lo, &sorted[lo..hi]));
-                return;
+                return sort_long(words, other, 0, &store);
             }
             fill(0, words);
             match self.what {
@@ -468,7 +550,7 @@ impl<T: Key> Task<'_, T> {
                     let at = one_of(words, which, T::NAN);
                     words.swap(0, at);
                 }
-                What::Sort => sort_piece(words, b.slice()),
+                What::Sort => return store(0, sort_piece(words, b.slice(), W::BITS, RADIX)),
             }
             store(0, &words[..k]);
         };

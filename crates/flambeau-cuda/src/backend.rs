@@ -231,7 +231,7 @@ impl Backend for CudaBackend {
     fn conv_weight_grad(&self, g: &Operand, x: &Operand, geometry: &Conv, gw: &Operand) -> Result<()> {
         window::conv_weight_grad(self, g, x, geometry, gw)
     }
-    fn max_pool(&self, x: &Operand, geometry: &Pool, out: &Operand, indices: &Operand) -> Result<()> {
+    fn max_pool(&self, x: &Operand, geometry: &Pool, out: &Operand, indices: Option<&Operand>) -> Result<()> {
         window::max_pool(self, x, geometry, out, indices)
     }
     fn avg_pool(&self, x: &Operand, geometry: &Pool, out: &Operand) -> Result<()> {

@@ -365,13 +365,13 @@ fn no_complex(name: &str, x: &Operand) -> Result<()> {
 }
 
 /// See [`Backend::max_pool`].
-pub(crate) fn max_pool(b: &CudaBackend, x: &Operand, p: &Pool, out: &Operand, indices: &Operand) -> Result<()> {
+pub(crate) fn max_pool(b: &CudaBackend, x: &Operand, p: &Pool, out: &Operand, indices: Option<&Operand>) -> Result<()> {
     no_complex("max_pool", x)?;
     let plan = Plan::pool(x, out, p);
     if out.numel() == 0 {
         return Ok(());
     }
-    let mut args = plan.args(x.sizes[0], Side::of(x), Side::of(out), 0, Some(indices), false, 0);
+    let mut args = plan.args(x.sizes[0], Side::of(x), Side::of(out), 0, indices, false, 0);
     b.launch(kernels(b, x.dtype)?[2], Extent::linear(out.numel()), &mut args)
 }
 

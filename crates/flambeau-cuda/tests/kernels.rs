@@ -124,7 +124,7 @@ fn pooling() {
     let (oh, ow) = (4usize, 4usize);
     let (best, index) = (Tensor::empty(b, DType::F32, &[1, 2, 4, 4]), Tensor::empty(b, DType::I64, &[1, 2, 4, 4]));
     let average = Tensor::empty(b, DType::F32, &[1, 2, 4, 4]);
-    b.max_pool(&t.op(), &pool, &best.op(), &index.op()).unwrap();
+    b.max_pool(&t.op(), &pool, &best.op(), Some(&index.op())).unwrap();
     b.avg_pool(&t.op(), &pool, &average.op()).unwrap();
     let g = values(2 * oh * ow, 15);
     let (tg, gx) = (Tensor::f32(b, &[1, 2, 4, 4], &g), Tensor::empty(b, DType::F32, &[1, 2, h as i64, w as i64]));

@@ -87,7 +87,7 @@ template <class C, int DT> __device__ inline void max_pool(const WindowArgs &a) 
                     }
                 }
         store_at<C, DT>(a.y, a.dtype, w.image * a.y_image + w.channel * a.y_channel + w.at[0] * a.y_step[0] + w.at[1] * a.y_step[1] + w.at[2] * a.y_step[2], best);
-        a.index[w.image * a.index_image + w.channel * a.index_channel + w.at[0] * a.index_step_[0] + w.at[1] * a.index_step_[1] + w.at[2] * a.index_step_[2]] = best_at;
+        if (a.index) a.index[w.image * a.index_image + w.channel * a.index_channel + w.at[0] * a.index_step_[0] + w.at[1] * a.index_step_[1] + w.at[2] * a.index_step_[2]] = best_at;
     }
 }
 // Elements of the window, padding counted when `include_padding`: a window may hang over the padding's end.

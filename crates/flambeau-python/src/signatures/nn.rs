@@ -16,6 +16,26 @@ fn maybe(both: Result<(Tensor, Tensor)>, indices: bool) -> Result<Returned> {
     })
 }
 
+/// Maxima over windows of `n` dimensions; see [`maybe`].
+#[allow(clippy::too_many_arguments)]
+fn largest(
+    x: &Tensor,
+    kernel: &[i64],
+    stride: Option<&[i64]>,
+    padding: &[i64],
+    dilation: &[i64],
+    ceil: bool,
+    n: usize,
+    indices: bool,
+) -> Result<Returned> {
+    let stride = stride.unwrap_or(&[]);
+    if indices {
+        maybe(pooling::max_pool(x, kernel, stride, padding, dilation, ceil, n), true)
+    } else {
+        pooling::max_pool_values(x, kernel, stride, padding, dilation, ceil, n).map(Returned::Tensor)
+    }
+}
+
 /// The output sizes of an adaptive pool: an int, or a sequence of ints and `None` (the input's own size).
 fn output_sizes(x: &Tensor, sizes: Object) -> Result<Vec<i64>> {
     let given: Vec<Option<i64>> = with_py(|py| {
@@ -152,20 +172,20 @@ operators! { NN;
     "max_pool1d_with_indices(Tensor input, int[] kernel_size, int[] stride=[], int[] padding=0, int[] dilation=1, bool ceil_mode=False)" [function] => |x: &Tensor, k: &[i64], s: &[i64], p: &[i64], d: &[i64], c: bool| pooling::max_pool(x, k, s, p, d, c, 1);
     "max_pool2d_with_indices(Tensor input, int[] kernel_size, int[] stride=[], int[] padding=0, int[] dilation=1, bool ceil_mode=False)" [function] => |x: &Tensor, k: &[i64], s: &[i64], p: &[i64], d: &[i64], c: bool| pooling::max_pool(x, k, s, p, d, c, 2);
     "max_pool3d_with_indices(Tensor input, int[] kernel_size, int[] stride=[], int[] padding=0, int[] dilation=1, bool ceil_mode=False)" [function] => |x: &Tensor, k: &[i64], s: &[i64], p: &[i64], d: &[i64], c: bool| pooling::max_pool(x, k, s, p, d, c, 3);
-    "max_pool1d(Tensor input, int[] kernel_size, int[] stride=[], int[] padding=0, int[] dilation=1, bool ceil_mode=False)" [function] => |x: &Tensor, k: &[i64], s: &[i64], p: &[i64], d: &[i64], c: bool| Ok(pooling::max_pool(x, k, s, p, d, c, 1)?.0);
-    "max_pool2d(Tensor input, int[] kernel_size, int[] stride=[], int[] padding=0, int[] dilation=1, bool ceil_mode=False)" [function] => |x: &Tensor, k: &[i64], s: &[i64], p: &[i64], d: &[i64], c: bool| Ok(pooling::max_pool(x, k, s, p, d, c, 2)?.0);
-    "max_pool3d(Tensor input, int[] kernel_size, int[] stride=[], int[] padding=0, int[] dilation=1, bool ceil_mode=False)" [function] => |x: &Tensor, k: &[i64], s: &[i64], p: &[i64], d: &[i64], c: bool| Ok(pooling::max_pool(x, k, s, p, d, c, 3)?.0);
+    "max_pool1d(Tensor input, int[] kernel_size, int[] stride=[], int[] padding=0, int[] dilation=1, bool ceil_mode=False)" [function] => |x: &Tensor, k: &[i64], s: &[i64], p: &[i64], d: &[i64], c: bool| pooling::max_pool_values(x, k, s, p, d, c, 1);
+    "max_pool2d(Tensor input, int[] kernel_size, int[] stride=[], int[] padding=0, int[] dilation=1, bool ceil_mode=False)" [function] => |x: &Tensor, k: &[i64], s: &[i64], p: &[i64], d: &[i64], c: bool| pooling::max_pool_values(x, k, s, p, d, c, 2);
+    "max_pool3d(Tensor input, int[] kernel_size, int[] stride=[], int[] padding=0, int[] dilation=1, bool ceil_mode=False)" [function] => |x: &Tensor, k: &[i64], s: &[i64], p: &[i64], d: &[i64], c: bool| pooling::max_pool_values(x, k, s, p, d, c, 3);
     "avg_pool1d(Tensor input, int[] kernel_size, int[] stride=[], int[] padding=0, bool ceil_mode=False, bool count_include_pad=True)" [function alias(nn.functional.avg_pool1d)] => |x: &Tensor, k: &[i64], s: &[i64], p: &[i64], c: bool, i: bool| pooling::avg_pool(x, k, s, p, c, i, None, 1);
     "nn.functional.avg_pool2d(Tensor input, int[] kernel_size, int[]? stride=None, int[] padding=0, bool ceil_mode=False, bool count_include_pad=True, int? divisor_override=None)" [function out] => |x: &Tensor, k: &[i64], s: Option<&[i64]>, p: &[i64], c: bool, i: bool, d: Option<i64>| pooling::avg_pool(x, k, s.unwrap_or(&[]), p, c, i, d, 2);
     "nn.functional.avg_pool3d(Tensor input, int[] kernel_size, int[]? stride=None, int[] padding=0, bool ceil_mode=False, bool count_include_pad=True, int? divisor_override=None)" [function out] => |x: &Tensor, k: &[i64], s: Option<&[i64]>, p: &[i64], c: bool, i: bool, d: Option<i64>| pooling::avg_pool(x, k, s.unwrap_or(&[]), p, c, i, d, 3);
     "adaptive_avg_pool1d(Tensor input, int[] output_size)" [function alias(nn.functional.adaptive_avg_pool1d)] => |x: &Tensor, s: &[i64]| pooling::adaptive_avg_pool(x, s, 1);
     "adaptive_max_pool1d(Tensor input, int[] output_size)" [function] => |x: &Tensor, s: &[i64]| pooling::adaptive_max_pool(x, s, 1);
-    "nn.functional.max_pool1d(Tensor input, int[] kernel_size, int[]? stride=None, int[] padding=0, int[] dilation=1, bool ceil_mode=False, bool return_indices=False)" [function] => |x: &Tensor, k: &[i64], s: Option<&[i64]>, p: &[i64], d: &[i64], c: bool, i: bool| maybe(pooling::max_pool(x, k, s.unwrap_or(&[]), p, d, c, 1), i);
+    "nn.functional.max_pool1d(Tensor input, int[] kernel_size, int[]? stride=None, int[] padding=0, int[] dilation=1, bool ceil_mode=False, bool return_indices=False)" [function] => |x: &Tensor, k: &[i64], s: Option<&[i64]>, p: &[i64], d: &[i64], c: bool, i: bool| largest(x, k, s, p, d, c, 1, i);
     "nn.functional.adaptive_max_pool1d(Tensor input, int[] output_size, bool return_indices=False)" [function] => |x: &Tensor, s: &[i64], i: bool| maybe(pooling::adaptive_max_pool(x, s, 1), i);
-    "nn.functional.max_pool2d(Tensor input, int[] kernel_size, int[]? stride=None, int[] padding=0, int[] dilation=1, bool ceil_mode=False, bool return_indices=False)" [function] => |x: &Tensor, k: &[i64], s: Option<&[i64]>, p: &[i64], d: &[i64], c: bool, i: bool| maybe(pooling::max_pool(x, k, s.unwrap_or(&[]), p, d, c, 2), i);
+    "nn.functional.max_pool2d(Tensor input, int[] kernel_size, int[]? stride=None, int[] padding=0, int[] dilation=1, bool ceil_mode=False, bool return_indices=False)" [function] => |x: &Tensor, k: &[i64], s: Option<&[i64]>, p: &[i64], d: &[i64], c: bool, i: bool| largest(x, k, s, p, d, c, 2, i);
     "nn.functional.adaptive_max_pool2d(Tensor input, object output_size, bool return_indices=False)" [function] => |x: &Tensor, s: Object, i: bool| maybe(pooling::adaptive_max_pool(x, &output_sizes(x, s)?, 2), i);
     "nn.functional.adaptive_avg_pool2d(Tensor input, object output_size)" [function] => |x: &Tensor, s: Object| pooling::adaptive_avg_pool(x, &output_sizes(x, s)?, 2);
-    "nn.functional.max_pool3d(Tensor input, int[] kernel_size, int[]? stride=None, int[] padding=0, int[] dilation=1, bool ceil_mode=False, bool return_indices=False)" [function] => |x: &Tensor, k: &[i64], s: Option<&[i64]>, p: &[i64], d: &[i64], c: bool, i: bool| maybe(pooling::max_pool(x, k, s.unwrap_or(&[]), p, d, c, 3), i);
+    "nn.functional.max_pool3d(Tensor input, int[] kernel_size, int[]? stride=None, int[] padding=0, int[] dilation=1, bool ceil_mode=False, bool return_indices=False)" [function] => |x: &Tensor, k: &[i64], s: Option<&[i64]>, p: &[i64], d: &[i64], c: bool, i: bool| largest(x, k, s, p, d, c, 3, i);
     "nn.functional.adaptive_max_pool3d(Tensor input, object output_size, bool return_indices=False)" [function] => |x: &Tensor, s: Object, i: bool| maybe(pooling::adaptive_max_pool(x, &output_sizes(x, s)?, 3), i);
     "nn.functional.adaptive_avg_pool3d(Tensor input, object output_size)" [function] => |x: &Tensor, s: Object| pooling::adaptive_avg_pool(x, &output_sizes(x, s)?, 3);
     "_lstm(Tensor gates, Tensor hidden, Tensor cell, Tensor weight, bool reverse)" [function] => recurrent::lstm;

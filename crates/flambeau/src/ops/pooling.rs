@@ -1,6 +1,6 @@
 //! Pooling over windows.
 
-use crate::apply::{apply, apply1, Dest};
+use crate::apply::{apply, apply1, Dest, Outputs};
 use crate::autograd::node::{formally_reads, Vjp};
 use crate::ops::{factory, indexing, view};
 use crate::primitive::*;
@@ -9,8 +9,8 @@ use flambeau_core::*;
 
 #[derive(Clone)]
 enum Pooling {
-    /// x → maxima and their positions.
-    Max(Pool, Dims),
+    /// x → maxima and, where asked for, their positions.
+    Max { pool: Pool, sizes: Dims, positions: bool },
     Avg(Pool, Dims),
     /// g → the input's gradient, of the given spatial sizes.
     AvgGrad(Pool, Dims),
@@ -18,30 +18,31 @@ enum Pooling {
 impl Primitive for Pooling {
     fn name(&self) -> &'static str {
         match self {
-            Pooling::Max(..) => "max_pool_with_indices",
+            Pooling::Max { positions: true, .. } => "max_pool_with_indices",
+            Pooling::Max { .. } => "max_pool",
             Pooling::Avg(..) => "avg_pool",
             Pooling::AvgGrad(..) => "avg_pool_backward",
         }
     }
     fn infer(&self, x: &[&Meta], out: &mut Draft) -> Result<()> {
-        let (Pooling::Max(_, s) | Pooling::Avg(_, s) | Pooling::AvgGrad(_, s)) = self;
+        let (Pooling::Max { sizes: s, .. } | Pooling::Avg(_, s) | Pooling::AvgGrad(_, s)) = self;
         let mut sizes = Dims::from_slice(&x[0].sizes[..2]);
         sizes.extend_from_slice(s);
         out.push(sizes.clone(), x[0].dtype);
-        if matches!(self, Pooling::Max(..)) {
+        if matches!(self, Pooling::Max { positions: true, .. }) {
             out.push_constant(sizes, DType::I64);
         }
         Ok(())
     }
     fn run(&self, on: &dyn Backend, x: &[Operand], out: &[Operand]) -> Result<()> {
         match self {
-            Pooling::Max(p, _) => on.max_pool(&x[0], p, &out[0], &out[1]),
+            Pooling::Max { pool, .. } => on.max_pool(&x[0], pool, &out[0], out.get(1)),
             Pooling::Avg(p, _) => on.avg_pool(&x[0], p, &out[0]),
             Pooling::AvgGrad(p, _) => on.avg_pool_grad(&x[0], p, &out[0]),
         }
     }
     fn saves(&self, _: Mask) -> Mask {
-        if matches!(self, Pooling::Max(..)) {
+        if matches!(self, Pooling::Max { .. }) {
             output_bit(1)
         } else {
             0
@@ -55,7 +56,7 @@ impl Primitive for Pooling {
         let sizes = &cx.info(0).sizes;
         let spatial: Dims = sizes[2..].into();
         let out = match self {
-            Pooling::Max(..) => {
+            Pooling::Max { .. } => {
                 let plane = [sizes[0], sizes[1], numel(&spatial)];
                 let flat = [sizes[0], sizes[1], -1];
                 let zeros = factory::zeros(&plane, g.dtype(), g.device())?;
@@ -74,9 +75,10 @@ impl Primitive for Pooling {
         Ok(SmallVec::from_iter([Some(out)]))
     }
     fn key(&self, key: &mut PlanKey) {
-        let (k, Pooling::Max(p, s) | Pooling::Avg(p, s) | Pooling::AvgGrad(p, s)) = (
+        let (k, Pooling::Max { pool: p, sizes: s, .. } | Pooling::Avg(p, s) | Pooling::AvgGrad(p, s)) = (
             match self {
-                Pooling::Max(..) => 0,
+                Pooling::Max { positions: true, .. } => 0,
+                Pooling::Max { .. } => 3,
                 Pooling::Avg(..) => 1,
                 Pooling::AvgGrad(..) => 2,
             },
@@ -159,10 +161,42 @@ pub fn max_pool(
     ceil: bool,
     n: usize,
 ) -> Result<(Tensor, Tensor)> {
+    let mut out = max_outputs(x, kernel, stride, padding, dilation, ceil, n, true)?;
+    let i = out.pop().ok_or_else(|| err!(Runtime, "max_pool{n}d: missing result"))?;
+    Ok((out.swap_remove(0), i))
+}
+/// Maxima over windows. Positions are found only where a gradient will need them.
+///
+/// # Errors
+/// As [`max_pool`].
+#[allow(clippy::too_many_arguments)]
+pub fn max_pool_values(
+    x: &Tensor,
+    kernel: &[i64],
+    stride: &[i64],
+    padding: &[i64],
+    dilation: &[i64],
+    ceil: bool,
+    n: usize,
+) -> Result<Tensor> {
+    let recorded = crate::mode::grad_enabled() && x.requires_grad();
+    Ok(max_outputs(x, kernel, stride, padding, dilation, ceil, n, recorded)?.swap_remove(0))
+}
+#[allow(clippy::too_many_arguments)]
+fn max_outputs(
+    x: &Tensor,
+    kernel: &[i64],
+    stride: &[i64],
+    padding: &[i64],
+    dilation: &[i64],
+    ceil: bool,
+    n: usize,
+    positions: bool,
+) -> Result<Outputs> {
     let name = ["max_pool1d", "max_pool2d", "max_pool3d"][n - 1];
     if x.dim() == n + 1 {
-        let (y, i) = max_pool(&view::unsqueeze(x, 0)?, kernel, stride, padding, dilation, ceil, n)?;
-        return Ok((view::squeeze(&y, Some(&[0]))?, view::squeeze(&i, Some(&[0]))?));
+        let out = max_outputs(&view::unsqueeze(x, 0)?, kernel, stride, padding, dilation, ceil, n, positions)?;
+        return out.iter().map(|y| view::squeeze(y, Some(&[0]))).collect();
     }
     let kernel = fill(name, "kernel_size", kernel, n)?;
     let p = Pool {
@@ -180,9 +214,7 @@ pub fn max_pool(
         "\"{name}\" not implemented for '{}'",
         x.dtype().title()
     );
-    let mut out = apply(Pooling::Max(p, sizes), &[x], Dest::New)?;
-    let i = out.pop().ok_or_else(|| err!(Runtime, "{name}: missing result"))?;
-    Ok((out.swap_remove(0), i))
+    apply(Pooling::Max { pool: p, sizes, positions }, &[x], Dest::New)
 }
 /// Means over windows.
 ///

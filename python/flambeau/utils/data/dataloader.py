@@ -12,7 +12,7 @@ from ._threads import ThreadIterator
 from ._workers import get_worker_info
 from .collate import default_collate, default_convert
 from .dataset import IterableDataset, TensorDataset
-from .sampler import BatchSampler, RandomSampler, SequentialSampler, _draw_seed
+from .sampler import BatchSampler, RandomSampler, SequentialSampler, _draw_seed, index_tensors
 
 
 class DataLoader:
@@ -155,13 +155,11 @@ class DataLoader:
                 yield collate(dataset[index])
             return
         if type(dataset) is TensorDataset and collate is default_collate:
-            for batch in self.batch_sampler:
-                index = _flambeau.tensor(batch, dtype=_flambeau.int64)
+            for index in index_tensors(self.batch_sampler):
                 yield [t.index_select(0, index if t.device.type == "cpu" else index.to(t.device)) for t in dataset.tensors]
             return
         if isinstance(dataset, _flambeau.Tensor) and collate is default_collate:
-            for batch in self.batch_sampler:
-                index = _flambeau.tensor(batch, dtype=_flambeau.int64)
+            for index in index_tensors(self.batch_sampler):
                 yield dataset.index_select(0, index if dataset.device.type == "cpu" else index.to(dataset.device))
             return
         gather = getattr(dataset, "__getitems__", None)

@@ -138,6 +138,30 @@ class BatchSampler(Sampler[list[int]]):
         return n // self.batch_size if self.drop_last else (n + self.batch_size - 1) // self.batch_size
 
 
+def index_tensors(batches: Iterable[list[int]]) -> Iterator[Any]:
+    """A batch sampler's batches as int64 tensors: parts of one tensor where the order of an epoch is known at once."""
+    sampler = batches.sampler if type(batches) is BatchSampler else None
+    generator = None
+    if type(sampler) is RandomSampler and not sampler.replacement and len(sampler) == len(sampler.data_source) > 0:
+        generator = sampler.generator or _flambeau.Generator()
+        if sampler.generator is None:
+            generator.manual_seed(_draw_seed())
+        order = ops.randperm(len(sampler), generator=generator, device="cpu")
+    elif type(sampler) is SequentialSampler and len(sampler) > 0:
+        order = ops.arange(len(sampler), device="cpu")
+    else:
+        for batch in batches:
+            yield _flambeau.tensor(batch, dtype=_flambeau.int64)
+        return
+    size, rest = batches.batch_size, len(order) % batches.batch_size  # type: ignore[attr-defined]
+    yield from order[: len(order) - rest].split(size) if rest < len(order) else ()
+    if generator is not None and sampler.generator is not None:  # type: ignore[union-attr]
+        # The sampler draws once more, for the part of a round that does not come.
+        ops.randperm(len(order), generator=generator, device="cpu")
+    if rest and not batches.drop_last:  # type: ignore[attr-defined]
+        yield order[-rest:]
+
+
 class DistributedSampler(Sampler[int]):
     """One process's share of a dataset."""
 
