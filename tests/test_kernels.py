@@ -120,6 +120,62 @@ def test_masks(shape, above, threads):
         np.testing.assert_array_equal(flambeau.tensor(x).t()[flambeau.tensor(m).t()].numpy(), x.T[m.T])
 
 
+@pytest.mark.parametrize("dtype", ["u1", "i2", "f4", "f8", "c8", "c16"])
+def test_masks_of_every_width(dtype, threads):
+    x = (rng.normal(size=99_991) * 50).astype(dtype)
+    for every in (1, 2, 7, 5000):
+        m = np.arange(x.size) % every == 0
+        (y,) = bits(threads, lambda: [flambeau.tensor(x)[flambeau.tensor(m)]])
+        np.testing.assert_array_equal(y.numpy(), x[m])
+        byte = flambeau.tensor(m.astype("u1") * 7).view(flambeau.bool)
+        np.testing.assert_array_equal(flambeau.masked_select(flambeau.tensor(x), byte).numpy(), x[m])
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i8", "i4", "i2", "u1", "f2"])
+@pytest.mark.parametrize("kind", ["uniform", "normal", "outlier", "few", "one", "steps"])
+def test_long_rows_are_sorted(dtype, kind, threads):
+    n = 300_000
+    x = {
+        "uniform": lambda: rng.random(n) * 100,
+        "normal": lambda: rng.normal(size=n) * 30,
+        # One range of keys holds nearly all.
+        "outlier": lambda: np.where(np.arange(n) == 70_000, 120.0, 1 + rng.random(n) * 1e-3),
+        "few": lambda: rng.integers(-2, 3, n) * rng.choice([-0.0, 1.0], n),
+        "one": lambda: np.full(n, 3.0),
+        "steps": lambda: np.arange(n)[::-1] // 1000 % 100 - 50,
+    }[kind]()
+    x = (np.abs(x) if dtype == "u1" else x).astype(dtype)
+    if dtype[0] == "f":
+        x[[5, 250_000]] = np.nan
+    t = flambeau.tensor(x)
+    up, down = t.sort(stable=True), t.sort(descending=True, stable=True)
+    bits(threads, lambda: [*t.sort(stable=True), *t.sort(descending=True, stable=True)])
+    order = np.argsort(x, kind="stable")
+    np.testing.assert_array_equal(up[1].numpy(), order)
+    # Bit by bit: zeros keep their signs.
+    assert up[0].numpy().tobytes() == x[order].tobytes()
+    assert down[0].numpy().tobytes() == x[down[1].numpy()].tobytes()
+    reversed_ties = np.argsort(x[::-1], kind="stable")[::-1]
+    np.testing.assert_array_equal(down[1].numpy(), n - 1 - reversed_ties)
+
+
+@pytest.mark.parametrize("sizes", [(2, 3, 30, 37), (1, 2, 64, 64), (1, 1, 5, 5), (2, 2, 40, 16)])
+@pytest.mark.parametrize("window", [(3, 2, 1, 1), (2, 2, 0, 1), (3, 1, 1, 1), (3, 3, 0, 1), (2, 1, 1, 2)])
+def test_maxima_without_positions_are_the_same(sizes, window, threads):
+    x = rng.normal(size=sizes).astype("f4")
+    x[0, 0, 3, 4] = np.nan
+    kernel, stride, padding, dilation = window
+    for t in (flambeau.tensor(x), flambeau.tensor(x).to(memory_format=flambeau.channels_last), flambeau.tensor(x).double()):
+        f = flambeau.nn.functional.max_pool2d
+        (alone,) = bits(threads, lambda t=t: [f(t, kernel, stride, padding, dilation)])
+        both, at = f(t, kernel, stride, padding, dilation, return_indices=True)
+        np.testing.assert_array_equal(alone.numpy(), both.numpy())
+        np.testing.assert_array_equal(t.flatten(2).gather(2, at.flatten(2)).numpy(), both.flatten(2).numpy())
+        leaf = t.clone().requires_grad_()
+        f(leaf, kernel, stride, padding, dilation).sum().backward()
+        assert leaf.grad.sum().item() == both.numel()
+
+
 @pytest.mark.parametrize("shape", [(5, 7), (300, 2500), (3, 70001)])
 def test_extremes_take_the_first_of_equals_and_nan(shape, threads):
     x = np.round(rng.normal(size=shape), 1).astype("f4")

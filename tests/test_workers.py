@@ -169,3 +169,22 @@ def test_threads_shard_streams_fail_and_end():
     assert get_worker_info() is None
     with pytest.raises(RuntimeError, match="timed out"):
         next(iter(DataLoader(Late(), 1, timeout=0.05, **threads)))
+
+
+def test_batches_of_tensors_take_the_samplers_order():
+    # Batches are parts of one tensor of indices; the draws from the generator are those of the sampler read one by one.
+    data = torch.utils.data.TensorDataset(torch.arange(100), torch.arange(100) * 2)
+    for size, drop in ((7, False), (7, True), (100, False), (200, True), (25, False)):
+        results = []
+        for collate in (None, lambda rows: [torch.stack([r[k] for r in rows]) for k in range(2)]):
+            g = torch.Generator().manual_seed(3)
+            loader = torch.utils.data.DataLoader(
+                data, batch_size=size, shuffle=True, drop_last=drop, generator=g, collate_fn=collate
+            )
+            seen = []
+            for _ in range(2):
+                for a, b in loader:
+                    assert b.tolist() == (a * 2).tolist()
+                    seen.append(a.tolist() + torch.randint(0, 1000, (1,), generator=g).tolist())
+            results.append((seen, torch.rand(1, generator=g).item()))
+        assert results[0] == results[1]
