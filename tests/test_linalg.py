@@ -154,6 +154,11 @@ def test_lobpcg_has_gradients():
         (e.square().sum() + (weights * x.square()).sum()).backward()
         grads.append(t.grad)
     assert fl.allclose(*grads, atol=1e-7)
+    t = fl.stack([a, 2 * a]).requires_grad_()
+    fl.lobpcg(t, 2, tol=1e-12)[0].square().sum().backward()
+    values = fl.linalg.eigvalsh(a)[-2:]
+    assert t.grad[0].trace().item() == pytest.approx(2 * values.sum().item())
+    assert t.grad[1].trace().item() == pytest.approx(4 * values.sum().item())
 
 
 def test_lobpcg_refuses_small_and_crooked_matrices():

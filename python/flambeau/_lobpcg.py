@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from . import _flambeau
@@ -145,6 +146,13 @@ def _differentiable(E: Tensor, X: Tensor, A: Tensor, B: Tensor | None) -> tuple[
     return values, ops.stack(columns, 1)
 
 
+def _parts(t: Tensor | None, count: int) -> list[Any]:
+    """The matrices of a batch; one matrix, or none, serves all."""
+    if t is None or t.dim() == 2:
+        return [t] * count
+    return list(t.reshape(-1, *t.shape[-2:]))
+
+
 def lobpcg(
     A: Tensor,
     k: int | None = None,
@@ -192,21 +200,11 @@ def lobpcg(
         if not batch:
             E, V = _pairs(A, k, B, start, iK, steps, limit, largest is not False, tracker)
         else:
-            flat = lambda t: None if t is None else t.reshape(-1, *t.shape[-2:])  # noqa: E731
-            each = [flat(t) for t in (A, B, start, iK)]
+            count = math.prod(batch)
+            parts = [_parts(t, count) for t in (A, B, start, iK)]
             found = [
-                _pairs(
-                    each[0][i],
-                    k,
-                    None if B is None else each[1][i],
-                    each[2][i],
-                    None if iK is None else each[3][i if iK.dim() > 2 else 0],
-                    steps,
-                    limit,
-                    largest is not False,
-                    tracker,
-                )
-                for i in range(each[0].shape[0])
+                _pairs(a, k, b, x, p, steps, limit, largest is not False, tracker)
+                for a, b, x, p in zip(*parts, strict=True)
             ]
             E = ops.stack([f[0] for f in found]).reshape(*batch, -1)
             V = ops.stack([f[1] for f in found]).reshape(*batch, m, -1)
@@ -216,14 +214,6 @@ def lobpcg(
         raise RuntimeError("lobpcg: gradients exist for dense matrices only; call it on A.detach() or A.to_dense()")
     if not batch:
         return _differentiable(E, V, A, B)
-    rows = [
-        _differentiable(e, v, a, b)
-        for e, v, a, b in zip(
-            E.reshape(-1, E.shape[-1]),
-            V.reshape(-1, *V.shape[-2:]),
-            A.reshape(-1, m, m),
-            [None] * E.reshape(-1, E.shape[-1]).shape[0] if B is None else B.reshape(-1, m, m),
-            strict=True,
-        )
-    ]
+    parts = [_parts(t, math.prod(batch)) for t in (V, A, B)]
+    rows = [_differentiable(e, *part) for e, *part in zip(E.reshape(-1, E.shape[-1]), *parts, strict=True)]
     return ops.stack([r[0] for r in rows]).reshape(E.shape), ops.stack([r[1] for r in rows]).reshape(V.shape)
