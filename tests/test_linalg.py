@@ -113,3 +113,60 @@ def test_gradients_of_both_orders(name, dtype):
     second = ((g.conj() * d).real if g.is_complex() else g * d).sum().item()
     want = (slope(a + h * d) - slope(a - h * d)).item() / (2 * h)
     assert second == pytest.approx(want, rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("largest", [True, False])
+@pytest.mark.parametrize("sparse", [True, False])
+def test_lobpcg_finds_the_outermost_pairs(largest, sparse):
+    fl.manual_seed(0)
+    d = fl.arange(1.0, 31.0, dtype=fl.float64)
+    q = fl.linalg.qr(fl.randn(30, 30, dtype=fl.float64))[0]
+    a = (q * d) @ q.mT
+    e, x = fl.lobpcg(a.to_sparse() if sparse else a, 3, largest=largest)
+    expected = d.flip(0)[:3] if largest else d[:3]
+    assert fl.allclose(e, expected, rtol=1e-9)
+    assert fl.allclose(a @ x, x * e, atol=1e-5)
+    assert fl.allclose(x.mT @ x, fl.eye(3, dtype=fl.float64), atol=1e-12)
+
+
+def test_lobpcg_with_a_metric_a_preconditioner_and_batches():
+    fl.manual_seed(0)
+    d = fl.arange(1.0, 31.0, dtype=fl.float64)
+    a, b = fl.diag(d), fl.diag(d.flip(0))
+    seen = []
+    e, x = fl.lobpcg(a, 2, B=b, iK=fl.diag(1 / d), largest=False, tracker=lambda w: seen.append(w.ivars["istep"]))
+    assert fl.allclose(e, fl.tensor([1 / 30, 2 / 29], dtype=fl.float64), rtol=1e-9)
+    assert fl.allclose(x.mT @ b @ x, fl.eye(2, dtype=fl.float64), atol=1e-10)
+    assert seen[:2] == [0, 1]
+    e, x = fl.lobpcg(fl.stack([a, 2 * a]), 2, n=4)
+    assert e.shape == (2, 2) and x.shape == (2, 30, 2)
+    assert fl.allclose(e, fl.tensor([[30.0, 29.0], [60.0, 58.0]], dtype=fl.float64))
+
+
+def test_lobpcg_has_gradients():
+    fl.manual_seed(0)
+    a = fl.diag(fl.arange(1.0, 10.0, dtype=fl.float64)) + 0.1
+    weights = fl.rand(9, 2, dtype=fl.float64)
+    grads = []
+    for solve in (lambda t: fl.lobpcg(t, 2, tol=1e-12), lambda t: [u.flip(-1)[..., :2] for u in fl.linalg.eigh(t)]):
+        t = a.clone().requires_grad_()
+        e, x = solve((t + t.mT) / 2)
+        (e.square().sum() + (weights * x.square()).sum()).backward()
+        grads.append(t.grad)
+    assert fl.allclose(*grads, atol=1e-7)
+    t = fl.stack([a, 2 * a]).requires_grad_()
+    fl.lobpcg(t, 2, tol=1e-12)[0].square().sum().backward()
+    values = fl.linalg.eigvalsh(a)[-2:]
+    assert t.grad[0].trace().item() == pytest.approx(2 * values.sum().item())
+    assert t.grad[1].trace().item() == pytest.approx(4 * values.sum().item())
+
+
+def test_lobpcg_refuses_small_and_crooked_matrices():
+    for error, call in (
+        (ValueError, lambda: fl.lobpcg(fl.eye(4), 2)),
+        (AssertionError, lambda: fl.lobpcg(fl.ones(9, 8), 2)),
+        (AssertionError, lambda: fl.lobpcg(fl.eye(9), 2, X=fl.ones(8, 2))),
+        (RuntimeError, lambda: fl.lobpcg(fl.eye(9, dtype=fl.int64), 2)),
+    ):
+        with pytest.raises(error):
+            call()

@@ -332,3 +332,16 @@ def test_byte_classes():
     x = torch.tensor([[0.5, -1.0], [2.0, 1.0]])
     for loss in (nn.NLLLoss(), nn.CrossEntropyLoss(), nn.CrossEntropyLoss(label_smoothing=0.1)):
         assert torch.equal(loss(x, torch.tensor([1, 0], dtype=torch.uint8)), loss(x, torch.tensor([1, 0])))
+
+
+def test_fractional_pools_of_one_ratio():
+    assert nn.functional.fractional_max_pool3d(torch.ones(1, 1, 8, 8, 8), 2, output_ratio=0.5).shape[2:] == (4, 4, 4)
+    with pytest.raises(TypeError):
+        nn.functional.fractional_max_pool2d(torch.ones(1, 1, 8, 8), 2, output_ratio=0.5)
+
+
+def test_margins_of_one_sample_have_the_targets_shape():
+    x = torch.tensor([0.1, 0.7, 0.2])
+    loss = nn.functional.multi_margin_loss
+    assert loss(x, torch.tensor([1]), reduction="none").shape == (1,)
+    assert loss(x, torch.tensor(1), reduction="none").shape == ()

@@ -3,6 +3,8 @@ leads to. Numbers are PyTorch's."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import flambeau as torch
 import pytest
 
@@ -87,6 +89,65 @@ def test_partial_overlap_is_refused() -> None:
     x[::2].add_(x[1::2])
     x.add_(x)
     assert x.tolist() == [2, 2, 10, 6, 18, 10]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: torch.kthvalue(x, 2, out=(x[:1], torch.zeros(1, dtype=torch.int64))),
+        lambda x: torch.topk(x, 2, out=(x[:2], torch.zeros(2, dtype=torch.int64))),
+        lambda x: torch.mode(x, out=(x[0], torch.tensor(0))),
+        lambda x: torch.max(x.view(2, 3), 0, out=(x[:3], torch.zeros(3, dtype=torch.int64))),
+        lambda x: torch.cat([x[:3], x[3:]], out=x),
+        lambda x: torch.stack([x[:3], x[3:]], out=x.view(2, 3)),
+        lambda x: torch.outer(x[:2], x[:3], out=x.view(2, 3)),
+        lambda x: torch.linalg.cross(x[:3], x[3:], out=x[:3]),
+        lambda x: torch.scatter(x.clone(), 0, torch.tensor([0, 1]), x[:2], out=x),
+    ],
+)
+def test_out_may_not_hold_what_is_read(call: Callable[[torch.Tensor], object]) -> None:
+    x = torch.arange(6.0)
+    with pytest.raises(RuntimeError, match="refer to a single memory location"):
+        call(x)
+    assert x.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_scattering_and_sorting_onto_their_own_input() -> None:
+    x = torch.arange(4.0)
+    torch.scatter(x, 0, torch.tensor([0, 1]), torch.ones(2), out=x)
+    assert x.tolist() == [1, 1, 2, 3]
+    torch.sort(x, descending=True, out=(x, torch.zeros(4, dtype=torch.int64)))
+    assert x.tolist() == [3, 2, 1, 1]
+
+
+def test_as_strided_scatter_writes_places_of_memory() -> None:
+    src = torch.full((2, 2), -1.0)
+    x = torch.arange(12.0).reshape(3, 4).t()
+    y = torch.as_strided_scatter(x, src, (2, 2), (1, 2), 1)
+    assert y.tolist() == [[0, -1, 8], [-1, 5, 9], [-1, 6, 10], [-1, 7, 11]]
+    x = torch.arange(24.0).reshape(3, 4, 2)[..., 1]
+    y = torch.as_strided_scatter(x, src, (2, 2), (1, 2))
+    assert y.tolist() == [[-1, -1, 5, 7], [9, 11, 13, 15], [17, 19, 21, 23]] and y.stride() == (8, 2)
+    with pytest.raises(RuntimeError, match="contiguous"):
+        torch.as_strided_scatter(x.requires_grad_(), src, (2, 2), (1, 2))
+
+
+def test_checksums_are_the_exclusive_or_of_bits() -> None:
+    assert torch.hash_tensor(torch.arange(5.0)).item() == 9216616637413720064
+    h = torch.hash_tensor(torch.arange(6).reshape(2, 3), 0, keepdim=True)
+    assert h.tolist() == [[3, 5, 7]] and h.dtype == torch.uint64
+    assert torch.hash_tensor(torch.arange(7, dtype=torch.uint8)).item() == 7
+    assert torch.hash_tensor(torch.empty(0, 2), 0).tolist() == [0, 0]
+
+
+def test_whether_bools_are_among_others_is_refused() -> None:
+    with pytest.raises(RuntimeError, match="Bool"):
+        torch.isin(torch.tensor([True]), torch.tensor([True]))
+
+
+def test_histograms_of_edges_out_of_order_are_empty() -> None:
+    edges = [torch.tensor([-8.0, 3.6, -8.1]), torch.tensor([-9.0, 9.0])]
+    assert not torch.histogramdd(torch.rand(5, 2), edges).hist.any()
 
 
 def test_writes_to_expanded_tensors() -> None:

@@ -104,3 +104,12 @@ def test_stft_and_back() -> None:
         torch.stft(x, 16)
     with pytest.raises(RuntimeError, match="window overlap add min"):
         torch.istft(y.detach(), 16, hop_length=5, window=window * 0)
+
+
+def test_functions_at_infinity_and_degrees_that_are_no_numbers() -> None:
+    x = torch.tensor([math.inf, -math.inf], dtype=torch.float64)
+    for name in ("bessel_j0", "bessel_j1", "bessel_y0", "bessel_y1"):
+        assert getattr(torch.special, name)(x).isnan().all()
+    for name in ("hermite_polynomial_h", "laguerre_polynomial_l", "legendre_polynomial_p", "chebyshev_polynomial_t"):
+        degrees = torch.tensor([math.inf, -math.inf, math.nan])
+        assert getattr(torch.special, name)(torch.full((3,), 0.5), degrees).tolist() == [0, 0, 0]

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from . import _flambeau
 from ._flambeau import Tensor
+from ._lobpcg import lobpcg
 
 
 def broadcast_shapes(*shapes: Any) -> Any:
@@ -75,8 +76,9 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: Tensor | None = None, *,
 
 def lu(A: Tensor, pivot: bool = True, get_infos: bool = False, out: Any = None) -> Any:
     """Packed LU factorisation of (batches of) matrices: factors, pivots and, with `get_infos`, where a pivot is zero."""
-    factors, pivots, infos = _flambeau.operators["linalg.lu_factor_ex"](A, pivot=pivot, check_errors=not get_infos)
-    result = (factors, pivots, infos) if get_infos else (factors, pivots)
+    result = _flambeau.operators["_lu_with_info"](A, pivot=pivot, check_errors=not get_infos)
+    if not get_infos:
+        result = tuple(result[:2])
     if out is not None:
         if not isinstance(out, (tuple, list)) or len(out) != len(result):
             raise TypeError(f"lu: out= takes {len(result)} tensors, as many as are returned")
@@ -313,6 +315,7 @@ __all__ = [
     "grid_sampler",
     "grid_sampler_2d",
     "grid_sampler_3d",
+    "lobpcg",
     "lu",
     "meshgrid",
     "tensordot",

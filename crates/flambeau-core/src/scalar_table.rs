@@ -85,9 +85,9 @@ Lerp "lerp" (a b w) Promote [float { if m.abs(w) < 0.5 { a + w * (b - a) } else 
     grad { a: g * (1.0 - w).conj(), b: g * w.conj(), w: g * (b - a).conj() };
 Hypot "hypot" (a b) Promote [float { m.hypot(a, b) }] cuda [float "m_hypot(a, b)"] saves [a b out] grad { a: g * (a / out), b: g * (b / out) };
 Atan2 "atan2" (a b) Float [float { m.atan2(a, b) }] cuda [float "m_atan2(a, b)"] saves [a b]
-    grad { a: g * b / (a * a + b * b), b: -(g * a / (a * a + b * b)) };
-Copysign "copysign" (a b) Float [float { m.copysign(a, b) }] cuda [float "m_copysign(a, b)"] saves [a b]
-    grad { a: a.eq(0.0).select(0.0, g * (a.sgn() * a.copysign(b).sgn())), b: g.zero() };
+    grad { a: g * (a * a + b * b).eq(0.0).select(0.0, b / (a * a + b * b)), b: g * (a * a + b * b).eq(0.0).select(0.0, -(a / (a * a + b * b))) };
+Copysign "copysign" (a b) Float [float { m.copysign(a, b) }] cuda [float "m_copysign(a, b)"] saves [a out]
+    grad { a: g * a.eq(0.0).select(0.0, out / a), b: g.zero() };
 Nextafter "nextafter" (a b) Promote [float { m.nextafter(a, b) }] cuda [float "m_nextafter(a, b)"] saves [a b] grad { a: a.eq(b).select(0.0, g), b: g.zero() };
 /// 0 below zero, 1 above, `b` at zero.
 Heaviside "heaviside" (a b) Promote [float { if m.is_nan(a) { a } else if a == 0.0 { b } else { m.bool(a > 0.0) } } int { if a == 0 { b } else { m.bool(a > 0) } }]
@@ -165,7 +165,7 @@ Sinh "sinh" (a) Float [float { m.sinh(a) } complex { m.sinh(a) }] cuda [any "m_s
 Cosh "cosh" (a) Float [float { m.cosh(a) } complex { m.cosh(a) }] cuda [any "m_cosh(a)"] saves [a] grad { a: g * a.sinh().conj() };
 Tanh "tanh" (a) Float [float { m.tanh(a) } complex { m.tanh(a) }] cuda [any "m_tanh(a)"] saves [out] grad { a: g.tanh_grad(out) };
 Asinh "asinh" (a) Float [float { m.asinh(a) } complex { m.asinh(a) }] cuda [any "m_asinh(a)"] saves [a] grad { a: g * (a * a + 1.0).rsqrt().conj() };
-Acosh "acosh" (a) Float [float { m.acosh(a) } complex { m.acosh(a) }] cuda [any "m_acosh(a)"] saves [a] grad { a: g * ((a - 1.0).rsqrt() * (a + 1.0).rsqrt()).conj() };
+Acosh "acosh" (a) Float [float { m.acosh(a) } complex { m.acosh(a) }] cuda [any "m_acosh(a)"] saves [a] grad { a: g.acosh_grad(a) };
 Atanh "atanh" (a) Float [float { m.atanh(a) } complex { m.atanh(a) }] cuda [any "m_atanh(a)"] saves [a] grad { a: g / (1.0 - a * a).conj() };
 /// `sin(πa) / (πa)`, 1 at 0.
 Sinc "sinc" (a) Float [float { m.sinc(a) } complex { m.sinc(a) }] cuda [any "m_sinc(a)"] saves [a out]
@@ -182,8 +182,8 @@ Polygamma "polygamma" (a n) Float [float { m.polygamma(n, a) }] cuda [float "m_p
 /// Modified Bessel functions of the first kind, orders 0 and 1, plain and scaled by `exp(-|a|)`.
 I0 "i0" (a) Float [float { m.i0(a) }] cuda [float "m_i0(a)"] saves [a] grad { a: g * a.i1() };
 I0e "special_i0e" (a) Float [float { m.i0e(a) }] cuda [float "m_i0e(a)"] saves [a out] grad { a: g * (a.special_i1e() - a.sgn() * out) };
-I1 "special_i1" (a) Float [float { m.i1(a) }] cuda [float "m_i1(a)"] saves [a out] grad { a: g * a.eq(0.0).select(0.5, a.i0() - out / a.eq(0.0).select(1.0, a)) };
-I1e "special_i1e" (a) Float [float { m.i1e(a) }] cuda [float "m_i1e(a)"] saves [a out] grad { a: g * a.eq(0.0).select(0.5, a.special_i0e() - out * (a.sgn() + 1.0 / a.eq(0.0).select(1.0, a))) };
+I1 "special_i1" (a) Float [float { m.i1(a) }] cuda [float "m_i1(a)"] saves [a out] grad { a: g * a.abs().gt(0.0).select(a.i0() - out / a.eq(0.0).select(1.0, a), 0.5) };
+I1e "special_i1e" (a) Float [float { m.i1e(a) }] cuda [float "m_i1e(a)"] saves [a out] grad { a: g * a.abs().gt(0.0).select(a.special_i0e() - out * (a.sgn() + 1.0 / a.eq(0.0).select(1.0, a)), 0.5) };
 /// The quantile of the standard normal distribution.
 Ndtri "special_ndtri" (a) Wide [float { m.ndtri(a) }] cuda [float "m_ndtri(a)"] saves [out] grad { a: g * (out * out * 0.5).exp() * 2.5066282746310002 };
 /// `-a log a`, -∞ below 0.
@@ -237,7 +237,7 @@ ReluGrad "relu_grad" (a out) Promote [float { if out <= 0.0 { 0.0 } else { a } }
 LeakyRelu "leaky_relu" (a s) Promote [float { if a > 0.0 { a } else { a * s } }] cuda [float "a > T(0) ? a : a * s"] saves [a s] grad { a: a.gt(0.0).select(g, g * s), s: a.gt(0.0).select(0.0, g * a) };
 /// `scale a` above zero, `scale alpha (exp(k a) - 1)` below.
 Elu "elu" (a alpha scale k) Promote [float { if a > 0.0 { a * scale } else { m.expm1(a * k) * alpha * scale } }] cuda [float "a > T(0) ? a * scale : m_expm1(a * k) * alpha * scale"] saves [a alpha scale k]
-    grad { a: a.le(0.0).select(g * (a * k).exp() * (alpha * scale * k), g * scale) };
+    grad { a: a.gt(0.0).select(g * scale, g * (a.gt(0.0).select(0.0, a) * k).exp() * (alpha * scale * k)) };
 Gelu "gelu" (a) Promote [float { m.gelu(a) }] cuda [float "m_gelu(a)"] saves [a] grad { a: g.gelu_grad(a) };
 /// `g` times the derivative of gelu at `x`: `Φ(x) + x φ(x)`.
 GeluGrad "gelu_grad" (a x) Promote [float { m.gelu_grad(a, x) }] cuda [float "m_gelu_grad(a, x)"] saves [a x]
@@ -260,8 +260,8 @@ LogSigmoid "log_sigmoid" (a) Promote [float { m.min(a, 0.0) - m.log1p(m.exp(-m.a
 /// `log(1 + exp(beta a)) / beta`, `a` beyond the threshold.
 Softplus "softplus" (a beta t) Promote [float { if a * beta > t { a } else { m.log1p(m.exp(a * beta)) / beta } }] cuda [float "a * beta > t ? a : m_log1p(m_exp(a * beta)) / beta"] saves [a beta t]
     grad { a: (a * beta).gt(t).select(g, g * (a * beta).sigmoid()) };
-Hardshrink "hardshrink" (a l) Promote [float { if a >= -l && a <= l { 0.0 } else { a } }] cuda [float "a >= -l && a <= l ? T(0) : a"] saves [a l] grad { a: a.abs().le(l).select(0.0, g) };
-Softshrink "softshrink" (a l) Promote [float { if a > l { a - l } else if a < -l { a + l } else { a * 0.0 } }] cuda [float "a > l ? a - l : (a < -l ? a + l : a * T(0))"] saves [a l] grad { a: a.abs().le(l).select(0.0, g) };
+Hardshrink "hardshrink" (a l) Promote [float { if a >= -l && a <= l { 0.0 } else { a } }] cuda [float "a >= -l && a <= l ? T(0) : a"] saves [a l] grad { a: a.abs().gt(l).select(g, 0.0) };
+Softshrink "softshrink" (a l) Promote [float { if a > l { a - l } else if a < -l { a + l } else { a * 0.0 } }] cuda [float "a > l ? a - l : (a < -l ? a + l : a * T(0))"] saves [a l] grad { a: a.abs().gt(l).select(g, 0.0) };
 /// `a` above the threshold, else `v`.
 Threshold "threshold" (a t v) Promote [float { if a <= t { v } else { a } } int { if a <= t { v } else { a } }] cuda [any "a <= t ? v : a"] saves [a t] grad { a: a.le(t).select(0.0, g) };
 Hardsigmoid "hardsigmoid" (a) Promote [float { m.min(m.max(a + 3.0, 0.0), 6.0) / 6.0 }] cuda [float "m_min(m_max(a + T(3), T(0)), T(6)) / T(6)"] saves [a]
@@ -269,7 +269,7 @@ Hardsigmoid "hardsigmoid" (a) Promote [float { m.min(m.max(a + 3.0, 0.0), 6.0) /
 Hardswish "hardswish" (a) Promote [float { a * m.min(m.max(a + 3.0, 0.0), 6.0) / 6.0 }] cuda [float "a * m_min(m_max(a + T(3), T(0)), T(6)) / T(6)"] saves [a]
     grad { a: a.le(-3.0).select(0.0, a.lt(3.0).select(g * (a / 3.0 + 0.5), g)) };
 Hardtanh "hardtanh" (a lo hi) Promote [float { m.min(m.max(a, lo), hi) } int { a.max(lo).min(hi) }] cuda [any "m_min(m_max(a, lo), hi)"] saves [a lo hi]
-    grad { a: a.le(lo).logical_or(a.ge(hi)).select(0.0, g) };
+    grad { a: a.gt(lo).logical_and(a.lt(hi)).select(g, 0.0) };
 /// Of a difference: quadratic below `beta`, linear above, in the loss's own scale.
 SmoothL1 "smooth_l1" (a beta) Promote [float { if m.abs(a) < beta { 0.5 * a * a / beta } else { m.abs(a) - 0.5 * beta } }] cuda [float "m_abs(a) < beta ? T(0.5) * a * a / beta : m_abs(a) - T(0.5) * beta"] saves [a beta]
     grad { a: a.abs().lt(beta).select(g * a / beta, g * a.sgn()) };

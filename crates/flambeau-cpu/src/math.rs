@@ -1172,6 +1172,14 @@ pub mod special {
         if n == 0.0 {
             return digamma(x);
         }
+        if n == 1.0 && x == f64::INFINITY {
+            return 0.0;
+        }
+        if n == 1.0 && x < 0.5 {
+            // ψ'(x) + ψ'(1 - x) = π² / sin²(πx), with the sine that PyTorch takes: a large number at the poles.
+            let s = (PI * x).sin();
+            return PI * PI / (s * s) - zeta(2.0, 1.0 - x);
+        }
         let sign = if n as i64 % 2 == 0 { -1.0 } else { 1.0 };
         sign * lgamma(n + 1.0).exp() * zeta(n + 1.0, x)
     }

@@ -14,19 +14,25 @@ extern "C" {
     fn y1(x: f64) -> f64;
 }
 
-/// J₀.
+/// J₀; like the three below no number at infinity, as in PyTorch, where a limit of 0 would be possible.
 pub fn bessel_j0(x: f64) -> f64 {
+    if x.is_infinite() {
+        return f64::NAN;
+    }
     // SAFETY: a pure function of the C library.
     unsafe { j0(x) }
 }
 /// J₁.
 pub fn bessel_j1(x: f64) -> f64 {
+    if x.is_infinite() {
+        return f64::NAN;
+    }
     // SAFETY: a pure function of the C library.
     unsafe { j1(x) }
 }
 /// Y₀; -∞ at 0, NaN below.
 pub fn bessel_y0(x: f64) -> f64 {
-    if x < 0.0 {
+    if x < 0.0 || x.is_infinite() {
         return f64::NAN;
     }
     // SAFETY: a pure function of the C library.
@@ -34,7 +40,7 @@ pub fn bessel_y0(x: f64) -> f64 {
 }
 /// Y₁; -∞ at 0, NaN below.
 pub fn bessel_y1(x: f64) -> f64 {
-    if x < 0.0 {
+    if x < 0.0 || x.is_infinite() {
         return f64::NAN;
     }
     // SAFETY: a pure function of the C library.
@@ -393,6 +399,14 @@ pub enum Chebyshev {
     V,
     W,
 }
+/// A degree, cut off to an integer; negative where no integer has the value.
+fn degree(n: f64) -> i64 {
+    if n.abs() < 9.2e18 {
+        n as i64
+    } else {
+        -1
+    }
+}
 /// Parity of a degree as a sign.
 fn parity(n: i64) -> f64 {
     if n % 2 == 0 {
@@ -417,7 +431,7 @@ fn recurrence(n: i64, p0: f64, p1: f64, f: impl Fn(f64, f64, f64) -> f64) -> f64
 /// Chebyshev polynomials by recurrence (DLMF 18.9), inside (-1, 1) from degree 7 on by their trigonometric forms (18.5). A
 /// negative degree gives 0; a degree that is no integer is cut off.
 pub fn chebyshev(kind: Chebyshev, x: f64, n: f64) -> f64 {
-    let n = n as i64;
+    let n = degree(n);
     if n < 0 {
         return 0.0;
     }
@@ -454,7 +468,7 @@ pub fn shifted_chebyshev(kind: Chebyshev, x: f64, n: f64) -> f64 {
 }
 /// The physicists' Hermite polynomial; NaN from the degree `limit` on, where its values leave the floating-point range.
 pub fn hermite_h(x: f64, n: f64, limit: i64) -> f64 {
-    let n = n as i64;
+    let n = degree(n);
     match n {
         ..0 => 0.0,
         _ if n > limit => f64::NAN,
@@ -463,7 +477,7 @@ pub fn hermite_h(x: f64, n: f64, limit: i64) -> f64 {
 }
 /// The probabilists' Hermite polynomial; see [`hermite_h`].
 pub fn hermite_he(x: f64, n: f64, limit: i64) -> f64 {
-    let n = n as i64;
+    let n = degree(n);
     match n {
         ..0 => 0.0,
         _ if n > limit => f64::NAN,
@@ -472,7 +486,7 @@ pub fn hermite_he(x: f64, n: f64, limit: i64) -> f64 {
 }
 /// The Laguerre polynomial.
 pub fn laguerre_l(x: f64, n: f64) -> f64 {
-    let n = n as i64;
+    let n = degree(n);
     match n {
         ..0 => 0.0,
         _ if x == 0.0 => 1.0,
@@ -481,7 +495,7 @@ pub fn laguerre_l(x: f64, n: f64) -> f64 {
 }
 /// The Legendre polynomial.
 pub fn legendre_p(x: f64, n: f64) -> f64 {
-    let n = n as i64;
+    let n = degree(n);
     match n {
         ..0 => 0.0,
         _ if x.abs() == 1.0 => {

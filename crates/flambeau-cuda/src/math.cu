@@ -253,6 +253,12 @@ __device__ inline double hurwitz_zeta(double s, double q) {
 }
 __device__ inline double m_polygamma(double n, double x) {
     if (n == 0.0) return m_digamma(x);
+    if (n == 1.0 && x == Limits<double>::infinity()) return 0.0;
+    if (n == 1.0 && x < 0.5) {
+        // As in flambeau-cpu's math.rs.
+        double s = m_sin(3.14159265358979323846 * x);
+        return 9.86960440108935861883 / (s * s) - hurwitz_zeta(2.0, 1.0 - x);
+    }
     double factorial = 1.0;
     for (int k = 2; k <= (int)n; k++) factorial *= k;
     double sign = (int)n & 1 ? 1.0 : -1.0;

@@ -5,10 +5,10 @@
     __device__ inline float name(float a, float b) { return (float)name((double)a, (double)b); }
 #define NAN_ double_of_bits(0x7ff8000000000000ULL)
 
-__device__ inline double sf_bessel_j0(double x) { return j0(x); }
-__device__ inline double sf_bessel_j1(double x) { return j1(x); }
-__device__ inline double sf_bessel_y0(double x) { return x < 0.0 ? NAN_ : y0(x); }
-__device__ inline double sf_bessel_y1(double x) { return x < 0.0 ? NAN_ : y1(x); }
+__device__ inline double sf_bessel_j0(double x) { return m_isinf(x) ? NAN_ : j0(x); }
+__device__ inline double sf_bessel_j1(double x) { return m_isinf(x) ? NAN_ : j1(x); }
+__device__ inline double sf_bessel_y0(double x) { return x < 0.0 || m_isinf(x) ? NAN_ : y0(x); }
+__device__ inline double sf_bessel_y1(double x) { return x < 0.0 || m_isinf(x) ? NAN_ : y1(x); }
 SPECIAL(sf_bessel_j0)
 SPECIAL(sf_bessel_j1)
 SPECIAL(sf_bessel_y0)
@@ -227,7 +227,7 @@ __device__ inline double sf_incomplete_gamma(double a, double x, bool upper) {
 __device__ inline float sf_incomplete_gamma(float a, float x, bool upper) { return (float)sf_incomplete_gamma((double)a, (double)x, upper); }
 
 // ---- orthogonal polynomials by their recurrences (18.9) ----------------------------------------------------------------
-__device__ inline i64 sf_degree(double n) { return n != n ? 0 : (i64)n; }
+__device__ inline i64 sf_degree(double n) { return m_abs(n) < 9.2e18 ? (i64)n : -1; }
 __device__ inline double sf_parity(i64 n) { return n % 2 == 0 ? 1.0 : -1.0; }
 __device__ inline double sf_chebyshev(char kind, double x, double degree) {
     i64 n = sf_degree(degree);

@@ -277,6 +277,9 @@ impl<'a> Binding<'_, 'a> {
                 }
             }
         } else {
+            if p.variadic {
+                return None;
+            }
             let x = int(o, self.lenient)?;
             for _ in 0..p.length.max(1) {
                 self.args.ints.push(x);
@@ -469,7 +472,11 @@ unsafe fn bind<'a>(
             return Err(Fail::TooMany);
         }
         let p = &params[next];
-        if p.variadic && (n - i > 1 || !is_sequence(o)) && !(n - i == 1 && o == Py_None() && p.optional) {
+        if p.collects
+            && (n - i > 1 || !is_sequence(o))
+            && (next == 0 || !this.is_null() || p.ty == Type::Tensors)
+            && !(n - i == 1 && o == Py_None() && p.optional)
+        {
             // The rest of the positional arguments are the list.
             if p.ty == Type::Tensors {
                 let from = b.args.tensors.len();
@@ -908,7 +915,7 @@ unsafe fn finish_slow(
                 }
                 _ => r,
             };
-            return write_outs(op, r, out);
+            return write_outs(op, overload, r, out, args);
         }
     }
     if let Some(Arg::Layout(l)) = overload.layout.map(|i| args.get(i)) {
@@ -927,8 +934,10 @@ unsafe fn finish_slow(
 /// Stores a composite's results in `out=`.
 unsafe fn write_outs(
     op: &Operator,
+    overload: &Overload,
     r: crate::call::Returned,
     out: &[&Tensor],
+    args: &Arguments<'_>,
 ) -> flambeau::Result<crate::call::Returned> {
     use crate::call::Returned;
     let results: SmallVec<[Tensor; 3]> = match r {
@@ -942,6 +951,16 @@ unsafe fn write_outs(
             ErrorKind::Type,
             format!("{}(): out= takes {} tensors, got {}", op.name, results.len(), out.len()),
         ));
+    }
+    if has(overload.row, Form::Apart) {
+        // What also works in place may write onto its first operand.
+        let first = has(overload.row, Form::Inplace) as usize;
+        let given = (first..overload.signature.params.len()).filter_map(|i| match args.get(i) {
+            Arg::Tensor(t) => Some(t),
+            _ => None,
+        });
+        let operands: SmallVec<[&Tensor; 4]> = given.chain(args.tensors.iter()).collect();
+        out.iter().zip(&results).try_for_each(|(t, r)| flambeau::apply::refuse_shared(t, &r.sizes(), &operands))?;
     }
     // Values with their indices, and the extremes, want results of their very dtypes; decompositions are cast.
     let exactly = results.len() == 2 && results[1].dtype() == flambeau::DType::I64 || op.name == "aminmax";

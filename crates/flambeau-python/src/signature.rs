@@ -94,8 +94,11 @@ pub struct Param {
     pub optional: bool,
     /// `int[2]`: a single int stands for this many; 0 without a length.
     pub length: u8,
-    /// `int[*]`: takes the remaining positional arguments.
+    /// `int[*]`: only a list will do, no single int; where it is the only argument by position, also the ints themselves.
     pub variadic: bool,
+    /// Whether the remaining positional arguments may stand for the list: `x.view(2, 3)`, `torch.ones(2, 3)`, and PyTorch's
+    /// rule for every list of ints that is the only argument beside the tensor of a method.
+    pub collects: bool,
     pub default: Default,
     /// How the signature writes the type.
     pub spelling: &'static str,
@@ -220,10 +223,16 @@ pub unsafe fn parse(text: &'static str, extra: &'static str) -> Signature {
         if default == Default::Required {
             s.required |= 1 << s.params.len();
         }
-        s.params.push(Param { name, key: intern(name), ty, optional, length, variadic, default, spelling });
+        let collects = variadic && ty == Type::Tensors;
+        s.params.push(Param { name, key: intern(name), ty, optional, length, variadic, collects, default, spelling });
         if !keyword_only {
             s.positional += 1;
         }
+    }
+    match &mut s.params[..s.positional] {
+        [only] => only.collects |= only.variadic,
+        [first, only] => only.collects |= first.ty == Type::Tensor && only.ty == Type::Ints && !only.optional,
+        _ => {}
     }
     s
 }

@@ -60,7 +60,7 @@ fn parameters(row: &'static Row, method: bool, inplace: bool) -> String {
             parts.push("*".into());
             defaults_begun = false;
         }
-        if p.variadic && i + 1 >= s.positional {
+        if p.collects && p.variadic && i + 1 >= s.positional {
             parts.push(format!("*{}: Any", p.name));
             // What follows can only be given by name.
             for p in &s.params[i + 1..] {

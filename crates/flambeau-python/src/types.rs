@@ -685,14 +685,7 @@ impl FInfo {
         self.0 == other.0
     }
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        // Numbers in the shortest form that their own precision tells apart.
-        let show = |x: f64| -> PyResult<String> {
-            if self.0.to_real() == DType::F64 {
-                x.into_pyobject(py)?.repr().map(|s| s.to_string())
-            } else {
-                Ok(x.into_pyobject(py)?.call_method1("__format__", ("g",))?.extract::<String>()?)
-            }
-        };
+        let show = |x: f64| six_digits(x, py);
         Ok(format!(
             "finfo(resolution={}, min={}, max={}, eps={}, smallest_normal={}, tiny={}, dtype={})",
             show(self.resolution())?,
@@ -704,6 +697,11 @@ impl FInfo {
             self.dtype()
         ))
     }
+}
+
+/// A limit as PyTorch prints it.
+fn six_digits(x: f64, py: Python<'_>) -> PyResult<String> {
+    x.into_pyobject(py)?.call_method1("__format__", ("g",))?.extract::<String>()
 }
 
 /// Limits of an integer dtype.
@@ -742,8 +740,9 @@ impl IInfo {
     fn __eq__(&self, other: &IInfo) -> bool {
         self.0 == other.0
     }
-    fn __repr__(&self) -> String {
-        format!("iinfo(min={}, max={}, dtype={})", self.min(), self.max(), self.dtype())
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let (min, max) = (six_digits(self.min() as f64, py)?, six_digits(self.max() as f64, py)?);
+        Ok(format!("iinfo(min={min}, max={max}, dtype={})", self.dtype()))
     }
 }
 
@@ -804,6 +803,9 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     for (i, (f, name)) in FORMATS.iter().enumerate() {
         let o = Bound::new(py, PyMemoryFormat(*f))?;
         FORMAT_OBJECTS[i].set(o.clone().into_ptr());
+        if *f == MemoryFormat::Contiguous {
+            m.add("legacy_contiguous_format", o.clone())?;
+        }
         m.add(*name, o)?;
     }
     register_size(m)?;

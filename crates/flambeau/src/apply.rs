@@ -965,23 +965,34 @@ pub fn store_exactly(name: &str, result: Tensor, dest: Dest) -> Result<Tensor> {
 /// As [`store_exactly`]; `Runtime` for shared memory.
 pub fn store_apart(name: &str, result: Tensor, operands: &[&Tensor], dest: Dest) -> Result<Tensor> {
     if let Dest::Out(to) = &dest {
-        ensure!(
-            !operands.iter().any(|t| overlaps_somewhere(to[0], t)),
-            Runtime,
-            "unsupported operation: some elements of the input tensor and the written-to tensor refer to a single memory location. \
-             Please clone() the tensor before performing the operation."
-        );
+        refuse_shared(to[0], &result.sizes(), operands)?;
     }
     store_exactly(name, result, dest)
 }
+/// Refuses a tensor to write results of `sizes` to that shares memory with one of the operands, or would when resized.
+///
+/// # Errors
+/// `Runtime`.
+pub fn refuse_shared(out: &Tensor, sizes: &[i64], operands: &[&Tensor]) -> Result<()> {
+    let mut place = out.meta().clone();
+    if place.sizes[..] != *sizes {
+        (place.sizes, place.strides) = (sizes.into(), contiguous_strides(sizes));
+    }
+    ensure!(
+        !operands.iter().any(|t| overlaps_somewhere(&place, &t.meta())),
+        Runtime,
+        "unsupported operation: some elements of the input tensor and the written-to tensor refer to a single memory location. \
+         Please clone() the tensor before performing the operation."
+    );
+    Ok(())
+}
 /// Whether two tensors' spans of one storage meet.
-fn overlaps_somewhere(a: &Tensor, b: &Tensor) -> bool {
-    let (a, b) = (a.meta(), b.meta());
+fn overlaps_somewhere(a: &Meta, b: &Meta) -> bool {
     let span = |m: &Meta| {
         let size = m.dtype.size() as i64;
         (m.offset * size, (m.offset + extent(&m.sizes, &m.strides)) * size)
     };
-    let ((a0, a1), (b0, b1)) = (span(&a), span(&b));
+    let ((a0, a1), (b0, b1)) = (span(a), span(b));
     Arc::ptr_eq(&a.storage, &b.storage) && a.numel() > 0 && b.numel() > 0 && a0 < b1 && b0 < a1
 }
 

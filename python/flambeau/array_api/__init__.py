@@ -48,7 +48,7 @@ _UNARY = """abs acos acosh asin asinh atan atanh bitwise_not ceil conj cos cosh 
 logical_not negative positive real reciprocal signbit sin sinh sqrt square tan trunc""".split()
 _BINARY = """add atan2 bitwise_and bitwise_left_shift bitwise_or bitwise_right_shift bitwise_xor copysign divide hypot logaddexp
 logical_and logical_or logical_xor maximum minimum multiply nextafter pow subtract""".split()
-_SAME = """argmax argmin asarray broadcast_to concat count_nonzero diff empty empty_like flip from_dlpack linspace moveaxis roll stack
+_SAME = """argmax argmin asarray broadcast_to concat count_nonzero diff empty empty_like from_dlpack linspace moveaxis roll stack
 tile tril triu where""".split()
 
 globals().update({name: getattr(_flambeau, name) for name in _DTYPES})
@@ -267,6 +267,12 @@ def eye(n_rows: int, n_cols: int | None = None, /, *, k: int = 0, dtype: Any = N
     if -n_rows < k < columns:
         result.diagonal(k).fill_(1)
     return result
+
+
+def flip(x: Tensor, /, *, axis: int | tuple[int, ...] | None = None) -> Tensor:
+    """The order of elements turned round along some dimensions, or all."""
+    axes = tuple(range(x.ndim)) if axis is None else (axis,) if isinstance(axis, int) else axis
+    return ops.flip(x, axes)
 
 
 def full(shape: Any, fill_value: Any, *, dtype: Any = None, device: Any = None) -> Tensor:

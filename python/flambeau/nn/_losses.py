@@ -440,7 +440,7 @@ def multi_margin_loss(
         margins = margins * weight[index]
     own = ops.arange(rows.size(1), device=rows.device) == index
     loss = margins.masked_fill(own, 0).sum(1) / rows.size(1)
-    if input.dim() < 2:
+    if target.dim() == 0:
         loss = loss.squeeze(0)
     return _reduce(loss, reduction)
 

@@ -745,11 +745,13 @@ def _fractional_max_pool(
 ) -> Any:
     if output_size is None and output_ratio is None:
         raise ValueError(f"fractional_max_pool{dims}d requires specifying either an output_size or an output_ratio")
-    spread = lambda v: [v] * dims if isinstance(v, (int, float)) else list(v)  # noqa: E731
+    spread = lambda v: [v] * dims if isinstance(v, int) else list(v)  # noqa: E731
     kernel = spread(kernel_size)
     sizes = list(input.shape[-dims:])
     if output_size is None:
-        output = [int(n * r) for n, r in zip(sizes, spread(output_ratio), strict=True)]
+        # One ratio for all dimensions is PyTorch's in three dimensions only.
+        ratios = [output_ratio] * 3 if dims == 3 and isinstance(output_ratio, (int, float)) else output_ratio
+        output = [int(n * r) for n, r in zip(sizes, ratios, strict=True)]
     else:
         output = spread(output_size)
     batched = input if input.dim() == dims + 2 else input.unsqueeze(0)
@@ -788,9 +790,9 @@ def _fractional_max_pool(
     windows = batched.flatten(2).gather(2, index).reshape([n, c, *output, area])
     values, arg = windows.max(-1)
     where = index.reshape([n, c, *output, area]).gather(-1, arg.unsqueeze(-1)).squeeze(-1)
+    values = ops._formally_reads(values, batched, "fractional_max_pool")
     if batched is not input:
         values, where = values.squeeze(0), where.squeeze(0)
-    values = ops._formally_reads(values, input, "fractional_max_pool")
     return (values, where) if return_indices else values
 
 

@@ -282,9 +282,9 @@ operators! { CONSTRUCTION;
     "cfloat(Tensor input, *, memory_format? memory_format=None)" [method] => cast!(C64);
     "cdouble(Tensor input, *, memory_format? memory_format=None)" [method] => cast!(C128);
     "new_tensor(Tensor input, object data, *, dtype? dtype=None, device? device=None, bool requires_grad=False)" [method] => new_tensor;
-    "new_full(Tensor input, int[] size, Number fill_value, *, dtype? dtype=None, device? device=None, bool requires_grad=False)" [method] => new_full;
+    "new_full(Tensor input, int[*] size, Number fill_value, *, dtype? dtype=None, device? device=None, bool requires_grad=False)" [method] => new_full;
     "new_empty(Tensor input, int[*] size, *, dtype? dtype=None, device? device=None, bool requires_grad=False)" [method] => new_empty;
-    "new_empty_strided(Tensor input, int[] size, int[] stride, *, dtype? dtype=None, device? device=None, bool requires_grad=False)" [method] => new_empty_strided;
+    "new_empty_strided(Tensor input, int[*] size, int[*] stride, *, dtype? dtype=None, device? device=None, bool requires_grad=False)" [method] => new_empty_strided;
     "new_zeros(Tensor input, int[*] size, *, dtype? dtype=None, device? device=None, bool requires_grad=False)" [method] =>
         |t: &Tensor, size: &[i64], dtype: Option<DType>, device: Option<Device>, rg: bool| new_full(t, size, Number::Int(0), dtype, device, rg);
     "new_ones(Tensor input, int[*] size, *, dtype? dtype=None, device? device=None, bool requires_grad=False)" [method] =>

@@ -21,6 +21,9 @@ macro_rules! binary {
     ($Row:ident number tensor) => {
         |input: Number, other: &Tensor, dest: Dest<'_>| elementwise::binary(ScalarFn::$Row, input, other, dest)
     };
+    ($Row:ident number value) => {
+        |input: Number, other: Value<'_>, dest: Dest<'_>| elementwise::binary(ScalarFn::$Row, input, other, dest)
+    };
 }
 
 /// `input` itself as the destination of an activation with `inplace=True`.
@@ -481,18 +484,18 @@ operators! { ELEMENTWISE;
     "isreal(Tensor input)" [function method] => isreal;
     // ---- arithmetic of two
     "add(Tensor input, Tensor|Number other, *, Number alpha=1)" [function method inplace out] => add;
-    "add(Number input, Tensor other, *, Number alpha=1)" [function out] => |input: Number, other: &Tensor, alpha: Number, dest: Dest<'_>| add_values(input.into(), other.into(), alpha, dest);
+    "add(Number input, Tensor|Number other, *, Number alpha=1)" [function out] => |input: Number, other: Value<'_>, alpha: Number, dest: Dest<'_>| add_values(input.into(), other, alpha, dest);
     "sub(Tensor input, Tensor|Number other, *, Number alpha=1)" [function method inplace out alias(subtract)] => sub;
-    "sub(Number input, Tensor other, *, Number alpha=1)" [function out alias(subtract)] => |input: Number, other: &Tensor, alpha: Number, dest: Dest<'_>| sub_values(input.into(), other.into(), alpha, dest);
+    "sub(Number input, Tensor|Number other, *, Number alpha=1)" [function out alias(subtract)] => |input: Number, other: Value<'_>, alpha: Number, dest: Dest<'_>| sub_values(input.into(), other, alpha, dest);
     "rsub(Tensor input, Tensor|Number other, *, Number alpha=1)" [function] => |input: &Tensor, other: Value<'_>, alpha: Number| sub_values(other, input.into(), alpha, Dest::New);
     "mul(Tensor input, Tensor|Number other)" [function method inplace out alias(multiply)] => binary!(Mul tensor value);
-    "mul(Number input, Tensor other)" [function out alias(multiply)] => binary!(Mul number tensor);
+    "mul(Number input, Tensor|Number other)" [function out alias(multiply)] => binary!(Mul number value);
     "div(Tensor input, Tensor|Number other, *, str? rounding_mode=None)" [function method inplace out alias(divide)] => div;
-    "div(Number input, Tensor other, *, str? rounding_mode=None)" [function out alias(divide)] => |input: Number, other: &Tensor, mode: Option<&str>, dest: Dest<'_>| div_values(input.into(), other.into(), mode, dest);
+    "div(Number input, Tensor|Number other, *, str? rounding_mode=None)" [function out alias(divide)] => |input: Number, other: Value<'_>, mode: Option<&str>, dest: Dest<'_>| div_values(input.into(), other, mode, dest);
     "true_divide(Tensor input, Tensor|Number other)" [function method inplace out] => binary!(Div tensor value);
-    "true_divide(Number input, Tensor other)" [function out] => binary!(Div number tensor);
+    "true_divide(Number input, Tensor|Number other)" [function out] => binary!(Div number value);
     "floor_divide(Tensor input, Tensor|Number other)" [function method inplace out] => binary!(FloorDiv tensor value);
-    "floor_divide(Number input, Tensor other)" [function out] => binary!(FloorDiv number tensor);
+    "floor_divide(Number input, Tensor|Number other)" [function out] => binary!(FloorDiv number value);
     "remainder(Tensor input, Tensor|Number other)" [function method inplace out] => binary!(Remainder tensor value);
     "remainder(Number input, Tensor other)" [function out] => binary!(Remainder number tensor);
     "fmod(Tensor input, Tensor|Number other)" [function method inplace out] => binary!(Fmod tensor value);

@@ -120,9 +120,9 @@ operators! { FACTORY;
         None => factory::zeros(s, kind(d), place(v)),
     };
     "ones(int[*] size, *, dtype? dtype=None, device? device=None)" [function factory out] => |s: &[i64], d: Option<DType>, v: Option<Device>| factory::ones(s, kind(d), place(v));
-    "full(int[] size, Number fill_value, *, dtype? dtype=None, device? device=None)" [function factory out] => |s: &[i64], x: Number, d: Option<DType>, v: Option<Device>| factory::full(s, x, d.unwrap_or(x.default_dtype(flambeau::mode::default_dtype())), place(v));
-    "empty_permuted(int[] size, int[] physical_layout, *, dtype? dtype=None, device? device=None)" [function factory] => |s: &[i64], l: &[i64], d: Option<DType>, v: Option<Device>| factory::empty_permuted(s, l, kind(d), place(v));
-    "empty_strided(int[] size, int[] stride, *, dtype? dtype=None, device? device=None)" [function factory] => |s: &[i64], t: &[i64], d: Option<DType>, v: Option<Device>| factory::empty_strided(s, t, kind(d), place(v));
+    "full(int[*] size, Number fill_value, *, dtype? dtype=None, device? device=None)" [function factory out] => |s: &[i64], x: Number, d: Option<DType>, v: Option<Device>| factory::full(s, x, d.unwrap_or(x.default_dtype(flambeau::mode::default_dtype())), place(v));
+    "empty_permuted(int[*] size, int[*] physical_layout, *, dtype? dtype=None, device? device=None)" [function factory] => |s: &[i64], l: &[i64], d: Option<DType>, v: Option<Device>| factory::empty_permuted(s, l, kind(d), place(v));
+    "empty_strided(int[*] size, int[*] stride, *, dtype? dtype=None, device? device=None)" [function factory] => |s: &[i64], t: &[i64], d: Option<DType>, v: Option<Device>| factory::empty_strided(s, t, kind(d), place(v));
     "empty_like(Tensor input, *, dtype? dtype=None, device? device=None, memory_format? memory_format=None, layout? layout=None)" [function factory] => like_in;
     "zeros_like(Tensor input, *, dtype? dtype=None, device? device=None, memory_format? memory_format=None, layout? layout=None)" [function factory] => |t: &Tensor, d: Option<DType>, v: Option<Device>, f: Option<MemoryFormat>, l: Option<Layout>| filled(like_in(t, d, v, f, l)?, Number::Int(0));
     "ones_like(Tensor input, *, dtype? dtype=None, device? device=None, memory_format? memory_format=None)" [function factory] => |t: &Tensor, d: Option<DType>, v: Option<Device>, f: Option<MemoryFormat>| filled(like(t, d, v, f)?, Number::Int(1));

@@ -3,14 +3,14 @@
 use flambeau::{Dest, Number, Tensor};
 
 operators! { JOIN;
-    "cat(Tensor[] tensors, int dim=0)" [function out alias(concat, concatenate)] => |t: &[Tensor], d: i64| join::cat(t, d);
+    "cat(Tensor[] tensors, int dim=0)" [function out apart alias(concat, concatenate)] => |t: &[Tensor], d: i64| join::cat(t, d);
     "concat(Tensor[] tensors, int? dim)" [function] => |t: &[Tensor], d: Option<i64>| match d {
         Some(d) => join::cat(t, d),
         None => join::cat(&t.iter().map(|t| flambeau::ops::view::reshape(t, &[-1])).collect::<Result<Vec<_>, _>>()?, 0),
     };
-    "stack(Tensor[] tensors, int dim=0)" [function out] => join::stack;
-    "hstack(Tensor[] tensors)" [function out] => join::hstack;
-    "vstack(Tensor[] tensors)" [function out alias(row_stack)] => join::vstack;
+    "stack(Tensor[] tensors, int dim=0)" [function out apart] => join::stack;
+    "hstack(Tensor[] tensors)" [function out apart] => join::hstack;
+    "vstack(Tensor[] tensors)" [function out apart alias(row_stack)] => join::vstack;
     "dstack(Tensor[] tensors)" [function out] => join::dstack;
     "column_stack(Tensor[] tensors)" [function out] => join::column_stack;
     "broadcast_tensors(Tensor[*] tensors)" [function] => join::broadcast_tensors;

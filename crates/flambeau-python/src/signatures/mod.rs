@@ -10,7 +10,8 @@
 //! be those of the signature (a `Dest` may follow); a mismatch does not compile.
 //!
 //! Forms: `function` (module level; dotted names belong to their module), `method`, `inplace` (adds `NAME_` as a method),
-//! `inplace_function` (`NAME_` as a function too), `out` (takes `out=`), `property`, `factory` (also takes `layout`, of
+//! `inplace_function` (`NAME_` as a function too), `out` (takes `out=`), `apart` (what `out=` writes may share no memory with
+//! the operands), `property`, `factory` (also takes `layout`, of
 //! which it refuses all but strided unless the row names it, `pin_memory` and `requires_grad`), `alias(a, b)` (the same under other names).
 //!
 //! Overloads are rows with the same name, tried in order.
@@ -41,8 +42,10 @@ pub enum Form {
     Out = 16,
     Property = 32,
     Factory = 64,
+    /// Not a form of its own: `out=` may share no memory with the operands.
+    Apart = 128,
 }
-const FORM_NAMES: [(&str, u16); 7] = [
+const FORM_NAMES: [(&str, u16); 8] = [
     ("function", 1),
     ("method", 2),
     ("inplace", 4),
@@ -50,6 +53,7 @@ const FORM_NAMES: [(&str, u16); 7] = [
     ("out", 16),
     ("property", 32),
     ("factory", 64),
+    ("apart", 128),
 ];
 
 /// One line of the table.

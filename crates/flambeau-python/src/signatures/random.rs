@@ -21,9 +21,18 @@ macro_rules! dropout {
 
 operators! { RANDOM;
     "rand(int[*] size, *, Generator? generator=None, dtype? dtype=None, device? device=None)" [function factory out] => random::rand;
-    "randn(int[*] size, *, Generator? generator=None, dtype? dtype=None, device? device=None)" [function factory out] => random::randn;
-    "randint(int low, int high, int[] size, *, Generator? generator=None, dtype? dtype=None, device? device=None)" [function factory out] => random::randint;
-    "randint(int high, int[] size, *, Generator? generator=None, dtype? dtype=None, device? device=None)" [function factory out] => |high: i64, size: &[i64], g: Option<&Generator>, dtype: Option<DType>, device: Option<Device>| random::randint(0, high, size, g, dtype, device);
+    "randn(int[*] size, *, Generator? generator=None, dtype? dtype=None, device? device=None)" [function factory out] => |size: &[i64], g: Option<&Generator>, dtype: Option<DType>, device: Option<Device>, dest: Dest<'_>| match dest {
+        // Drawn in place: the order of numbers depends on the memory that they go to.
+        Dest::Out(to) => {
+            if to[0].sizes()[..] != *size {
+                view::resize(to[0], size)?;
+            }
+            random::normal_(to[0], 0.0, 1.0, g)
+        }
+        _ => random::randn(size, g, dtype, device),
+    };
+    "randint(int low, int high, int[*] size, *, Generator? generator=None, dtype? dtype=None, device? device=None)" [function factory out] => random::randint;
+    "randint(int high, int[*] size, *, Generator? generator=None, dtype? dtype=None, device? device=None)" [function factory out] => |high: i64, size: &[i64], g: Option<&Generator>, dtype: Option<DType>, device: Option<Device>| random::randint(0, high, size, g, dtype, device);
     "randperm(int n, *, Generator? generator=None, dtype? dtype=None, device? device=None)" [function factory out] => random::randperm;
     "rand_like(Tensor input, *, dtype? dtype=None, device? device=None, memory_format? memory_format=None)" [function factory] => |x: &Tensor, dtype: Option<DType>, device: Option<Device>, _: Option<MemoryFormat>| random::rand_like(x, dtype, device);
     "randn_like(Tensor input, *, dtype? dtype=None, device? device=None, memory_format? memory_format=None)" [function factory] => |x: &Tensor, dtype: Option<DType>, device: Option<Device>, _: Option<MemoryFormat>| random::randn_like(x, dtype, device);
@@ -31,7 +40,7 @@ operators! { RANDOM;
     "randint_like(Tensor input, int high, *, dtype? dtype=None, device? device=None, memory_format? memory_format=None)" [function factory] => |x: &Tensor, high: i64, dtype: Option<DType>, device: Option<Device>, _: Option<MemoryFormat>| random::randint_like(x, 0, high, dtype, device);
     "normal(Tensor mean, Tensor|Number std=1.0, *, Generator? generator=None)" [function out] => |mean: &Tensor, std: Value<'_>, g: Option<&Generator>| random::normal_tensors(mean.into(), std, g);
     "normal(Number mean, Tensor std, *, Generator? generator=None)" [function out] => |mean: Number, std: &Tensor, g: Option<&Generator>| random::normal_tensors(mean.into(), std.into(), g);
-    "normal(float mean, float std, int[] size, *, Generator? generator=None, dtype? dtype=None, device? device=None)" [function factory out] => random::normal;
+    "normal(float mean, float std, int[*] size, *, Generator? generator=None, dtype? dtype=None, device? device=None)" [function factory out] => random::normal;
     "bernoulli(Tensor input, *, Generator? generator=None)" [function method out] => random::bernoulli;
     "bernoulli(Tensor input, float p, *, Generator? generator=None)" [function method] => random::bernoulli_p;
     "multinomial(Tensor input, int num_samples, bool replacement=False, *, Generator? generator=None)" [function method out] => |t: &Tensor, n: i64, r: bool, g: Option<&Generator>, dest: Dest<'_>| flambeau::apply::store_exactly("multinomial", random::multinomial(t, n, r, g)?, dest);
@@ -54,6 +63,7 @@ operators! { RANDOM;
     // ---- dropout
     "dropout(Tensor input, float p, bool train)" [function] => dropout!(apply_dropout Element false);
     "dropout_(Tensor input, float p, bool train)" [function] => dropout!(apply_dropout Element true);
+    "native_dropout(Tensor input, float p, bool? train)" [function] => dropout::native_dropout;
     "feature_dropout(Tensor input, float p, bool train)" [function] => dropout!(apply_dropout Channel false);
     "feature_dropout_(Tensor input, float p, bool train)" [function] => dropout!(apply_dropout Channel true);
     "alpha_dropout(Tensor input, float p, bool train)" [function] => dropout!(alpha_dropout Element false);

@@ -222,7 +222,7 @@ fn mm(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 operators! { SPARSE;
     "sparse_coo_tensor(object indices, object values, int[]? size=None, *, dtype? dtype=None, device? device=None, bool? pin_memory=None, bool requires_grad=False, bool? check_invariants=None, bool? is_coalesced=None)" [function] =>
         |i: Object, v: Object, s: Option<&[i64]>, d: Option<DType>, p: Option<Device>, _pin: Option<bool>, g: bool, _check: Option<bool>, c: Option<bool>| coo(i, v, s, d, p, g, c);
-    "sparse_coo_tensor(int[] size, *, dtype? dtype=None, device? device=None, bool? pin_memory=None, bool requires_grad=False, bool? check_invariants=None, bool? is_coalesced=None)" [function] =>
+    "sparse_coo_tensor(int[*] size, *, dtype? dtype=None, device? device=None, bool? pin_memory=None, bool requires_grad=False, bool? check_invariants=None, bool? is_coalesced=None)" [function] =>
         |s: &[i64], d: Option<DType>, p: Option<Device>, _pin: Option<bool>, g: bool, _check: Option<bool>, _c: Option<bool>| coo_of_nothing(s, d, p, g);
     "_sparse_coo_tensor_unsafe(object indices, object values, int[]? size=None, *, dtype? dtype=None, device? device=None, bool requires_grad=False, bool? is_coalesced=None)" [function] => coo;
     "sparse_csr_tensor(object crow_indices, object col_indices, object values, int[]? size=None, *, dtype? dtype=None, device? device=None, bool? pin_memory=None, bool requires_grad=False, bool? check_invariants=None)" [function] =>
@@ -259,8 +259,8 @@ operators! { SPARSE;
     "to_sparse_bsc(Tensor input, int[2] blocksize, int? dense_dim=None)" [method] => |t: &Tensor, b: &[i64], d: Option<i64>| to_compressed(t, TensorLayout::SparseBsc, Some(b), d);
     "to_dense(Tensor input, dtype? dtype=None, *, bool? masked_grad=None)" [method] => |t: &Tensor, d: Option<DType>, _m: Option<bool>| sparse::to_dense(t, d);
     "sparse_mask(Tensor input, Tensor mask)" [method] => sparse::sparse_mask;
-    "sparse_resize_(Tensor input, int[] size, int sparse_dim, int dense_dim)" [method] => |t: &Tensor, s: &[i64], a: i64, b: i64| sparse::resize_(t, s, a, b, false);
-    "sparse_resize_and_clear_(Tensor input, int[] size, int sparse_dim, int dense_dim)" [method] => |t: &Tensor, s: &[i64], a: i64, b: i64| sparse::resize_(t, s, a, b, true);
+    "sparse_resize_(Tensor input, int[*] size, int sparse_dim, int dense_dim)" [method] => |t: &Tensor, s: &[i64], a: i64, b: i64| sparse::resize_(t, s, a, b, false);
+    "sparse_resize_and_clear_(Tensor input, int[*] size, int sparse_dim, int dense_dim)" [method] => |t: &Tensor, s: &[i64], a: i64, b: i64| sparse::resize_(t, s, a, b, true);
     "sparse.mm(Tensor sparse, Tensor dense)" [function out] => mm;
     "sparse.mm(Tensor sparse, Tensor dense, str reduce)" [function] => sparse::mm_reduce;
     "spmm(Tensor input, Tensor mat2)" [function] => mm;

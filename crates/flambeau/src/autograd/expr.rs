@@ -137,6 +137,14 @@ impl Expr {
             _ => self.zero(),
         }
     }
+    /// The gradient of `acosh`. The product of two roots holds on both sides of a complex function's cut; the one root of
+    /// a real function also has a value below -1.
+    pub fn acosh_grad(&self, a: &Expr) -> Expr {
+        match &a.0 {
+            Ok(Val::T(t)) if t.dtype().is_complex() => self * ((a - 1.0).rsqrt() * (a + 1.0).rsqrt()).conj(),
+            _ => self * (a * a - 1.0).rsqrt(),
+        }
+    }
     fn real_part(&self) -> Expr {
         match &self.0 {
             Ok(Val::T(t)) if t.dtype().is_complex() => crate::ops::view::real(t).into(),

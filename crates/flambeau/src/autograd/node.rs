@@ -419,7 +419,13 @@ impl Node {
         match &self.function {
             Function::Op { op, .. } => {
                 let mut out = String::new();
-                for part in op.name().split(['_', '.']).filter(|p| !p.is_empty()) {
+                let name = match op.name() {
+                    "bmm" if self.inputs.first().is_some_and(|x| x.sizes.len() == 2) => "mm",
+                    "square" => "pow",
+                    "log1p" => "log1_p",
+                    other => other,
+                };
+                for part in name.split(['_', '.']).filter(|p| !p.is_empty()) {
                     let mut chars = part.chars();
                     out.extend(chars.next().map(|c| c.to_ascii_uppercase()));
                     out.push_str(chars.as_str());

@@ -65,6 +65,29 @@ pub fn dropout(x: &Tensor, p: f64, training: bool) -> Result<Tensor> {
     apply_dropout(x, p, training, false, Unit::Element)
 }
 
+/// What is left of `x` after dropout, and which elements that are. Unless `train` is false.
+///
+/// # Errors
+/// `Runtime` for a probability outside 0..=1, and for integers in training.
+pub fn native_dropout(x: &Tensor, p: f64, train: Option<bool>) -> Result<(Tensor, Tensor)> {
+    if x.numel() == 0 {
+        return Ok((x.clone(), factory::empty_like(&x.detach())?));
+    }
+    let ones = factory::ones_like(&e::to_dtype(&x.detach(), DType::Bool)?)?;
+    if train == Some(false) {
+        return Ok((crate::ops::view::clone(x)?, ones));
+    }
+    let kept = random::bernoulli_(&ones, 1.0 - p, None)?;
+    let scale = if p == 1.0 { 0.0 } else { 1.0 / (1.0 - p) };
+    ensure!(
+        x.dtype().is_differentiable(),
+        Runtime,
+        "result type Float can't be cast to the desired output type {}",
+        x.dtype().title()
+    );
+    Ok((e::mul(&e::mul(x, &kept)?, scale)?, kept))
+}
+
 /// Dropout that keeps mean and variance of what SELU puts out (Klambauer et al. 2017): dropped elements become SELU's
 /// lower limit, and an affine map restores the moments.
 ///

@@ -698,6 +698,7 @@ pub fn map(f: ScalarFn, x: &[Value], dest: Dest) -> Result<Tensor> {
     }
     if tensors.is_empty() {
         let Value::Number(n) = x[0] else { bail!(Runtime, "{}: no operands", f.name()) };
+        check_divisor(f, x)?;
         let t = number_tensor(n)?;
         op.numbers[0] = None;
         return apply1(op, &[&t], dest);

@@ -86,6 +86,19 @@ fn floating(name: &str, t: &Tensor) -> Result<()> {
     ensure!(t.dtype().is_float(), NotImplemented, "\"{name}\" not implemented for '{}'", t.dtype().title());
     Ok(())
 }
+/// As [`floating`], of an operator that asks for the dtype only where there is something to draw.
+fn floating_unless_empty(name: &str, t: &Tensor) -> Result<()> {
+    if t.numel() == 0 {
+        return Ok(());
+    }
+    floating(name, t)
+}
+/// As [`floating`] of what is drawn in full precision only.
+fn single_or_double(name: &str, t: &Tensor) -> Result<()> {
+    let known = matches!(t.dtype(), DType::F32 | DType::F64);
+    ensure!(known, NotImplemented, "\"{name}\" not implemented for '{}'", t.dtype().title());
+    Ok(())
+}
 
 /// What is drawn does not depend on what was there: the gradient ends here.
 fn forget(t: &Tensor) -> Result<()> {
@@ -167,6 +180,9 @@ fn fill_each(
     generator: Option<&Generator>,
     mut next: impl FnMut(&mut Engine) -> f64,
 ) -> Result<Tensor> {
+    if t.numel() == 0 {
+        return Ok(t.clone());
+    }
     with_type!(name, t.dtype(), T => fill::<T>(t, generator, |engine, out| out.iter_mut().for_each(|x| *x = T::of(next(engine)))))
 }
 
@@ -271,7 +287,7 @@ pub fn normal_(t: &Tensor, mean: f64, std: f64, generator: Option<&Generator>) -
         normal_(&parts, mean, std, generator)?;
         return Ok(t.clone());
     }
-    floating("normal_kernel_cpu", t)?;
+    floating_unless_empty("normal_kernel_cpu", t)?;
     if t.numel() >= 16 && t.is_contiguous() {
         let halves = |g: &mut Engine, n: usize| {
             let mut wide = vec![0f32; n];
@@ -298,7 +314,7 @@ pub fn normal_(t: &Tensor, mean: f64, std: f64, generator: Option<&Generator>) -
 /// # Errors
 /// `Runtime` for a deviation that is not positive, `NotImplemented` for integers.
 pub fn log_normal_(t: &Tensor, mean: f64, std: f64, generator: Option<&Generator>) -> Result<Tensor> {
-    floating("log_normal_cpu", t)?;
+    floating_unless_empty("log_normal_cpu", t)?;
     ensure!(std > 0.0, Runtime, "log_normal_ expects std > 0.0, but found std={std}");
     fill_each("log_normal_cpu", t, generator, |g| g.normal().mul_add(std, mean).exp())
 }
@@ -307,7 +323,7 @@ pub fn log_normal_(t: &Tensor, mean: f64, std: f64, generator: Option<&Generator
 /// # Errors
 /// `Runtime` for a rate that is not positive, `NotImplemented` for integers.
 pub fn exponential_(t: &Tensor, lambda: f64, generator: Option<&Generator>) -> Result<Tensor> {
-    ensure!(t.dtype().is_float(), Runtime, "Exponential distribution is a continuous probability distribution. dtype must be a floating point but you specified {}", t.dtype().title());
+    ensure!(t.dtype().is_float() || t.numel() == 0, Runtime, "Exponential distribution is a continuous probability distribution. dtype must be a floating point but you specified {}", t.dtype().title());
     ensure!(lambda > 0.0, Runtime, "exponential_ expects lambda > 0.0, but found lambda={lambda}");
     fill_each("exponential_cpu", t, generator, |g| -1.0 / lambda * (-g.unit_f64()).ln_1p())
 }
@@ -328,6 +344,7 @@ pub fn cauchy_(t: &Tensor, median: f64, sigma: f64, generator: Option<&Generator
 /// `Runtime` unless `0 < p < 1`.
 pub fn geometric_(t: &Tensor, p: f64, generator: Option<&Generator>) -> Result<Tensor> {
     ensure!(p > 0.0 && p < 1.0, Runtime, "geometric_ expects p to be in (0, 1), but got p={p}");
+    ensure!(t.dtype() != DType::Bool || t.numel() == 0, NotImplemented, "\"geometric_cpu\" not implemented for 'Bool'");
     fill_each("geometric_cpu", t, generator, |g| (g.unit_f64().ln() / (-p).ln_1p()).ceil())
 }
 
@@ -376,6 +393,9 @@ fn open_end(dtype: DType, to: i64) -> i64 {
 /// `Runtime` for an empty range or bounds out of the dtype's range.
 pub fn random_(t: &Tensor, from: Option<i64>, to: Option<i64>, generator: Option<&Generator>) -> Result<Tensor> {
     let dtype = t.dtype();
+    if t.numel() == 0 && to.is_none() {
+        return Ok(t.clone());
+    }
     ensure!(!dtype.is_complex(), NotImplemented, "\"random_\" not implemented for '{}'", dtype.title());
     let (lowest, largest) = integer_bounds(dtype);
     let (base, range) = match (from, to) {
@@ -406,6 +426,9 @@ pub fn random_(t: &Tensor, from: Option<i64>, to: Option<i64>, generator: Option
         }
         // All of 2⁶⁴, from the lowest on.
         (Some(i64::MIN), None) if dtype == DType::I64 || (dtype.is_float() && dtype != DType::F16) => (i64::MIN, 0),
+        (Some(i64::MIN), None) if matches!(dtype, DType::F16 | DType::Bool) => {
+            bail!(NotImplemented, "\"random_full_64_bits_range_kernel_cpu\" not implemented for '{}'", dtype.title())
+        }
         (Some(from), None) => {
             ensure!(
                 from >= lowest && (from < 0 || from as u64 <= largest),
@@ -635,6 +658,7 @@ fn top_indices(keys: &Tensor, count: i64) -> Result<Tensor> {
 /// 1 where `x` is positive, else a number drawn from `[lower, upper)`.
 pub(crate) fn slopes(x: &Tensor, lower: f64, upper: f64) -> Result<Tensor> {
     floating("rrelu_with_noise_out_cpu", x)?;
+    ensure!(x.dtype() != DType::F16, NotImplemented, "\"rrelu_with_noise_out_cpu\" not implemented for 'Half'");
     let out = factory::empty(&x.sizes(), x.dtype(), Device::Cpu)?;
     let mut values = x.to_vec::<f64>()?.into_iter();
     fill_each("rrelu", &out, None, |g| match values.next() {
@@ -687,7 +711,7 @@ fn gamma_sample_slope(a: f64, x: f64) -> f64 {
 /// # Errors
 /// `NotImplemented` for dtypes that are not floating.
 pub fn standard_gamma(shape: &Tensor, generator: Option<&Generator>) -> Result<Tensor> {
-    floating("gamma_cpu", shape)?;
+    single_or_double("gamma_cpu", shape)?;
     let shapes = shape.detach().to_vec::<f64>()?;
     let smallest = match shape.dtype() {
         DType::F64 => f64::MIN_POSITIVE,
@@ -741,7 +765,7 @@ fn dirichlet_sample_slope(x: f64, a: f64, b: f64) -> f64 {
 /// # Errors
 /// As [`standard_gamma`].
 pub fn dirichlet(concentration: &Tensor, generator: Option<&Generator>) -> Result<Tensor> {
-    floating("dirichlet", concentration)?;
+    single_or_double("dirichlet", concentration)?;
     let held = concentration.detach();
     let gamma = standard_gamma(&e::to_dtype(&held, DType::F64)?, generator)?;
     let point = e::div(&gamma, &reduction::sum(&gamma, &[-1], true)?)?;
@@ -772,7 +796,7 @@ pub fn binomial(count: &Tensor, prob: &Tensor, generator: Option<&Generator>) ->
         prob.dtype().title(),
         count.dtype().title()
     );
-    floating("binomial_cpu", count)?;
+    single_or_double("binomial_cpu", count)?;
     let sizes = broadcast_shapes(&count.sizes(), &prob.sizes())?;
     let n = view::expand(&count.detach(), &sizes)?.to_vec::<f64>()?;
     let p = view::expand(&prob.detach(), &sizes)?.to_vec::<f64>()?;

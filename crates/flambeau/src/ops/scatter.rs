@@ -299,6 +299,11 @@ pub fn as_strided_scatter(
     strides: &[i64],
     offset: Option<i64>,
 ) -> Result<Tensor> {
+    ensure!(
+        x.is_contiguous() || !x.requires_grad(),
+        Runtime,
+        "as_strided_scatter: a gradient exists for contiguous tensors only"
+    );
     // The bounds are those of the tensor that was given, not of its copy.
     let place = view::as_strided(&x.detach(), sizes, strides, offset)?;
     ensure!(
@@ -308,6 +313,14 @@ pub fn as_strided_scatter(
         Shape(&src.sizes()),
         Shape(&place.sizes())
     );
+    let (extent, from) = (view::wide_extent(&x.sizes(), &x.strides()) as i64, x.meta().offset);
+    if !x.is_contiguous() && !may_overlap_itself(&x.sizes(), &x.strides()) {
+        // Places are those of the memory, so that a copy of all of it is written.
+        let whole = view::clone(&view::as_strided(x, &[from + extent], &[1], Some(0))?)?;
+        let op = AsStridedScatter { sizes: sizes.into(), strides: strides.into(), offset: offset.unwrap_or(from) };
+        let written = crate::apply::apply1(op, &[&whole, src], Dest::New)?;
+        return view::as_strided(&written, &x.sizes(), &x.strides(), Some(from));
+    }
     let op = AsStridedScatter { sizes: sizes.into(), strides: strides.into(), offset: offset.unwrap_or(0) };
     crate::apply::apply1(op, &[x, src], Dest::New)
 }

@@ -287,7 +287,7 @@ pub fn isin(elements: Value, tests: Value, invert: bool) -> Result<Tensor> {
     let (x, tests) = (tensor_of(elements, like)?.detach(), tensor_of(tests, like)?.detach());
     for t in [&x, &tests] {
         ensure!(
-            !t.dtype().is_complex(),
+            !t.dtype().is_complex() && t.dtype() != DType::Bool,
             Runtime,
             "Unsupported input type encountered for isin(): {}",
             t.dtype().title()
@@ -457,7 +457,9 @@ pub fn histogramdd_at(t: &Tensor, edges: &[Tensor], weight: Option<&Tensor>, den
         let top = view::select(&edge.detach(), 0, bins)?;
         let at = e::where_(&e::eq(&x, &top)?, bins - 1, &at)?;
         let inside = e::logical_and(&e::ge(&at, 0)?, &e::lt(&at, bins)?)?;
-        let inside = e::logical_and(&inside, &e::logical_not(&e::isnan(&x)?)?)?;
+        // Edges out of order hold nothing outside the first and the last.
+        let reach = e::logical_and(&e::ge(&x, &view::select(&edge.detach(), 0, 0)?)?, &e::le(&x, &top)?)?;
+        let inside = e::logical_and(&inside, &reach)?;
         cell = Some(match cell {
             Some(c) => e::add(&e::mul(&c, bins)?, &at)?,
             None => at,

@@ -84,7 +84,11 @@ fn pad_ends(t: &Tensor, pad: i64, mode: &str) -> Result<Tensor> {
     ensure!(mode != "circular" || pad <= n, Runtime, "Padding value causes wrapping around more than once.");
     let index: Vec<i64> = (-pad..n + pad).map(at).collect();
     let index = crate::ops::device::to_device(&Tensor::from_slice(&index, &[n + 2 * pad])?, t.device())?;
-    indexing::index_select(t, rank as i64 - 1, &index)
+    let padded = indexing::index_select(t, rank as i64 - 1, &index)?;
+    match mode {
+        "circular" => Ok(padded),
+        _ => crate::autograd::node::formally_reads(padded, &[t], "reflection_pad"),
+    }
 }
 
 /// Spectra of overlapping windows of a signal (or of each of a batch): (batch, frequencies, frames).

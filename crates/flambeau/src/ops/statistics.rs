@@ -494,3 +494,51 @@ pub fn cross_default(a: &Tensor, b: &Tensor, dim: Option<i64>) -> Result<Tensor>
         None => bail!(Runtime, "no dimension of size 3 in input"),
     }
 }
+
+/// A checksum of the values along some dimensions, or of all: the exclusive or of their bits, as double or 64-bit integers.
+///
+/// # Errors
+/// `Runtime` for another mode than 0 and for complex values; those of the dimensions.
+pub fn hash_tensor(t: &Tensor, dims: &[i64], keepdim: bool, mode: i64) -> Result<Tensor> {
+    ensure!(mode == 0, Runtime, "hash_tensor: expected mode 0, the exclusive or of all bits, but got {mode}");
+    ensure!(!t.dtype().is_complex(), Runtime, "hash_tensor: values of {} have no bits of one number", t.dtype().name());
+    let t = t.detach();
+    let wide = match t.dtype() {
+        DType::I64 | DType::U64 => t,
+        d if d.is_float() => e::to_dtype(&t, DType::F64)?,
+        _ => e::to_dtype(&t, DType::I64)?,
+    };
+    let bits = view::view_dtype(&wide, DType::I64)?;
+    let rank = bits.dim();
+    let mut reduced = vec![dims.is_empty(); rank];
+    for &d in dims {
+        let d = wrap_dim(d, rank)?;
+        ensure!(
+            rank == 0 || !std::mem::replace(&mut reduced[d], true),
+            Runtime,
+            "hash_tensor: dim {d} appears multiple times in the list of dims"
+        );
+    }
+    let sizes = bits.sizes();
+    let order: Dims =
+        (0..rank).filter(|&d| !reduced[d]).chain((0..rank).filter(|&d| reduced[d])).map(|d| d as i64).collect();
+    let kept: Dims = (0..rank).filter(|&d| !reduced[d]).map(|d| sizes[d]).collect();
+    let n: i64 = (0..rank).filter(|&d| reduced[d]).map(|d| sizes[d]).product();
+    let shape: Dims =
+        if keepdim { (0..rank).map(|d| if reduced[d] { 1 } else { sizes[d] }).collect() } else { kept.clone() };
+    let hashed = if n == 0 {
+        factory::zeros(&shape, DType::I64, bits.device())?
+    } else {
+        let mut flat = view::reshape(&view::permute(&bits, &order)?, &[numel(&kept), n])?;
+        let mut n = n;
+        while n > 1 {
+            // The first half with the second; what is left over waits for the next round.
+            let half = n / 2;
+            let pairs = e::bitwise_xor(&view::narrow(&flat, 1, 0, half)?, &view::narrow(&flat, 1, half, half)?)?;
+            flat = if n % 2 == 0 { pairs } else { join::cat(&[pairs, view::narrow(&flat, 1, n - 1, 1)?], 1)? };
+            n = half + n % 2;
+        }
+        view::reshape(&flat, &shape)?
+    };
+    view::view_dtype(&view::contiguous(&hashed)?, DType::U64)
+}

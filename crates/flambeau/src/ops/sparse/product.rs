@@ -83,11 +83,7 @@ fn batches(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     if !a.is_sparse() {
         return v::transpose(&batches(&v::transpose(b, 1, 2)?, &v::transpose(a, 1, 2)?)?, 1, 2);
     }
-    ensure!(
-        !b.is_sparse(),
-        NotImplemented,
-        "bmm: the product of two sparse batches is not supported; use to_dense() on one"
-    );
+    ensure!(!b.is_sparse(), NotImplemented, "bmm_sparse: Tensor 'mat2' must be dense");
     let c = to_coo(a)?;
     let s = coo_parts("bmm", &c)?;
     ensure!(s.values.dim() == 1, Runtime, "bmm: batches of sparse matrices with dense dimensions are not supported");
