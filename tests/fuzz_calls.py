@@ -62,11 +62,25 @@ def child(seed: int, start: int, stop: int, only: str, log: str) -> None:
             continue
         try:
             touch(torch, call())
-        except EXPECTED as e:
-            if "panic" in str(e).lower() or "internal error" in str(e):
-                os.write(where, f"\n!{type(e).__name__}: {str(e)[:500]}".replace("\n", " ").encode())
         except BaseException as e:
-            os.write(where, f"\n!{type(e).__name__}: {str(e)[:500]}".replace("\n", " ").encode())
+            if not isinstance(e, EXPECTED) or "panic" in str(e).lower() or "internal error" in str(e):
+                os.write(where, noted(e))
+
+
+def noted(e: BaseException) -> bytes:
+    """The line of a log that says what a call raised and should not have."""
+    return b"\n!" + f"{type(e).__name__}: {str(e)[:500]}".replace("\n", " ").encode()
+
+
+def read(lines: list[str], start: int) -> tuple[int, int, list[str]]:
+    """The last call of a log, how many there are, and the findings among them."""
+    last, calls, findings = start, 0, []
+    for before, line in zip([""] + lines, lines, strict=False):
+        if line.startswith("!"):
+            findings.append(f"{before}\n    {line[1:]}")
+        elif line[:1].isdigit():
+            last, calls = int(line.split("\t")[0]), calls + 1
+    return last, calls, findings
 
 
 def signature(row: Any) -> str:
@@ -274,12 +288,9 @@ def run(seconds: float, seed: int = 0, only: str = "", start: int = 0, stop: int
                 stderr.seek(0)
                 said = stderr.read().decode(errors="replace")
             lines = log.read_text(errors="replace").split("\n") if log.exists() else []
-            last = start
-            for before, line in zip([""] + lines, lines, strict=False):
-                if line.startswith("!"):
-                    findings.append(f"{before}\n    {line[1:]}")
-                elif line[:1].isdigit():
-                    last, calls = int(line.split("\t")[0]), calls + 1
+            last, made, found = read(lines, start)
+            calls += made
+            findings += found
             if ended == 0:
                 break
             if ended is not None or hung:
