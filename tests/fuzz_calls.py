@@ -292,6 +292,8 @@ def run(seconds: float, seed: int = 0, only: str = "", start: int = 0, stop: int
             calls += made
             findings += found
             if ended == 0:
+                if "panicked" in said and not findings:
+                    findings.append(f"somewhere between {start} and {last}\n    {said[-600:].strip()}")
                 break
             if ended is not None or hung:
                 died += 1
