@@ -35,7 +35,7 @@ EXPECTED = (
     ZeroDivisionError,
     MemoryError,
 )
-#: A call that takes longer than this hangs.
+#: A call that takes the processors longer than this hangs, and one that waits ten times as long.
 CALL_SECONDS = 20
 
 
@@ -261,6 +261,15 @@ def make_call(torch: Any, r: random.Random, row: Any) -> tuple[Any, str]:
     return (lambda: operator.attrgetter(path)(target)(*args, **kwargs)), f"{shown}.{path}({', '.join(texts)})"
 
 
+def processor_seconds(pid: int) -> float:
+    """What a process has spent of the processors' time."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def run(seconds: float, seed: int = 0, only: str = "", start: int = 0, stop: int = 1 << 60) -> tuple[int, list[str]]:
     """Makes the calls from `start` to `stop`, as far as the time goes. Returns how many were made and what was found."""
     findings: list[str] = []
@@ -273,13 +282,16 @@ def run(seconds: float, seed: int = 0, only: str = "", start: int = 0, stop: int
             with open(Path(folder) / "stderr", "w+b") as stderr:
                 environment = {**os.environ, "RUST_BACKTRACE": "0"}
                 process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr, env=environment)
-                size, moved, hung = -1, time.monotonic(), False
+                size, moved, spent, hung = -1, time.monotonic(), 0.0, False
                 while process.poll() is None and time.monotonic() < end:
                     time.sleep(0.1)
                     now = log.stat().st_size if log.exists() else 0
                     if now != size:
-                        size, moved = now, time.monotonic()
-                    elif time.monotonic() - moved > CALL_SECONDS + (20 if size <= 0 else 0):
+                        size, moved, spent = now, time.monotonic(), processor_seconds(process.pid)
+                        continue
+                    # On a busy machine a call may take long and do little; one that waits for nothing does nothing.
+                    waited, worked = time.monotonic() - moved, processor_seconds(process.pid) - spent
+                    if worked > CALL_SECONDS or waited > 10 * CALL_SECONDS:
                         hung = True
                         break
                 ended = process.poll()

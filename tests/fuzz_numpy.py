@@ -407,7 +407,7 @@ def unique_form(name: str, out: Any) -> Any:
         return sign * np.exp(logarithm)
     if base in ("eig", "eigvals"):
         # Of what several eigenvalues lie close to, the polynomial is known to full precision, and they are not.
-        values = flat(out)[0]
+        values = np.sort_complex(flat(out)[0])
         return (
             np.apply_along_axis(np.poly, -1, values).astype(values.dtype)
             if np.isfinite(values).all() and values.size
@@ -418,7 +418,9 @@ def unique_form(name: str, out: Any) -> Any:
     if base == "svd":
         return flat(out)[1]
     if base == "qr":
-        return np.abs(flat(out)[1])
+        # Of a matrix of deficient rank R has more freedom than signs; its square has none.
+        upper = flat(out)[1]
+        return upper.conj().swapaxes(-1, -2) @ upper
     return out
 
 

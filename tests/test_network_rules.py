@@ -332,3 +332,9 @@ def test_byte_classes():
     x = torch.tensor([[0.5, -1.0], [2.0, 1.0]])
     for loss in (nn.NLLLoss(), nn.CrossEntropyLoss(), nn.CrossEntropyLoss(label_smoothing=0.1)):
         assert torch.equal(loss(x, torch.tensor([1, 0], dtype=torch.uint8)), loss(x, torch.tensor([1, 0])))
+
+
+@pytest.mark.parametrize(("query", "key"), [((2, 3, 5), (3, 5)), ((3, 5), (3, 5)), ((1, 2, 3, 5), (3, 5)), ((3, 5), (4, 3, 5))])
+def test_heads_that_are_repeated_are_a_dimension(query, key):
+    with pytest.raises(IndexError, match="enable_gqa repeats heads, dimension -3"):
+        nn.functional.scaled_dot_product_attention(torch.ones(query), torch.ones(key), torch.ones(key), enable_gqa=True)

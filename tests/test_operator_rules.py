@@ -287,6 +287,9 @@ def test_large_counts_that_are_small_enough() -> None:
         torch.linalg.vander(torch.ones(3), N=2**62)
     assert [p.shape[0] for p in torch.chunk(torch.ones(2, 3), 2**63 - 1)] == [1, 1]
     assert torch.combinations(torch.arange(3), 2**40).shape == (0, 2**40)
+    x = double([1.0, 2.0])
+    torch.combinations(x, 4).sum().backward()
+    assert x.grad.tolist() == [0.0, 0.0]
     for n, r, again in itertools.product(range(5), range(1, 5), (False, True)):
         choose = itertools.combinations_with_replacement if again else itertools.combinations
         assert torch.combinations(torch.arange(n), r, again).tolist() == [list(c) for c in choose(range(n), r)]

@@ -400,7 +400,9 @@ pub fn combinations(x: &Tensor, r: i64, with_replacement: bool) -> Result<Tensor
     }
     let n = x.numel();
     if n < if with_replacement { 1 } else { r } {
-        return factory::empty(&[0, r], x.dtype(), x.device());
+        // None, but the operand's gradient goes through them.
+        let none = crate::ops::device::to_device(&Tensor::from_slice::<i64>(&[], &[0])?, x.device())?;
+        return view::reshape(&super::indexing::index_select(x, 0, &none)?, &[0, r]);
     }
     // There are (m over r) of them; the product is cut off where no memory could hold it.
     let (m, r) = (if with_replacement { n.saturating_add(r - 1) } else { n } as u128, r as usize);
