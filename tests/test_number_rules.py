@@ -189,3 +189,13 @@ def test_one_complex_number_is_formatted_as_a_number() -> None:
 def test_the_slice_of_a_whole_dimension_is_a_slice() -> None:
     x = torch.ones(1, requires_grad=True)
     assert [y.grad_fn.name() for y in (x[:], x[:3], x[...])] == ["SliceBackward0", "SliceBackward0", "AliasBackward0"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_normal_numbers_of_half_precision_are_those_of_single_precision_rounded(dtype: torch.dtype) -> None:
+    for n, same in ((16, 16), (48, 48), (40, 24), (100_000, 100_000)):
+        draws = []
+        for kind in (dtype, torch.float32):
+            torch.manual_seed(3)
+            draws.append(torch.randn(n, dtype=kind)[:same].to(dtype))
+        assert torch.equal(*draws), n
