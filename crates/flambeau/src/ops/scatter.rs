@@ -399,7 +399,8 @@ pub fn combinations(x: &Tensor, r: i64, with_replacement: bool) -> Result<Tensor
         return factory::empty(&[0], x.dtype(), x.device());
     }
     let n = x.numel();
-    if n < if with_replacement { 1 } else { r } {
+    let least = if with_replacement { 1 } else { r };
+    if n < least {
         // None, but the operand's gradient goes through them.
         let none = crate::ops::device::to_device(&Tensor::from_slice::<i64>(&[], &[0])?, x.device())?;
         return view::reshape(&super::indexing::index_select(x, 0, &none)?, &[0, r]);
