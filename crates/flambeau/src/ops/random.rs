@@ -265,7 +265,7 @@ fn normal_halves<T>(g: &mut Engine, out: &mut [T], mean: f32, std: f32, round: f
     };
     out.chunks_exact_mut(16).for_each(&mut block);
     let n = out.len();
-    if n % 16 != 0 {
+    if !n.is_multiple_of(16) {
         block(&mut out[n - 16..]);
     }
 }
