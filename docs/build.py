@@ -63,6 +63,40 @@ _NAMES = {
     "copy": "whether always to copy", "atol": "an absolute tolerance", "rtol": "a relative tolerance", "ord": "the norm's order",
     "check_errors": "whether a failure raises instead of being a code", "hermitian": "whether matrices are taken for Hermitian",
     "accumulate": "whether to add instead of to write", "interpolation": "how to go between two elements", "n": "a count",
+    "s": "the transform's sizes, which cut or pad", "ceil_mode": "whether a window may begin within the last step", "other": "any sizes",
+    "tensors": "of sizes that fit each other", "value": "a factor, or what is written", "dim0": "a dimension", "dim1": "a dimension",
+    "dim2": "a dimension", "dims": "dimensions, from the end where negative", "output_size": "the result's sizes", "train": "whether in training",
+    "values": "what is stored, one for each place", "source": "what is written, one for each index", "src": "what is written, as large as its place",
+    "dense_dim": "how many last dimensions are stored densely", "sparse_dim": "how many first dimensions are stored by place",
+    "start": "the first value or index", "end": "the last value, or the index behind", "step": "steps between values or windows",
+    "steps": "how many values", "return_indices": "whether places are returned too", "check_invariants": "whether to check the indices",
+    "fill_value": "what every element is", "left": "whether the matrix stands to the left", "window_length": "how many points",
+    "periodic": "whether to be continued periodically", "lambd": "a threshold, or a rate", "threshold": "from where on", "min_val": "the lower bound",
+    "max_val": "the upper bound", "storage_offset": "the first element's place in memory", "sections": "how many pieces",
+    "reduce": "how values at one place are combined", "out_dtype": "the result's dtype", "std": "standard deviations", "mean": "means",
+    "mat1": "(m, n)", "mat2": "(n, p)", "lower": "the lower bound, or whether the lower triangle", "low": "the least value",
+    "high": "the value behind the greatest", "normalized_shape": "the last sizes, over which is normalised", "data": "numbers, arrays or sequences",
+    "to": "the bound, exclusive", "from": "the least value", "shape": "the sizes", "sizes": "the sizes", "length": "how many elements",
+    "pivot": "whether rows are exchanged", "driver": "LAPACK's name for a method; accepted",
+    "center": "whether windows are centred on their step", "output_padding": "how much is added to one side of the result",
+    "count_include_pad": "whether the border counts in averages", "divisor_override": "what to divide by instead of the window's size",
+    "sparse": "whether the gradient is sparse", "sparse_grad": "whether the gradient is sparse", "blocksize": "the blocks' two sizes",
+    "equal_nan": "whether NaN equals NaN", "negative_slope": "the slope below 0", "count": "how many", "row": "how many rows",
+    "col": "how many columns", "tensor": "any sizes", "hook": "a function of the gradient, or of the tensor", "dimension": "along which dimension",
+    "split_size": "a piece's size", "split_sizes": "the pieces' sizes", "repeats": "how many times", "q": "between 0 and 1", "y": "values",
+    "dx": "the distance of neighbours", "sorted": "whether in order", "out_int32": "whether indices are int32",
+    "right": "whether behind equal elements", "return_inverse": "whether each element's place is returned too",
+    "return_counts": "whether counts are returned too", "bins": "how many bins, or their edges", "range": "the outer edges",
+    "include_self": "whether what was there counts", "unitriangular": "whether the diagonal counts as ones", "transpose": "whether transposed",
+    "some": "whether reduced", "full_matrices": "whether factors are square", "UPLO": "which triangle is read", "rcond": "a relative tolerance",
+    "d": "the distance of two points", "n_fft": "a transform's size", "hop_length": "steps between windows", "win_length": "a window's size",
+    "window": "(win_length)", "normalized": "whether to divide by the root of the size", "onesided": "whether half of the frequencies suffice",
+    "return_complex": "whether the result is complex", "momentum": "the newest value's share in running statistics",
+    "padding_idx": "a row that gets no gradient", "scale_grad_by_freq": "whether gradients are divided by how often a row is used",
+    "crow_indices": "(rows + 1), where each row begins", "ccol_indices": "(columns + 1), where each column begins",
+    "col_indices": "each value's column", "row_indices": "each value's row", "weights": "one for each element", "fweights": "whole weights",
+    "aweights": "weights", "boundaries": "sorted", "sorted_sequence": "sorted along its last dimension", "elements": "any sizes",
+    "test_elements": "any sizes", "is_causal": "whether later keys are hidden", "dropout_p": "a probability", "scale": "a factor",
 }  # fmt: skip
 _BASES = {"float": "float32", "double": "float64", "half": "float16", "bfloat16": "bfloat16", "bool": "bool", "byte": "uint8", "char": "int8",
           "short": "int16", "int": "int32", "long": "int64", "chalf": "complex32", "cfloat": "complex64", "cdouble": "complex128"}  # fmt: skip
@@ -205,9 +239,44 @@ def errors(operator: Operator) -> list[str]:
         said.append("`RuntimeError`: the sizes or dtypes do not fit each other; the message has them.")
     if operator.section == "Linear algebra":
         said.append("`LinAlgError`: a matrix is singular, not positive-definite or not finite where it must be. `RuntimeError`: not a matrix.")
+    if names & {"size", "sizes", "steps", "window_length", "M"} or operator.name in ("eye", "arange", "fft.fftfreq", "fft.rfftfreq"):
+        said.append("`RuntimeError`: a size is negative. `OutOfMemoryError`: the result does not fit into memory.")
     if "out" in operator.forms.split():
         said.append("`RuntimeError`: the result cannot be cast to `out`'s dtype.")
     return said
+
+
+def refused(operator: Operator) -> list[str]:
+    """What an operator raises where its example is made with tensors of another dtype or of sizes that nobody expects."""
+    said: dict[str, list[str]] = {}
+    # Beside tensors that the example makes itself, another dtype would not be the reason.
+    alone = not re.search(r"torch\.(ones|zeros|eye|a?range|tensor|rand\w*|full|linspace)\(", operator.example)
+    for dtype in ("bool", "int64", "float16", "complex64") if alone else ():
+        failure = _failure(operator.example, dtype)
+        if failure is not None:
+            said.setdefault(type(failure).__name__, []).append(dtype)
+    out = [f"`{kind}`: tensors of dtype {' or '.join(dtypes)}." for kind, dtypes in said.items()]
+    places = [m.span() for m in re.finditer(r"\b[vxanisz]\b(?!\s*=)", operator.example)]
+    for begin, end in places[-1:]:
+        failure = _failure(f"{operator.example[:begin]}torch.ones(2, 7, 5){operator.example[end:]}")
+        if failure is not None:
+            message = re.sub(r"\s+", " ", str(failure)).strip().replace("`", "'")
+            out.append(f"`{type(failure).__name__}` for sizes that do not fit, as `{message[:200]}`.")
+    return out
+
+
+def _failure(example: str, dtype: str = "") -> Exception | None:
+    """What an example raises in a setting of another dtype."""
+    space: dict[str, Any] = {}
+    exec(SETTING, space)  # noqa: S102
+    torch = space["torch"]
+    if dtype:
+        space.update({name: space[name].to(getattr(torch, dtype)) for name in ("x", "v", "a", "s", "img")})
+    try:
+        eval(example, space)  # noqa: S307
+    except (RuntimeError, TypeError, ValueError, IndexError) as failure:
+        return failure
+    return None
 
 
 def section_page(section: str, members: list[Operator]) -> str:
@@ -225,7 +294,7 @@ def section_page(section: str, members: list[Operator]) -> str:
             out.append(f"Also: {', '.join(forms)}.\n")
         if aliases:
             out.append(f"Other names: {', '.join(f'`{n.strip()}`' for n in aliases[0].split(','))}.\n")
-        out += ["Raises " + " ".join(errors(o)) + "\n"]
+        out += ["Raises " + " ".join(errors(o) + refused(o)) + "\n"]
         out += ["```python", f">>> {o.example}", *([run_example(o)] if "data_ptr" not in o.example else []), "```\n"]
     return "\n".join(out)
 

@@ -32,6 +32,20 @@ def test_example(operator):
     build.run_example(operator)
 
 
+def test_what_an_operator_refuses_is_found_by_trying():
+    by_name = {o.name: o for o in OPERATORS}
+    assert build.refused(by_name["abs"]) == []
+    assert build.refused(by_name["mean"]) == ["`RuntimeError`: tensors of dtype bool or int64."]
+    assert any("for sizes that do not fit, as `" in line for line in build.refused(by_name["matmul"]))
+    assert not any("dtype" in line for line in build.refused(by_name["index_add"]))
+    # What says nothing but that its arguments' types are checked is metadata, conversions and the like.
+    silent = [o.name for o in OPERATORS if len(build.errors(o) + build.refused(o)) == 1]
+    assert len(silent) < len(OPERATORS) / 4, silent
+    rows = [(o.name, name, meaning) for o in OPERATORS for name, _, meaning in build.arguments(o)]
+    unsaid = [(o, name) for o, name, meaning in rows if not meaning or meaning.startswith(" (default")]
+    assert len(unsaid) < len(rows) / 20, unsaid
+
+
 def test_pages():
     section = OPERATORS[0].section
     page = build.section_page(section, [o for o in OPERATORS if o.section == section][:5])

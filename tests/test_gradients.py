@@ -303,14 +303,20 @@ BY_HAND = {
     "mT": (lambda a: a.mT, 1),
     "H": (lambda a: a.H, 1),
     "mH": (lambda a: a.mH, 1),
+    # With respect to one operand alone; PyTorch has no gradient for the other.
+    "igamma": (lambda a: torch.igamma(TENSOR.abs() + 1, a.abs() + 0.5), 1),
+    "igammac": (lambda a: torch.igammac(TENSOR.abs() + 1, a.abs() + 0.5), 1),
+    "special.zeta": (lambda a: torch.special.zeta(TENSOR.abs() + 2, a.abs() + 0.5), 1),
+    "frexp": (lambda a: torch.frexp(a + 0.03).mantissa, 1),
 }  # fmt: skip
+REAL = {"sparse.softmax", "sparse.log_softmax", "igamma", "igammac", "special.zeta", "frexp"}
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
 @pytest.mark.parametrize("name", sorted(BY_HAND))
 def test_by_hand(name, dtype):
     function, count = BY_HAND[name]
-    if dtype.is_complex and name == "sparse.softmax" or name == "sparse.log_softmax":
+    if name in REAL:
         dtype = torch.float64
     turned = [TENSOR, TENSOR.T + 0.1][:count]
     inputs = [(t + (0.3j * t.flip(0) if dtype.is_complex else 0)).clone().requires_grad_() for t in turned]
@@ -325,7 +331,7 @@ NO_GRADIENT = set(
     bitwise_right_shift bitwise_xor bool bucketize byte char count_nonzero eq equal gcd ge gt hash_tensor histc histogram _histogramdd_at
     _histogramdd_edges int isclose isfinite isin isinf isnan isneginf isposinf isreal lcm le logical_and logical_not logical_or
     logical_xor long lt ne nn.functional.one_hot nonzero nonzero_static searchsorted short signbit unique unique_consecutive
-    unravel_index heaviside linalg.matrix_rank frexp
+    unravel_index heaviside linalg.matrix_rank
 
     __array__ __complex__ __deepcopy__ __format__ __reduce_ex__ _check_sparse_invariants _coalesced_ _indices _nnz _values apply_
     as_subclass backward can_cast ccol_indices col_indices crow_indices data_ptr dense_dim detach detach_ dim dim_order element_size
@@ -339,8 +345,8 @@ NO_GRADIENT = set(
     bernoulli binomial multinomial normal poisson rand rand_like randint randint_like randn randn_like randperm _sample_dirichlet
     _standard_gamma
 
-    geqrf igamma igammac linalg.ldl_factor linalg.ldl_factor_ex linalg.ldl_solve resize_ resize_as_ sparse_resize_
-    sparse_resize_and_clear_ special.zeta special.airy_ai special.bessel_j0 special.bessel_j1 special.bessel_y0 special.bessel_y1
+    geqrf linalg.ldl_factor linalg.ldl_factor_ex linalg.ldl_solve resize_ resize_as_ sparse_resize_
+    sparse_resize_and_clear_ special.airy_ai special.bessel_j0 special.bessel_j1 special.bessel_y0 special.bessel_y1
     special.modified_bessel_i0 special.modified_bessel_i1 special.modified_bessel_k0 special.modified_bessel_k1
     special.scaled_modified_bessel_k0 special.scaled_modified_bessel_k1 special.spherical_bessel_j0
     """.split()

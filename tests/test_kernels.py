@@ -125,7 +125,7 @@ def test_masks_of_every_width(dtype, threads):
     x = (rng.normal(size=99_991) * 50).astype(dtype)
     for every in (1, 2, 7, 5000):
         m = np.arange(x.size) % every == 0
-        (y,) = bits(threads, lambda: [flambeau.tensor(x)[flambeau.tensor(m)]])
+        (y,) = bits(threads, lambda m=m: [flambeau.tensor(x)[flambeau.tensor(m)]])
         np.testing.assert_array_equal(y.numpy(), x[m])
         byte = flambeau.tensor(m.astype("u1") * 7).view(flambeau.bool)
         np.testing.assert_array_equal(flambeau.masked_select(flambeau.tensor(x), byte).numpy(), x[m])
@@ -165,8 +165,8 @@ def test_maxima_without_positions_are_the_same(sizes, window, threads):
     x = rng.normal(size=sizes).astype("f4")
     x[0, 0, 3, 4] = np.nan
     kernel, stride, padding, dilation = window
+    f = flambeau.nn.functional.max_pool2d
     for t in (flambeau.tensor(x), flambeau.tensor(x).to(memory_format=flambeau.channels_last), flambeau.tensor(x).double()):
-        f = flambeau.nn.functional.max_pool2d
         (alone,) = bits(threads, lambda t=t: [f(t, kernel, stride, padding, dilation)])
         both, at = f(t, kernel, stride, padding, dilation, return_indices=True)
         np.testing.assert_array_equal(alone.numpy(), both.numpy())

@@ -345,3 +345,20 @@ def test_margins_of_one_sample_have_the_targets_shape():
     loss = nn.functional.multi_margin_loss
     assert loss(x, torch.tensor([1]), reduction="none").shape == (1,)
     assert loss(x, torch.tensor(1), reduction="none").shape == ()
+
+
+@pytest.mark.parametrize(("query", "key"), [((2, 3, 5), (3, 5)), ((3, 5), (3, 5)), ((1, 2, 3, 5), (3, 5)), ((3, 5), (4, 3, 5))])
+def test_heads_that_are_repeated_are_a_dimension(query, key):
+    with pytest.raises(IndexError, match="enable_gqa repeats heads, dimension -3"):
+        nn.functional.scaled_dot_product_attention(torch.ones(query), torch.ones(key), torch.ones(key), enable_gqa=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_convolutions_of_no_channels_are_empty(dtype):
+    x = torch.ones(1, 0, 5, 4, dtype=dtype, requires_grad=True)
+    w = torch.ones(2, 0, 1, 4, dtype=dtype, requires_grad=True)
+    b = torch.ones(2, dtype=dtype, requires_grad=True)
+    y = torch.conv2d(x, w, b, stride=3)
+    assert y.shape == (1, 0, 2, 1)
+    y.sum().backward()
+    assert x.grad.shape == x.shape and w.grad.shape == w.shape and b.grad.tolist() == [0.0, 0.0]

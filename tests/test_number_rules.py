@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 
 import flambeau as torch
@@ -31,6 +32,33 @@ def test_a_number_beside_a_half_precision_is_rounded_to_it_except_as_a_factor_or
 ) -> None:
     t = torch.tensor([7.75, -3.3125, 0.1015625, 8.3125], dtype=torch.bfloat16)
     assert compute(t).tolist() == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_every_function_of_one_tensor_has_its_gradient_in_half_precision(dtype: torch.dtype) -> None:
+    checked = 0
+    for _, signature, _ in torch._flambeau._signature_rows():
+        name, _, rest = signature.partition("(")
+        if not rest.startswith("Tensor input)") or not hasattr(torch, name.partition(".")[0]):
+            continue
+        function = operator.attrgetter(name)(torch)
+        x = torch.tensor([0.25, 0.5, 0.75], dtype=dtype, requires_grad=True)
+        wide = x.detach().float().requires_grad_()
+        try:
+            y = function(wide)
+            y.sum().backward()
+            z = function(x)
+        except (RuntimeError, TypeError, AttributeError) as e:
+            assert "internal error" not in str(e), name
+            continue
+        z.sum().backward()
+        assert torch.allclose(x.grad.float(), wide.grad, rtol=0.05, atol=0.02, equal_nan=True), (
+            name,
+            x.grad,
+            wide.grad,
+        )
+        checked += 1
+    assert checked > 60, checked
 
 
 def test_attention_of_half_precisions_whose_shapes_broadcast_is_rounded_once() -> None:
@@ -309,3 +337,13 @@ def test_factors_with_infos_are_named() -> None:
     assert type(found).__name__ == "_lu_with_info"
     assert found.info.item() == 0 and torch.equal(found.LU, torch.eye(2)) and found.pivots.tolist() == [1, 2]
     assert type(torch.lu(torch.eye(2))) is tuple
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_normal_numbers_of_half_precision_are_those_of_single_precision_rounded(dtype: torch.dtype) -> None:
+    for n, same in ((16, 16), (48, 48), (40, 24), (100_000, 100_000)):
+        draws = []
+        for kind in (dtype, torch.float32):
+            torch.manual_seed(3)
+            draws.append(torch.randn(n, dtype=kind)[:same].to(dtype))
+        assert torch.equal(*draws), n

@@ -3,6 +3,7 @@ leads to. Numbers are PyTorch's."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import flambeau as torch
@@ -289,7 +290,13 @@ def test_sizes_beyond_reason_are_refused():
 
 def test_gradients_end_at_draws_and_at_constants():
     x = torch.ones(3, requires_grad=True)
-    for fill in (lambda t: t.uniform_(), lambda t: t.normal_(), lambda t: t.bernoulli_(0.5), lambda t: t.exponential_(), lambda t: t.random_(3)):
+    for fill in (
+        lambda t: t.uniform_(),
+        lambda t: t.normal_(),
+        lambda t: t.bernoulli_(0.5),
+        lambda t: t.exponential_(),
+        lambda t: t.random_(3),
+    ):
         (g,) = torch.autograd.grad(fill(x.clone()).sum(), x)
         assert (g == 0).all()
     (g,) = torch.autograd.grad(x.std(), x)
@@ -303,3 +310,54 @@ def test_gradients_end_at_draws_and_at_constants():
 def test_sums_over_nothing(columns):
     assert torch.ones(0, columns).sum(0).tolist() == [0.0] * columns
     assert torch.ones(0, columns).prod(0).tolist() == [1.0] * columns
+
+
+# ---- arguments that ask for more than there is ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (
+            lambda: torch.combinations(torch.ones(1), 2**50, True),
+            "combinations: can't allocate memory for 1 combinations",
+        ),
+        (lambda: torch.combinations(torch.arange(1000), 500), "combinations: can't allocate memory"),
+        (
+            lambda: torch.tensor_split(torch.ones(0, 3), 2**62),
+            f"tensor_split: can't allocate memory for {2**62} pieces",
+        ),
+        (lambda: torch.vsplit(torch.ones(0, 3), 2**48), f"can't allocate memory for {2**48} pieces"),
+        (lambda: torch.chunk(torch.ones(0, 3), 2**63 - 1), "chunk: can't allocate memory"),
+        (lambda: torch.fft.fftfreq(2**62), f"fftfreq: can't allocate memory for {2**62} numbers"),
+        (lambda: torch.fft.rfftfreq(2**63 - 1), "rfftfreq: can't allocate memory"),
+        (lambda: torch.linspace(0, 1, 2**62), f"linspace: can't allocate memory for {2**62} numbers"),
+        (lambda: torch.arange(2, 1e30, dtype=torch.uint8), "arange: can't allocate memory"),
+        (lambda: torch.hann_window(2**60), "window: can't allocate memory"),
+    ],
+)
+def test_too_much_is_refused_before_it_is_made(call: Callable[[], object], words: str) -> None:
+    with pytest.raises(torch.OutOfMemoryError, match=words):
+        call()
+
+
+def test_large_counts_that_are_small_enough() -> None:
+    with pytest.raises(RuntimeError, match="sizes="):
+        torch.linalg.vander(torch.ones(3), N=2**62)
+    assert [p.shape[0] for p in torch.chunk(torch.ones(2, 3), 2**63 - 1)] == [1, 1]
+    assert torch.combinations(torch.arange(3), 2**40).shape == (0, 2**40)
+    x = double([1.0, 2.0])
+    torch.combinations(x, 4).sum().backward()
+    assert x.grad.tolist() == [0.0, 0.0]
+    for n, r, again in itertools.product(range(5), range(1, 5), (False, True)):
+        choose = itertools.combinations_with_replacement if again else itertools.combinations
+        assert torch.combinations(torch.arange(n), r, again).tolist() == [list(c) for c in choose(range(n), r)]
+    assert torch.linalg.vander(torch.tensor([2, 3, -1])).tolist() == [[1, 2, 4], [1, 3, 9], [1, -1, 1]]
+    assert torch.linalg.vander(torch.ones(2, 0), N=3).shape == (2, 0, 3)
+
+
+@pytest.mark.parametrize("product", [torch.smm, torch.hspmm, torch.sparse.mm])
+def test_sparse_products_of_dense_batches_are_refused(product: Callable[..., object]) -> None:
+    x = torch.ones(2, 3, 3)
+    with pytest.raises((RuntimeError, NotImplementedError), match="dense|sparse"):
+        product(x, x)

@@ -557,3 +557,10 @@ def test_writes_to_the_gradient_of_a_sparse_leaf_stay():
     assert x.grad.to_dense().sum() == 0
     torch.sparse.mm(x, ones).sum().backward()
     assert x.grad.to_dense().sum() == 10
+
+
+def test_sparse_dimensions_of_a_number():
+    assert torch.tensor(3).to_sparse(0).to_dense().item() == 3
+    for dims in (-1, 1, -(2**63)):
+        with pytest.raises(RuntimeError, match=r"sparse_dim must be in \[0, 0\]"):
+            torch.tensor(3).to_sparse(dims)

@@ -438,10 +438,8 @@ where
         let phase = reach.max(w + window.padding[2]).div_ceil(step);
         let held = (window.kernel[1] - 1) * window.dilation[1] + 1;
         let mut taken = Scratch::<E::Acc>::new(if fast { phase * step * held } else { 0 });
-        let tapped: Vec<(usize, i32)> = (0..window.kernel[2])
-            .map(|t| t * dilation)
-            .map(|c| (c % step * phase + c / step, c as i32))
-            .collect();
+        let tapped: Vec<(usize, i32)> =
+            (0..window.kernel[2]).map(|t| t * dilation).map(|c| (c % step * phase + c / step, c as i32)).collect();
         let columns = |first: bool| -> Vec<i32> {
             (0..wide)
                 .map(|j| {

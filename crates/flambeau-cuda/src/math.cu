@@ -389,8 +389,9 @@ template <class R> __device__ inline Complex<R> m_acos(Complex<R> z) {
     return Complex<R>(R(2) * m_atan2(q.re, p.re), m_asinh((m_conj(p) * q).im));
 }
 template <class R> __device__ inline Complex<R> m_atanh(Complex<R> z) {
-    R x = z.re, y = z.im, below = (R(1) - x) * (R(1) - x) + y * y;
-    return Complex<R>(R(0.25) * m_log1p(R(4) * x / below), R(0.5) * m_atan2(R(2) * y, (R(1) - x) * (R(1) + x) - y * y));
+    // Of |x|, since the logarithm's argument would lose its digits near -1.
+    R x = z.re, y = z.im, a = m_abs(x), below = (R(1) - a) * (R(1) - a) + y * y;
+    return Complex<R>(m_copysign(R(0.25) * m_log1p(R(4) * a / below), x), R(0.5) * m_atan2(R(2) * y, (R(1) - x) * (R(1) + x) - y * y));
 }
 template <class R> __device__ inline Complex<R> m_asinh(Complex<R> z) {
     Complex<R> w = m_asin(Complex<R>(-z.im, z.re));

@@ -150,7 +150,10 @@ fn complex_functions_agree_with_the_host() {
     ];
     let re = values(200, 30);
     let im = values(200, 31);
-    let x: Vec<Complex64> = re.iter().zip(&im).map(|(a, b)| Complex64::new(3.0 * *a as f64, 3.0 * *b as f64)).collect();
+    let mut x: Vec<Complex64> =
+        re.iter().zip(&im).map(|(a, b)| Complex64::new(3.0 * *a as f64, 3.0 * *b as f64)).collect();
+    // Near the ends of atanh, where it has few digits to lose.
+    (x[0], x[1]) = (Complex64::new(-1.0 + 1e-5, 1e-5), Complex64::new(1.0 - 1e-5, -1e-5));
     let bytes: Vec<u8> = x.iter().flat_map(|z| [z.re.to_le_bytes(), z.im.to_le_bytes()].concat()).collect();
     let t = Tensor::bytes(b, DType::C128, &[200], &bytes);
     let steps: Vec<Step> = functions.iter().map(|(f, _)| apply(*f, Class::C64, [0; 4])).collect();

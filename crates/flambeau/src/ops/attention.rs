@@ -162,7 +162,15 @@ pub fn scaled_dot_product_attention(
         Runtime,
         "scaled_dot_product_attention: Explicit attn_mask should not be set when is_causal=True"
     );
-    if gqa && qs.len() >= 3 && qs[qs.len() - 3] != ks[ks.len() - 3] {
+    ensure!(
+        !gqa || [&qs, &ks, &vs].iter().all(|s| s.len() >= 3),
+        Index,
+        "scaled_dot_product_attention: enable_gqa repeats heads, dimension -3, but query, key and value are of sizes {}, {} and {}",
+        Shape(&qs),
+        Shape(&ks),
+        Shape(&vs)
+    );
+    if gqa && qs[qs.len() - 3] != ks[ks.len() - 3] {
         let times = |t: &Tensor, have: i64| -> Result<Tensor> {
             let want = qs[qs.len() - 3];
             ensure!(have > 0 && want % have == 0, Runtime, "scaled_dot_product_attention: the number of query heads ({want}) must be a multiple of the key and value heads ({have})");

@@ -210,6 +210,18 @@ pub fn conv(
             Shape(&ws[2..])
         );
     }
+    if ws[1] == 0 {
+        // Without channels the result has none, whatever the weight says; gradients are of nothing.
+        let mut sizes = Dims::from_slice(&[xs[0], 0]);
+        sizes.extend(
+            (0..n).map(|i| (xs[i + 2] + 2 * c.padding[i] - c.dilation[i] * (ws[i + 2] - 1) - 1) / c.stride[i] + 1),
+        );
+        let y = e::add(&view::reshape(x, &sizes)?, &view::reshape(weight, &sizes)?)?;
+        return match bias {
+            Some(b) => e::add(&y, &view::reshape(&view::narrow(b, 0, 0, 0)?, &sizes)?),
+            None => Ok(y),
+        };
+    }
     match bias {
         Some(b) => apply1(Convolution::Forward(c), &[x, weight, b], Dest::New),
         None => apply1(Convolution::Forward(c), &[x, weight], Dest::New),

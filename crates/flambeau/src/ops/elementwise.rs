@@ -706,9 +706,9 @@ pub fn map(f: ScalarFn, x: &[Value], dest: Dest) -> Result<Tensor> {
     check_numbers(&op, &tensors)?;
     check_divisor(f, x)?;
     if tensors.iter().any(|t| t.dtype().is_reduced()) {
-        if let (ScalarFn::Div, Value::Number(n), Value::Tensor(t)) = (f, x[0], x[1]) {
+        if let (ScalarFn::Div, [Value::Number(n), Value::Tensor(t)]) = (f, x) {
             // The reciprocal is rounded to a half before it is multiplied.
-            return binary(ScalarFn::Mul, &reciprocal(t)?, n, dest);
+            return binary(ScalarFn::Mul, &reciprocal(t)?, *n, dest);
         }
         round_numbers(&mut op, &tensors);
     }

@@ -187,13 +187,25 @@ pub fn arange(start: Number, end: Number, step: Number, dtype: Option<DType>, de
     check_sizes(&[n], dtype)?;
     let t = if dtype.is_integral(true) {
         let (a, s) = (start.to_i64(), step.to_i64());
-        let values: Vec<i64> = (0..n).map(|i| a.wrapping_add(i.wrapping_mul(s))).collect();
+        let values = listed("arange", n, |i| a.wrapping_add(i.wrapping_mul(s)))?;
         Tensor::from_slice(&values, &[n])?
     } else {
-        let values: Vec<f64> = (0..n).map(|i| a + i as f64 * s).collect();
+        let values = listed("arange", n, |i| a + i as f64 * s)?;
         Tensor::from_slice(&values, &[n])?
     };
     finish(t, dtype, device)
+}
+/// `n` numbers, as many as the caller asks for.
+///
+/// # Errors
+/// `OutOfMemory` when they do not fit.
+pub(crate) fn listed<T>(name: &str, n: i64, value: impl FnMut(i64) -> T) -> Result<Vec<T>> {
+    let mut values = Vec::new();
+    values
+        .try_reserve_exact(n as usize)
+        .map_err(|_| err!(OutOfMemory, "{name}: can't allocate memory for {n} numbers in double precision"))?;
+    values.extend((0..n).map(value));
+    Ok(values)
 }
 fn finish(t: Tensor, dtype: DType, device: Device) -> Result<Tensor> {
     let t = e::to_dtype(&t, dtype)?;
@@ -212,17 +224,17 @@ pub fn linspace(start: Number, end: Number, steps: i64, dtype: Option<DType>, de
     let (a, b) = (end_of(start), end_of(end));
     // From both ends, so that the last value is exact.
     let step = if steps > 1 { (b - a) / (steps - 1) as f64 } else { Complex64::new(0.0, 0.0) };
-    let values = (0..steps).map(|i| {
+    let value = |i: i64| {
         if i < steps / 2 || steps == 1 {
             a + step * i as f64
         } else {
             b - step * (steps - 1 - i) as f64
         }
-    });
+    };
     let t = if dtype.is_complex() {
-        Tensor::from_slice(&values.collect::<Vec<Complex64>>(), &[steps])?
+        Tensor::from_slice(&listed("linspace", steps, value)?, &[steps])?
     } else {
-        Tensor::from_slice(&values.map(|z| z.re).collect::<Vec<f64>>(), &[steps])?
+        Tensor::from_slice(&listed("linspace", steps, |i| value(i).re)?, &[steps])?
     };
     finish(t, dtype, device)
 }

@@ -2,7 +2,7 @@
 
 use crate::apply::{apply1, Dest};
 use crate::autograd::node::Vjp;
-use crate::ops::{elementwise as e, join, view};
+use crate::ops::{elementwise as e, factory, join, view};
 use crate::primitive::*;
 use crate::tensor::{Meta, Tensor};
 use flambeau_core::*;
@@ -371,8 +371,8 @@ pub fn frequencies(n: i64, d: f64, half: bool, dtype: DType, device: Device) -> 
     ensure!(!dtype.is_complex(), NotImplemented, "\"arange_cpu\" not implemented for '{}'", dtype.title());
     ensure!(n >= 0, Runtime, "Trying to create tensor with negative dimension {n}: [{n}]");
     let count = if half { n / 2 + 1 } else { n };
-    let index = |i: i64| if half || i < (n + 1) / 2 { i as f64 } else { (i - n) as f64 };
-    let k: Vec<f64> = (0..count).map(index).collect();
+    let index = |i: i64| if half || i < n - n / 2 { i as f64 } else { (i - n) as f64 };
+    let k = factory::listed(name, count, index)?;
     let k = e::to_dtype(&Tensor::from_slice(&k, &[count])?, dtype)?;
     crate::ops::device::to_device(&e::mul(&k, 1.0 / (n as f64 * d))?, device)
 }

@@ -10,7 +10,11 @@ use flambeau_core::*;
 #[derive(Clone)]
 enum Pooling {
     /// x → maxima and, where asked for, their positions.
-    Max { pool: Pool, sizes: Dims, positions: bool },
+    Max {
+        pool: Pool,
+        sizes: Dims,
+        positions: bool,
+    },
     Avg(Pool, Dims),
     /// g → the input's gradient, of the given spatial sizes.
     AvgGrad(Pool, Dims),

@@ -272,6 +272,20 @@ macro_rules! normal_blocks {
 normal_blocks!(normal_blocks_f32, f32, unit_f32);
 normal_blocks!(normal_blocks_f64, f64, unit_f64);
 
+/// Normal numbers in half precision: blocks of single precision, rounded. There are at least 16 of them.
+fn normal_halves<T>(g: &mut Engine, out: &mut [T], mean: f32, std: f32, round: fn(f32) -> T) {
+    let mut wide = [0f32; 16];
+    let mut block = |x: &mut [T]| {
+        normal_blocks_f32(g, &mut wide, mean, std, false);
+        x.iter_mut().zip(wide).for_each(|(x, w)| *x = round(w));
+    };
+    out.chunks_exact_mut(16).for_each(&mut block);
+    let n = out.len();
+    if !n.is_multiple_of(16) {
+        block(&mut out[n - 16..]);
+    }
+}
+
 /// Normal numbers in place.
 ///
 /// # Errors
@@ -289,22 +303,12 @@ pub fn normal_(t: &Tensor, mean: f64, std: f64, generator: Option<&Generator>) -
     }
     floating_unless_empty("normal_kernel_cpu", t)?;
     if t.numel() >= 16 && t.is_contiguous() {
-        let halves = |g: &mut Engine, n: usize| {
-            let mut wide = vec![0f32; n];
-            normal_blocks_f32(g, &mut wide, mean as f32, std as f32, false);
-            wide
-        };
+        let (m, s) = (mean as f32, std as f32);
         return match t.dtype() {
-            DType::F32 => fill::<f32>(t, generator, |g, out| normal_blocks_f32(g, out, mean as f32, std as f32, true)),
+            DType::F32 => fill::<f32>(t, generator, |g, out| normal_blocks_f32(g, out, m, s, true)),
             DType::F64 => fill::<f64>(t, generator, |g, out| normal_blocks_f64(g, out, mean, std, true)),
-            DType::F16 => fill::<f16>(t, generator, |g, out| {
-                let wide = halves(g, out.len());
-                out.iter_mut().zip(wide).for_each(|(x, w)| *x = f16::from_f32(w));
-            }),
-            _ => fill::<bf16>(t, generator, |g, out| {
-                let wide = halves(g, out.len());
-                out.iter_mut().zip(wide).for_each(|(x, w)| *x = bf16::from_f32(w));
-            }),
+            DType::F16 => fill::<f16>(t, generator, |g, out| normal_halves(g, out, m, s, f16::from_f32)),
+            _ => fill::<bf16>(t, generator, |g, out| normal_halves(g, out, m, s, bf16::from_f32)),
         };
     }
     fill_each("normal_kernel_cpu", t, generator, |g| g.normal().mul_add(std, mean))

@@ -411,11 +411,25 @@ pub fn combinations(x: &Tensor, r: i64, with_replacement: bool) -> Result<Tensor
     if r == 0 {
         return factory::empty(&[0], x.dtype(), x.device());
     }
-    let (n, r) = (x.numel(), r as usize);
+    let n = x.numel();
+    let least = if with_replacement { 1 } else { r };
+    if n < least {
+        // None, but the operand's gradient goes through them.
+        let none = crate::ops::device::to_device(&Tensor::from_slice::<i64>(&[], &[0])?, x.device())?;
+        return view::reshape(&super::indexing::index_select(x, 0, &none)?, &[0, r]);
+    }
+    // There are (m over r) of them; the product is cut off where no memory could hold it.
+    let (m, r) = (if with_replacement { n.saturating_add(r - 1) } else { n } as u128, r as usize);
+    let k = (r as u128).min(m - r as u128);
+    let count = (0..k).try_fold(1u128, |c, i| Some(c * (m - i) / (i + 1)).filter(|c| *c < 1 << 62)).unwrap_or(1 << 62);
+    let numbers = usize::try_from(count.saturating_mul(r as u128)).unwrap_or(usize::MAX);
     let mut rows: Vec<i64> = Vec::new();
+    rows.try_reserve_exact(numbers).map_err(|_| {
+        err!(OutOfMemory, "combinations: can't allocate memory for {count} combinations of {r} elements, as r asks for")
+    })?;
     let mut pick: Vec<i64> = (0..r as i64).map(|i| if with_replacement { 0 } else { i }).collect();
     let last = |k: usize| if with_replacement { n - 1 } else { n - (r - k) as i64 };
-    let mut more = n > 0 && pick[0] <= last(0);
+    let mut more = true;
     while more {
         rows.extend_from_slice(&pick);
         more = false;

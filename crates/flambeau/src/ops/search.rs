@@ -411,7 +411,13 @@ pub fn bin_edges(t: &Tensor, bins: &[i64], range: Option<&[f64]>) -> Result<Vec<
         ensure!(n > 0, Runtime, "{name}: bins must be > 0, but got {n} for dimension {i}");
         let given = range.map(|r| (r[2 * i], r[2 * i + 1]));
         let (low, high) = range_of(name, &view::select(&rows, 1, i as i64)?, given, 0.5)?;
-        out.push(factory::linspace(Number::Float(low), Number::Float(high), n + 1, Some(t.dtype()), t.device())?);
+        out.push(factory::linspace(
+            Number::Float(low),
+            Number::Float(high),
+            n.saturating_add(1),
+            Some(t.dtype()),
+            t.device(),
+        )?);
     }
     Ok(out)
 }

@@ -6,7 +6,7 @@ use crate::autograd::node::constant_of;
 use crate::mode;
 use crate::ops::decomposition::{decompose, implicit, permutation, Rule};
 use crate::ops::linalg::{self, matmul};
-use crate::ops::{device, elementwise as e, factory, join, reduction, view};
+use crate::ops::{device, elementwise as e, factory, join, reduction, scan, view};
 use crate::tensor::Tensor;
 use flambeau_core::*;
 
@@ -1029,11 +1029,13 @@ pub fn vander(x: &Tensor, n: Option<i64>) -> Result<Tensor> {
     ensure!(n > 1, Runtime, "N must be greater than 1.");
     let dtype = if x.dtype().is_integral(true) { DType::I64 } else { x.dtype() };
     let x = e::to_dtype(x, dtype)?;
-    let mut columns = vec![factory::ones_like(&x)?];
-    for i in 1..n as usize {
-        columns.push(e::mul(&columns[i - 1], &x)?);
+    let column = view::unsqueeze(&x, -1)?;
+    let mut sizes = column.sizes();
+    if let Some(last) = sizes.last_mut() {
+        *last = n - 1;
     }
-    join::stack(&columns, -1)
+    let powers = scan::cumprod(&view::expand(&column, &sizes)?, -1)?;
+    join::cat(&[factory::ones_like(&column)?, powers], -1)
 }
 /// Matrix norms of singular values: "nuc", 2 and -2.
 ///

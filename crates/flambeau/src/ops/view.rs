@@ -1259,11 +1259,23 @@ pub fn chunk(t: &Tensor, chunks: i64, dim: i64) -> Result<Vec<Tensor>> {
     ensure!(t.dim() > 0, Runtime, "chunk expects at least a 1-dimensional tensor");
     ensure!(chunks > 0, Runtime, "chunk expects `chunks` to be greater than 0, got: {chunks}");
     let n = t.size(dim)?;
-    let size = (n + chunks - 1) / chunks;
-    if size == 0 {
-        return split_with_sizes(t, &vec![0; chunks as usize], dim);
+    if n == 0 {
+        let mut pieces = room("chunk", chunks)?;
+        for _ in 0..chunks {
+            pieces.push(slice(t, dim, 0, 0, 1)?);
+        }
+        return Ok(pieces);
     }
-    split(t, size, dim)
+    split(t, (n - 1) / chunks + 1, dim)
+}
+/// Memory for a list of views, whose number is the caller's.
+fn room(name: &str, n: i64) -> Result<Vec<Tensor>> {
+    // What a tensor and its wrapper take is asked for first, so that too many fail before the first is made.
+    let refused = |_| err!(OutOfMemory, "{name}: can't allocate memory for {n} pieces");
+    Vec::<[u8; 256]>::new().try_reserve_exact(n as usize).map_err(refused)?;
+    let mut pieces = Vec::new();
+    pieces.try_reserve_exact(n as usize).map_err(refused)?;
+    Ok(pieces)
 }
 /// `sections` pieces whose sizes differ by at most one.
 ///
@@ -1278,13 +1290,13 @@ pub fn tensor_split(t: &Tensor, sections: i64, dim: i64) -> Result<Vec<Tensor>> 
     ensure!(sections > 0, Runtime, "number of sections must be larger than 0, got {sections}");
     let n = t.size(dim)?;
     let mut start = 0;
-    (0..sections)
-        .map(|i| {
-            let len = n / sections + i64::from(i < n % sections);
-            start += len;
-            slice(t, dim, start - len, start, 1)
-        })
-        .collect()
+    let mut pieces = room("tensor_split", sections)?;
+    for i in 0..sections {
+        let len = n / sections + i64::from(i < n % sections);
+        start += len;
+        pieces.push(slice(t, dim, start - len, start, 1)?);
+    }
+    Ok(pieces)
 }
 /// Pieces between the given indices.
 ///

@@ -1,6 +1,6 @@
 //! Window functions, as in "Harris, On the Use of Windows for Harmonic Analysis with the Discrete Fourier Transform" (1978).
 
-use crate::ops::{device, elementwise as e};
+use crate::ops::{device, elementwise as e, factory};
 use crate::tensor::Tensor;
 use flambeau_core::*;
 use std::f64::consts::PI;
@@ -82,10 +82,6 @@ pub fn window(kind: Window, n: i64, symmetric: bool, dtype: DType, place: Device
             }
         }
     };
-    let mut values: Vec<f64> = Vec::new();
-    values.try_reserve_exact(n as usize).map_err(|_| {
-        err!(OutOfMemory, "window: can't allocate memory for {n} points in double precision, as window_length asks for")
-    })?;
-    values.extend((0..n).map(value));
+    let values = factory::listed("window", n, value)?;
     device::to_device(&e::to_dtype(&Tensor::from_slice(&values, &[n])?, dtype)?, place)
 }

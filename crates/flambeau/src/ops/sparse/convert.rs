@@ -93,9 +93,10 @@ pub fn to_sparse(t: &Tensor, sparse_dims: Option<i64>) -> Result<Tensor> {
     let n = t.dim() as i64;
     let dims = sparse_dims.unwrap_or(n);
     ensure!(
-        dims <= n && (dims > 0 || n == 0),
+        dims <= n && dims >= n.min(1),
         Runtime,
-        "sparse_dim must be in [1, {n}] for a tensor of {n} dimensions, but got {dims}"
+        "sparse_dim must be in [{}, {n}] for a tensor of {n} dimensions, but got {dims}",
+        n.min(1)
     );
     let sizes = t.sizes();
     let there = e::ne(&t.detach(), 0)?;

@@ -44,6 +44,13 @@ fn entries(t: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
 /// # Errors
 /// `Runtime` for sizes or dtypes that do not fit.
 pub fn matmul(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    ensure!(
+        a.is_sparse() || b.is_sparse(),
+        Runtime,
+        "sparse matrix products need a sparse factor, but both are dense, of sizes {} and {}; use mm, matmul or bmm",
+        Shape(&a.sizes()),
+        Shape(&b.sizes())
+    );
     if a.dim() == 3 && b.dim() == 3 {
         return batches(a, b);
     }
