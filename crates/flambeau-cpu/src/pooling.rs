@@ -339,11 +339,9 @@ where
         }
         // SAFETY: the outputs' channels are adjacent too.
         unsafe {
-            for i in 0..n {
-                *self.y.add(i) = E::store(best[i]);
-            }
+            best.iter().enumerate().for_each(|(i, b)| *self.y.add(i) = E::store(*b));
             if let Some(index) = self.index {
-                (0..n).for_each(|i| *index.add(i) = at[i]);
+                at.iter().enumerate().for_each(|(i, at)| *index.add(i) = *at);
             }
         }
     }

@@ -334,10 +334,10 @@ fn sort_long<W: Word>(words: &mut [W], other: &mut [W], first: usize, done: &(im
         (std::slice::from_raw_parts_mut(to.get().add(at), n), std::slice::from_raw_parts_mut(from.get().add(at), n))
     };
     pool::chunks(buckets, buckets.div_ceil(64 * threads), |lo, hi| {
-        for d in lo..hi {
+        for (d, start) in (lo..hi).zip(&starts[lo..hi]) {
             let (words, other) = pair(d);
             if !words.is_empty() && words.len() <= LARGE {
-                done(first + starts[d], sort_piece(words, other, shift, RADIX_BUCKET));
+                done(first + start, sort_piece(words, other, shift, RADIX_BUCKET));
             }
         }
     });

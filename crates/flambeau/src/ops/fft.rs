@@ -53,6 +53,11 @@ impl Primitive for Transform {
         Ok(())
     }
     fn run(&self, on: &dyn Backend, x: &[Operand], out: &[Operand]) -> Result<()> {
+        // The plan and its scratch are three complex numbers a point; kernels cannot say that there is no room for them.
+        let points = self.dims.iter().map(|&d| x[0].sizes[d].max(out[0].sizes[d])).max().unwrap_or(0);
+        if points > 1 << 26 && Vec::<u8>::new().try_reserve_exact(points as usize * 48).is_err() {
+            bail!(OutOfMemory, "{}: can't allocate memory for a transform of {points} points", self.name());
+        }
         on.fft(self.kind, &x[0], &self.dims, self.scale, &out[0])
     }
     fn vjp(&self, _: &Vjp, g: &[Option<Tensor>]) -> Result<Gradients> {
