@@ -334,6 +334,10 @@ def test_sums_over_nothing(columns):
         (lambda: torch.linspace(0, 1, 2**62), f"linspace: can't allocate memory for {2**62} numbers"),
         (lambda: torch.arange(2, 1e30, dtype=torch.uint8), "arange: can't allocate memory"),
         (lambda: torch.hann_window(2**60), "window: can't allocate memory"),
+        (
+            lambda: torch.fft.hfft(torch.ones(4, 0, 2).requires_grad_(), 2**61).sum().backward(),
+            "irfft: can't allocate memory",
+        ),
     ],
 )
 def test_too_much_is_refused_before_it_is_made(call: Callable[[], object], words: str) -> None:
@@ -342,8 +346,11 @@ def test_too_much_is_refused_before_it_is_made(call: Callable[[], object], words
 
 
 def test_large_counts_that_are_small_enough() -> None:
-    with pytest.raises(RuntimeError, match="sizes="):
+    with pytest.raises(RuntimeError, match="sizes"):
         torch.linalg.vander(torch.ones(3), N=2**62)
+    with pytest.raises(RuntimeError, match="numel: integer multiplication overflow"):
+        torch.broadcast_to(torch.ones(()), (3, 2**62))
+    assert torch.ones(()).expand(2**62).shape == (2**62,)
     assert [p.shape[0] for p in torch.chunk(torch.ones(2, 3), 2**63 - 1)] == [1, 1]
     assert torch.combinations(torch.arange(3), 2**40).shape == (0, 2**40)
     x = double([1.0, 2.0])

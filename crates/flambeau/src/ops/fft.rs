@@ -81,7 +81,7 @@ impl Primitive for Transform {
             Fft::ToReal => {
                 let half = apply1(Transform { kind: Fft::FromReal, ..self.clone() }, &[g], Dest::New)?;
                 let size = half.size(last)?;
-                let twice: Vec<f64> = (0..size).map(|k| if k == 0 || 2 * k == self.n { 1.0 } else { 2.0 }).collect();
+                let twice = factory::listed("irfft", size, |k| if k == 0 || 2 * k == self.n { 1.0 } else { 2.0 })?;
                 let mut shape = vec![1; half.dim()];
                 shape[last as usize] = size;
                 let weight = crate::ops::device::to_device(&Tensor::from_slice(&twice, &shape)?, half.device())?;

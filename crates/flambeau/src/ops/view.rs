@@ -690,6 +690,12 @@ pub fn expand(t: &Tensor, sizes: &[i64]) -> Result<Tensor> {
                 Shape(&m.sizes)
             );
         }
+        ensure!(
+            to.contains(&0) || to.iter().try_fold(1i64, |n, &s| n.checked_mul(s)).is_some(),
+            Runtime,
+            "expand: numel: integer multiplication overflow: a tensor of sizes {} has more than 2^63 - 1 elements",
+            Shape(&to)
+        );
         Ok(View::Expand(to))
     })
 }
