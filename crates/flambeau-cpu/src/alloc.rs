@@ -3,10 +3,11 @@
 
 use flambeau_core::backend::{Level, MemoryStats};
 use flambeau_core::storage::{Memory, Release};
-use flambeau_core::{err, Result};
+use flambeau_core::{err, Result, SmallVec};
 use parking_lot::Mutex;
 use std::alloc::Layout;
 use std::cell::UnsafeCell;
+use std::collections::VecDeque;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -76,8 +77,32 @@ fn note_peaks(used: usize) {
     }
 }
 
-/// Large free blocks: (class size, address).
-static LARGE: Mutex<Vec<(usize, usize)>> = Mutex::new(Vec::new());
+/// Large free blocks, and how many were ever kept.
+static LARGE: Mutex<Large> = Mutex::new(Large { classes: [const { VecDeque::new() }; CLASSES], kept: 0 });
+const CLASSES: usize = 4 * usize::BITS as usize;
+struct Large {
+    /// For each size class, oldest first: when a block was kept, and its address.
+    classes: [VecDeque<(u64, usize)>; CLASSES],
+    kept: u64,
+}
+impl Large {
+    /// The list of a size class beyond the small ones: four an octave.
+    fn class(size: usize) -> usize {
+        let octave = (usize::BITS - 1 - size.leading_zeros()) as usize;
+        4 * octave + (size >> (octave - 2) & 3)
+    }
+    /// The size of a list's blocks.
+    fn size(class: usize) -> usize {
+        (4 + class % 4) << (class / 4 - 2)
+    }
+    /// The block that has been kept for longest, which leaves the cache.
+    fn oldest(&mut self) -> Option<(usize, usize)> {
+        let lists = self.classes.iter().enumerate();
+        let (_, class) = lists.filter_map(|(class, list)| Some((list.front()?.0, class))).min()?;
+        let (_, ptr) = self.classes[class].pop_front()?;
+        Some((Self::size(class), ptr))
+    }
+}
 
 fn layout(size: usize) -> Layout {
     // SAFETY: ALIGN is a power of two, and sizes were bounded by `alloc`.
@@ -144,9 +169,8 @@ fn out_of_memory(n: usize) -> flambeau_core::Error {
 
 fn large(size: usize) -> *mut u8 {
     {
-        let mut list = LARGE.lock();
-        if let Some(i) = list.iter().rposition(|(s, _)| *s == size) {
-            let (_, ptr) = list.swap_remove(i);
+        // The block that was freed last may still be in a processor's cache.
+        if let Some((_, ptr)) = LARGE.lock().classes[Large::class(size)].pop_back() {
             CACHED.fetch_sub(size, Ordering::Relaxed);
             return ptr as *mut u8;
         }
@@ -231,19 +255,34 @@ unsafe fn free(ptr: *mut u8, _nbytes: usize, tag: u64) {
         return;
     }
     IN_USE.fetch_sub(size, Ordering::Relaxed);
-    if CACHED.load(Ordering::Relaxed) + size > CAP {
+    if size > CAP {
         return release(ptr, size);
     }
-    CACHED.fetch_add(size, Ordering::Relaxed);
-    LARGE.lock().push((size, ptr as usize));
+    // What was last freed is what is likely to be wanted again: older blocks make room for it.
+    let mut dropped: SmallVec<[(usize, usize); 4]> = SmallVec::new();
+    {
+        let mut large = LARGE.lock();
+        while CACHED.load(Ordering::Relaxed) + size > CAP {
+            let Some((size, ptr)) = large.oldest() else { break };
+            CACHED.fetch_sub(size, Ordering::Relaxed);
+            dropped.push((size, ptr));
+        }
+        CACHED.fetch_add(size, Ordering::Relaxed);
+        large.kept += 1;
+        let kept = large.kept;
+        large.classes[Large::class(size)].push_back((kept, ptr as usize));
+    }
+    for (size, ptr) in dropped {
+        release(ptr as *mut u8, size);
+    }
 }
 
 /// Gives cached blocks back to the system.
 pub fn trim() {
-    let list = std::mem::take(&mut *LARGE.lock());
-    for (size, ptr) in list {
+    loop {
+        let Some((size, ptr)) = LARGE.lock().oldest() else { return };
         CACHED.fetch_sub(size, Ordering::Relaxed);
-        // SAFETY: blocks in the list belong to the cache alone.
+        // SAFETY: a block that has left the cache is nobody's.
         unsafe { release(ptr as *mut u8, size) };
     }
 }
@@ -274,6 +313,26 @@ mod tests {
             let size = class_size(n);
             assert!(size >= n && (n < 64 || size <= n * 2), "{n} {size}");
         }
+    }
+    #[test]
+    fn lists_know_their_sizes() {
+        for n in (15..40).flat_map(|o| [1usize << o, (1 << o) + 1, 5 << (o - 2), 6 << (o - 2), (7 << (o - 2)) + 1]) {
+            let size = class_size(n);
+            assert_eq!(Large::size(Large::class(size)), size, "{n}");
+        }
+    }
+    #[test]
+    fn a_full_cache_drops_its_oldest_blocks() {
+        // Memory that is not touched costs nothing. Nobody else asks for blocks of these sizes.
+        let blocks: Vec<_> = (0..40).map(|_| alloc(57 << 20).unwrap()).collect();
+        drop(blocks);
+        assert!(CACHED.load(Ordering::Relaxed) <= CAP + (64 << 20));
+        let kept = || LARGE.lock().classes[Large::class(class_size(71 << 20))].len();
+        drop(alloc(71 << 20).unwrap());
+        assert_eq!(kept(), 1);
+        let block = alloc(71 << 20).unwrap();
+        assert_eq!(kept(), 0);
+        drop(block);
     }
     #[test]
     fn too_large_is_an_error() {
