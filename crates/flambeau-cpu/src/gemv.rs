@@ -2,12 +2,14 @@
 
 use crate::element::{Element, Float, Number, Ptr, Scratch};
 use crate::gemm::{split, Strided};
-use crate::isa::{dispatch, Isa, Kernel};
+use crate::isa::{dispatch, prefetch, Isa, Kernel};
+use crate::lanes::{fold, LANES};
+use crate::rows::padded;
 
 /// Columns that one task sums at a time when rows of the matrix are adjacent.
 const COLUMNS: usize = 512;
-/// Partial sums of a dot product.
-const LANES: usize = 64;
+/// Bytes ahead that are fetched: the matrix is read once, from memory, faster than the processor would ask for it by itself.
+const AHEAD: usize = 4096;
 
 /// `acc[j] += Σ_p x[p] b[p][j]`, four rows a pass.
 struct Combine<'a, E: Element> {
@@ -59,24 +61,18 @@ where
     fn run<I: Isa>(self) -> E::Acc {
         let fma = <E::Acc as Float>::fma::<I>;
         let mut acc = [E::Acc::default(); LANES];
-        let (x, b) = (self.x.chunks_exact(LANES), self.b.chunks_exact(LANES));
-        let (rx, rb) = (x.remainder(), b.remainder());
-        for (x, b) in x.zip(b) {
-            for l in 0..LANES {
-                acc[l] = fma(x[l], b[l].load(), acc[l]);
+        let ((rows_x, x), (rows_b, b)) = (self.x.as_chunks::<LANES>(), self.b.as_chunks::<LANES>());
+        for (x, b) in rows_x.iter().zip(rows_b) {
+            for line in (0..std::mem::size_of::<[E; LANES]>()).step_by(64) {
+                prefetch((b.as_ptr() as *const u8).wrapping_add(AHEAD + line));
             }
+            acc = std::array::from_fn(|l| fma(x[l], b[l].load(), acc[l]));
         }
-        for (l, (x, b)) in rx.iter().zip(rb).enumerate() {
-            acc[l] = fma(*x, b.load(), acc[l]);
+        if !x.is_empty() {
+            let (x, b): ([E::Acc; LANES], [E; LANES]) = (padded(x, E::Acc::default()), padded(b, E::default()));
+            acc = std::array::from_fn(|l| fma(x[l], b[l].load(), acc[l]));
         }
-        let mut w = LANES / 2;
-        while w > 0 {
-            for l in 0..w {
-                acc[l] = acc[l].add(acc[l + w]);
-            }
-            w /= 2;
-        }
-        acc[0]
+        fold(&acc, Number::add)
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::element::{extent_of, unravel, with_float, without, Element, Float, Ptr, Scratch};
 use crate::gemm::{Load, Store};
-use crate::isa::{dispatch, Isa, Kernel};
+use crate::isa::{dispatch, prefetch, Isa, Kernel};
 use crate::lanes::{fold, LANES};
 use crate::pool;
 use flambeau_core::{bail, ensure, DType, Error, Operand, Result, Shape, SmallVec};
@@ -47,7 +47,7 @@ pub(crate) fn sum<S: Float>(n: usize, f: impl Fn(usize) -> S) -> S {
 
 /// What is left of a slice as a whole number of lanes (apart, for the same reason).
 #[inline(never)]
-fn padded<S: Copy, const N: usize>(x: &[S], rest: S) -> [S; N] {
+pub(crate) fn padded<S: Copy, const N: usize>(x: &[S], rest: S) -> [S; N] {
     let mut out = [rest; N];
     out[..x.len()].copy_from_slice(x);
     out
@@ -103,6 +103,50 @@ pub(crate) fn sum1<S: Float>(a: &[S], f: impl Fn(S) -> S) -> S {
 #[inline(always)]
 pub(crate) fn sum2<S: Float>(a: &[S], b: &[S], f: impl Fn(S, S) -> S) -> S {
     sum3(a, b, b, |a, b, _| f(a, b))
+}
+
+/// Fetches as many numbers as follow a row, which the next one is in an operand that is used where it lies: several passes over a
+/// row leave the memory idle, and the processor does not see the next row coming until they are done.
+#[inline(always)]
+fn fetch_next<S>(row: &[S]) {
+    let bytes = std::mem::size_of_val(row);
+    if bytes <= 16 << 10 {
+        let next = row.as_ptr().wrapping_add(row.len()) as *const u8;
+        (0..bytes).step_by(64).for_each(|line| prefetch(next.wrapping_add(line)));
+    }
+}
+
+/// `y[i] = f(x[i])`, and the sum of the results in the tree of [`sum`]. The numbers that follow `x`, as the next row does, are
+/// fetched meanwhile: the processor would not see them coming before the last of these are done.
+#[inline(always)]
+fn apply_sum<S: Float>(x: &[S], y: &mut [S], f: impl Fn(S) -> S) -> S {
+    let (n, size) = (x.len(), std::mem::size_of::<S>());
+    let mut total = S::default();
+    for (x, y) in x.chunks(BLOCK).zip(y.chunks_mut(BLOCK)) {
+        let mut acc = [S::default(); LANES];
+        let ((rows_x, x), (rows_y, y)) = (x.as_chunks::<LANES>(), y.as_chunks_mut::<LANES>());
+        for (x, y) in rows_x.iter().zip(rows_y) {
+            for line in (0..LANES * size).step_by(64) {
+                prefetch((x.as_ptr().wrapping_add(n) as *const u8).wrapping_add(line));
+            }
+            *y = std::array::from_fn(|l| f(x[l]));
+            for l in 0..LANES {
+                acc[l] = acc[l].add(y[l]);
+            }
+        }
+        let rest = x.len();
+        if rest > 0 {
+            let zero = S::default();
+            let x: [S; LANES] = padded(x, zero);
+            let out: [S; LANES] = std::array::from_fn(|l| f(x[l]));
+            for l in 0..LANES {
+                acc[l] = acc[l].add(if l < rest { out[l] } else { zero });
+            }
+            y.copy_from_slice(&out[..rest]);
+        }
+        total = total.add(fold(&acc, S::add));
+    }
+    total
 }
 
 /// The largest value, -∞ for nothing. NaN may be passed over: callers' results become NaN through the sums.
@@ -297,19 +341,13 @@ impl<S: Float> Kernel for SoftmaxRow<'_, S> {
         let n = self.x.len();
         let (x, y) = (self.x, &mut self.y[..n]);
         let m = largest(x);
+        let s = apply_sum(x, y, |x| x.sub(m).exp_below::<I>());
         if self.log {
-            for i in 0..n {
-                y[i] = x[i].sub(m).exp_below::<I>();
-            }
-            let s = sum1(y, |v| v).ln();
+            let s = s.ln();
             for i in 0..n {
                 y[i] = x[i].sub(m).sub(s);
             }
         } else {
-            for i in 0..n {
-                y[i] = x[i].sub(m).exp_below::<I>();
-            }
-            let s = sum1(y, |v| v);
             let r = S::ONE.div(s);
             for v in y {
                 *v = quotient::<S, I>(*v, s, r);
@@ -474,6 +512,7 @@ impl<S: Float> Kernel for NormRow<'_, S> {
             let d = v.sub(mean);
             d.mul(d)
         };
+        fetch_next(x);
         let rstd = S::ONE.div(sum1(x, square).div(count).add(S::of(self.eps)).sqrt());
         match (self.weight, self.bias) {
             (Some(w), Some(b)) => {
