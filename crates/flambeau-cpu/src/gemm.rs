@@ -79,16 +79,16 @@ struct CopyLanes<S> {
     k: usize,
 }
 impl<S: Copy> CopyLanes<S> {
-    /// For a width that the compiler knows, which takes whole vectors.
+    /// For a width that the compiler knows; a row takes whole vectors of `V` numbers, whose last ones the next row writes over.
     #[inline(always)]
-    fn of<const W: usize>(&self) {
-        let whole = if self.lanes == W { self.k } else { self.k.saturating_sub(1) };
+    fn of<const W: usize, const V: usize>(&self) {
+        let whole = if self.lanes == V { self.k } else { self.k.saturating_sub(1) };
         for p in 0..whole {
-            // SAFETY: `Panels::pack`'s contract; where there are fewer lanes, what is behind them lies before the next row's end.
+            // SAFETY: `Panels::pack`'s contract; what is behind the lanes lies before the next row's end, in the source and here.
             unsafe {
                 let s = self.src.offset(p as isize * self.step);
-                crate::isa::prefetch(s.wrapping_offset(8 * self.step) as *const u8);
-                *(self.dst.add(p * W) as *mut [S; W]) = *(s as *const [S; W]);
+                crate::isa::prefetch(s.wrapping_offset(16 * self.step) as *const u8);
+                *(self.dst.add(p * W) as *mut [S; V]) = *(s as *const [S; V]);
             }
         }
         for p in whole..self.k {
@@ -105,11 +105,11 @@ impl<S: Copy> Kernel for CopyLanes<S> {
     #[inline(always)]
     fn run<I: Isa>(self) {
         match self.width {
-            32 => self.of::<32>(),
-            16 => self.of::<16>(),
-            14 => self.of::<14>(),
-            8 => self.of::<8>(),
-            6 => self.of::<6>(),
+            32 => self.of::<32, 32>(),
+            16 => self.of::<16, 16>(),
+            14 => self.of::<14, 16>(),
+            8 => self.of::<8, 8>(),
+            6 => self.of::<6, 8>(),
             width => {
                 for p in 0..self.k {
                     // SAFETY: `Panels::pack`'s contract.
@@ -167,7 +167,8 @@ pub(crate) fn same<A: 'static, B: 'static>() -> bool {
 impl<S: Scalar, E: Element<Acc = S>> Panels<S> for Strided<E> {
     unsafe fn pack(&self, dst: *mut S, width: usize, lane: usize, lanes: usize, k: usize, kb: usize) {
         let src = self.ptr.at(lane as isize * self.lane + k as isize * self.step) as *const E;
-        if self.lane == 1 && same::<E, S>() && self.step >= (width - lanes) as isize {
+        // Vectors of the widest tile have two lanes more than it has rows.
+        if self.lane == 1 && same::<E, S>() && self.step >= (width + 2 - lanes) as isize {
             dispatch(CopyLanes { src: src as *const S, step: self.step, dst, width, lanes, k: kb });
         } else if self.lane == 1 {
             dispatch(PackLanes { src, step: self.step, dst, width, lanes, k: kb });
@@ -217,6 +218,24 @@ pub(crate) struct Product<'a, S, A, B> {
 // SAFETY: addresses of memory whose use `run` describes; tasks write disjoint parts of C.
 unsafe impl<S, A: Sync, B: Sync> Sync for Product<'_, S, A, B> {}
 
+/// Memory that the next product will read: addresses, which need not be valid, and bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Ahead<S>(pub [(*const S, usize); 3]);
+// SAFETY: the addresses are fetched from, which cannot fault, and not read.
+unsafe impl<S> Sync for Ahead<S> {}
+impl<S> Ahead<S> {
+    /// The address `offset` bytes into them, one after the other.
+    fn at(&self, mut offset: usize) -> Option<*const S> {
+        for (from, size) in self.0 {
+            if offset < size {
+                return Some(from.wrapping_byte_add(offset));
+            }
+            offset -= size;
+        }
+        None
+    }
+}
+
 /// What is added to every element of a product.
 #[derive(Clone, Copy)]
 pub(crate) enum Bias<S> {
@@ -227,15 +246,16 @@ pub(crate) enum Bias<S> {
     Columns(*const S),
 }
 
-/// Rows of C in one task, and columns.
+/// Rows of C in one task.
 const ROWS: usize = 168;
-const COLUMNS: usize = 256;
-/// Bytes of packed A and of packed B held at once.
+/// Bytes of packed B held at once.
 const PACKED: usize = 6 << 20;
 /// Steps of K in a task that packs.
 const SLICE: usize = 128;
 /// Bytes of A up to which it is not cut into blocks: about half of a second-level cache.
 const BLOCK: usize = 1 << 20;
+/// Bytes of B up to which it is packed whole and A a tile at a time.
+const STRIPS: usize = 1 << 20;
 /// Panels of B up to which A is not packed.
 const NEAR_PANELS: usize = 16;
 /// Bytes of an A with adjacent rows up to which it is not packed.
@@ -245,10 +265,11 @@ pub(crate) const SERIAL: usize = 1 << 19;
 
 /// Steps of K summed in registers before they are added to C: by K alone.
 pub(crate) fn depth(k: usize) -> usize {
-    if k <= 512 {
+    const MOST: usize = 512;
+    if k <= MOST + MOST / 3 {
         k.max(1)
     } else {
-        k.div_ceil(k.div_ceil(384))
+        k.div_ceil(k.div_ceil(MOST))
     }
 }
 
@@ -303,6 +324,13 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
     /// A and B hold m × k and k × n elements, C is writable for m rows of n at `ldc` and overlaps neither; nobody else
     /// reads or writes C meanwhile.
     pub(crate) unsafe fn run(&self, parallel: bool) {
+        self.run_ahead(parallel, Ahead([(std::ptr::null(), 0); 3]));
+    }
+    /// [`run`](Self::run), while what another product will read is fetched.
+    ///
+    /// # Safety
+    /// As [`run`](Self::run).
+    pub(crate) unsafe fn run_ahead(&self, parallel: bool, ahead: Ahead<S>) {
         let (m, n, k) = (self.m, self.n, self.k);
         if m == 0 || n == 0 {
             return;
@@ -318,14 +346,18 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
         let micro = self.a.micro().unwrap_or_else(S::micro);
         let parallel = parallel && m * n * k >= SERIAL;
         let kc = depth(k);
+        let near = if m * kc * std::mem::size_of::<S>() > BLOCK { None } else { self.near(&micro) };
+        let few = n <= NEAR_PANELS * micro.nr && n.next_multiple_of(micro.nr) * k * std::mem::size_of::<S>() <= STRIPS;
+        if near.is_none() && m > 4 * micro.mr && few {
+            return self.strips(&micro, parallel);
+        }
         if m > ROWS && m * kc * std::mem::size_of::<S>() > BLOCK {
             return self.slabs(&micro, parallel);
         }
-        let near = self.near(&micro);
         let mut packed = Scratch::<S>::new(if near.is_none() { m.div_ceil(micro.mr) * micro.mr * kc } else { 0 });
         let at = Ptr(packed.ptr());
         for pc in (0..k).step_by(kc) {
-            self.block(&micro, near, at, pc, kc.min(k - pc), parallel);
+            self.block(&micro, near, at, pc, kc.min(k - pc), parallel, ahead);
         }
     }
 
@@ -350,6 +382,7 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
         pc: usize,
         kb: usize,
         parallel: bool,
+        ahead: Ahead<S>,
     ) {
         let (m, n, c) = (self.m, self.n, Ptr(self.c));
         let Micro { mr, nr, run, .. } = *micro;
@@ -386,6 +419,7 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
         split(parallel, panels * groups.count, grain, |lo, hi| {
             let mut buffer = Scratch::<S>::new(nr * kb);
             let bp = buffer.ptr();
+            let mut far = 0;
             for unit in lo..hi {
                 let j = unit / groups.count;
                 let (first, count) = groups.at(unit % groups.count);
@@ -406,41 +440,102 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
                         let to = c.at(i as isize * self.ldc).add(j * nr);
                         if let Some((near, a, at)) = near {
                             let a = a.at(i as isize * at[0] + pc as isize * at[1]);
-                            near(kb, a, at, b, ldb, to, self.ldc, rows, columns, add, a);
+                            near(kb, a, at, b, ldb, to, self.ldc, rows, columns, add, ahead.at(far).unwrap_or(a));
+                            far += kb * 64;
                         } else {
                             let a = ap.get().add(t * mr * kb);
                             run(kb, a, b, ldb, to, self.ldc, rows, columns, add, a.wrapping_add(mr * kb));
                         }
-                    }
-                    if pc + kb == self.k {
-                        let (i, (end, rows)) = (tiles.at(first).0, tiles.at(first + count - 1));
-                        self.finish(i, end + rows - i, j * nr, columns);
+                        if pc + kb == self.k {
+                            self.finish(i, rows, j * nr, columns);
+                        }
                     }
                 }
             }
         });
     }
 
-    /// Many rows: slabs of A and B are packed for all, then blocks of C computed from them.
+    /// Few columns: B is packed for all, then whoever computes a tile's rows of C packs the tile of A just before, into the nearest
+    /// cache, and nobody else reads it.
+    unsafe fn strips(&self, micro: &Micro<S>, parallel: bool) {
+        let (m, n, k) = (self.m, self.n, self.k);
+        let Micro { mr, nr, run, .. } = *micro;
+        let (kc, panels) = (depth(k), n.div_ceil(nr));
+        let mut packed = Scratch::<S>::new(panels * nr * k);
+        let bp = Ptr(packed.ptr());
+        let c = Ptr(self.c);
+        // Slices of K within those that are summed at once; panel `j` of one is behind all panels of the slices before.
+        let slices = kc.div_ceil(SLICE);
+        let (wide, deep) = if self.b.direct().is_some() { (4, 16) } else { (1, SLICE) };
+        let units = panels.div_ceil(wide) * slices * k.div_ceil(kc);
+        split(parallel && n * k >= 1 << 15, units, 1, |lo, hi| {
+            for unit in lo..hi {
+                let (j, slice) = (unit % panels.div_ceil(wide) * wide, unit / panels.div_ceil(wide));
+                let pc = slice / slices * kc;
+                let kb = kc.min(k - pc);
+                let p = slice % slices * SLICE;
+                let end = (p + SLICE).min(kb);
+                for p in (p..end).step_by(deep) {
+                    for j in j..(j + wide).min(panels) {
+                        // SAFETY: `run`'s contract; tasks write disjoint parts of panels.
+                        unsafe {
+                            let to = bp.get().add(pc * panels * nr + j * nr * kb + p * nr);
+                            self.b.pack(to, nr, j * nr, nr.min(n - j * nr), pc + p, deep.min(end - p));
+                        }
+                    }
+                }
+            }
+        });
+        let tiles = Tiles { rows: m, count: m.div_ceil(mr) };
+        // As many groups of them for each thread.
+        let of = Tiles { rows: tiles.count, count: (4 * pool::num_threads()).min(tiles.count) };
+        split(parallel, of.count, 1, |group, end| {
+            let (lo, (last, count)) = (of.at(group).0, of.at(end - 1));
+            let hi = last + count;
+            let mut packed = Scratch::<S>::new(mr * kc);
+            let ap = packed.ptr();
+            for pc in (0..k).step_by(kc) {
+                let kb = kc.min(k - pc);
+                for t in lo..hi {
+                    let (i, rows) = tiles.at(t);
+                    // SAFETY: `run`'s contract; tasks write disjoint rows of C.
+                    unsafe {
+                        self.a.pack(ap, mr, i, rows, pc, kb);
+                        let b = bp.get().add(pc * panels * nr) as *const S;
+                        for j in 0..panels {
+                            let to = c.at(i as isize * self.ldc).add(j * nr);
+                            let b = b.add(j * nr * kb);
+                            let add = self.accumulate || pc > 0;
+                            run(kb, ap, b, nr, to, self.ldc, rows, nr.min(n - j * nr), add, b.add(nr * kb));
+                        }
+                        if pc + kb == k {
+                            self.finish(i, rows, 0, n);
+                        }
+                    }
+                }
+            }
+        });
+    }
+
+    /// Many rows: a slab of B is packed for all, then whoever computes some rows of C packs their block of A, which stays in the
+    /// second-level cache and which nobody else reads.
     unsafe fn slabs(&self, micro: &Micro<S>, parallel: bool) {
         let (m, n, k) = (self.m, self.n, self.k);
         let Micro { mr, nr, run, .. } = *micro;
         let (kc, size) = (depth(k), std::mem::size_of::<S>());
-        let nc = (PACKED / (kc * size) / nr).max(COLUMNS / nr) * nr;
-        let slabs = m.div_ceil((PACKED / (kc * size)).max(ROWS));
-        let mc = m.div_ceil(slabs);
+        let nc = (PACKED / (kc * size) / nr).max(8) * nr;
         let mut packed = Scratch::<S>::new(kc * nc.min(n.div_ceil(nr) * nr));
         let bp = Ptr(packed.ptr());
-        let mut packed = Scratch::<S>::new(kc * mc.div_ceil(mr) * mr);
-        let ap = Ptr(packed.ptr());
         let c = Ptr(self.c);
+        let tiles = Tiles { rows: m, count: m.div_ceil(mr) };
+        // Few blocks are shared out evenly.
+        let threads = if parallel { pool::num_threads() } else { 1 };
+        let blocks = tiles.count.div_ceil(ROWS / mr);
+        let blocks = if blocks < 8 * threads { blocks.next_multiple_of(threads).min(tiles.count) } else { blocks };
+        let of = Tiles { rows: tiles.count, count: blocks };
         for jc in (0..n).step_by(nc) {
             let nb = nc.min(n - jc);
             let panels = nb.div_ceil(nr);
-            // Even groups of panels, and below of tiles, so that no thread waits for the last one.
-            let groups = nb.div_ceil(COLUMNS);
-            let per = panels.div_ceil(groups);
-            let groups = panels.div_ceil(per);
             for pc in (0..k).step_by(kc) {
                 let kb = kc.min(k - pc);
                 let add = self.accumulate || pc > 0;
@@ -448,60 +543,58 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
                 let slices = kb.div_ceil(SLICE);
                 // Where rows of B are adjacent, a few panels are packed together, which read along them.
                 let (wide, deep) = if self.b.direct().is_some() { (4, 16) } else { (1, SLICE) };
-                for ic in (0..m).step_by(mc) {
-                    let tiles = Tiles { rows: mc.min(m - ic), count: mc.min(m - ic).div_ceil(mr) };
-                    let units = if ic == 0 { panels.div_ceil(wide) * slices } else { 0 };
-                    split(parallel, units + tiles.count, 1, |lo, hi| {
-                        for unit in lo..hi {
-                            // SAFETY: `run`'s contract; tasks write disjoint panels and tiles.
-                            unsafe {
-                                // Tiles and panels in turn, so that threads pack about the tiles that they will use.
-                                let tile = unit * tiles.count / (units + tiles.count);
-                                if (unit + 1) * tiles.count / (units + tiles.count) == tile {
-                                    let unit = unit - tile;
-                                    let (j, p) = (unit / slices * wide, unit % slices * SLICE);
-                                    let end = (p + SLICE).min(kb);
-                                    for p in (p..end).step_by(deep) {
-                                        for j in j..(j + wide).min(panels) {
-                                            let to = bp.get().add(j * nr * kb + p * nr);
-                                            let lanes = nr.min(nb - j * nr);
-                                            self.b.pack(to, nr, jc + j * nr, lanes, pc + p, deep.min(end - p));
-                                        }
-                                    }
-                                } else {
-                                    let (i, rows) = tiles.at(tile);
-                                    self.a.pack(ap.get().add(tile * mr * kb), mr, ic + i, rows, pc, kb);
+                split(parallel, panels.div_ceil(wide) * slices, 1, |lo, hi| {
+                    for unit in lo..hi {
+                        let (j, p) = (unit / slices * wide, unit % slices * SLICE);
+                        let end = (p + SLICE).min(kb);
+                        for p in (p..end).step_by(deep) {
+                            for j in j..(j + wide).min(panels) {
+                                // SAFETY: `run`'s contract; tasks write disjoint parts of panels.
+                                unsafe {
+                                    let to = bp.get().add(j * nr * kb + p * nr);
+                                    let lanes = nr.min(nb - j * nr);
+                                    self.b.pack(to, nr, jc + j * nr, lanes, pc + p, deep.min(end - p));
                                 }
                             }
                         }
-                    });
-                    let blocks = tiles.count.div_ceil(ROWS / mr);
-                    let of = Tiles { rows: tiles.count, count: blocks };
-                    split(parallel, blocks * groups, 1, |task, _| {
-                        let (first, count) = of.at(task / groups);
-                        let (lo, hi) = (task % groups * per, ((task % groups + 1) * per).min(panels));
-                        // SAFETY: `run`'s contract; tasks write disjoint blocks of C.
+                    }
+                });
+                let (wide, deep) = if self.a.direct().is_some() { (8, 16) } else { (1, kb) };
+                split(parallel, blocks, 1, |lo, hi| {
+                    for block in lo..hi {
+                        let (first, count) = of.at(block);
+                        let mut packed = Scratch::<S>::new(count * mr * kb);
+                        let ap = packed.ptr();
+                        // SAFETY: `run`'s contract; tasks write disjoint rows of C.
                         unsafe {
-                            for j in lo..hi {
+                            for t0 in (0..count).step_by(wide) {
+                                for p in (0..kb).step_by(deep) {
+                                    for t in t0..(t0 + wide).min(count) {
+                                        let (i, rows) = tiles.at(first + t);
+                                        self.a.pack(ap.add((t * kb + p) * mr), mr, i, rows, pc + p, deep.min(kb - p));
+                                    }
+                                }
+                            }
+                            for j in 0..panels {
                                 let columns = nr.min(nb - j * nr);
                                 let b = bp.get().add(j * nr * kb);
                                 for t in 0..count {
                                     let (i, rows) = tiles.at(first + t);
-                                    let to = c.at((ic + i) as isize * self.ldc).add(jc + j * nr);
-                                    let a = ap.get().add((first + t) * mr * kb);
+                                    let to = c.at(i as isize * self.ldc).add(jc + j * nr);
                                     // The next panel was perhaps packed by another thread.
-                                    let next = b.add(if j + 1 < hi { nr * kb } else { 0 }) as *const S;
+                                    let next = b.add(if j + 1 < panels { nr * kb } else { 0 }) as *const S;
                                     let next = next.wrapping_byte_add(t.min(nr * size / STREAM - 1) * kb * STREAM);
+                                    let a = ap.add(t * mr * kb);
                                     run(kb, a, b, nr, to, self.ldc, rows, columns, add, next);
                                 }
                             }
                             if pc + kb == k {
                                 let (i, (end, rows)) = (tiles.at(first).0, tiles.at(first + count - 1));
-                                self.finish(ic + i, end + rows - i, jc + lo * nr, (hi * nr).min(nb) - lo * nr);
+                                self.finish(i, end + rows - i, jc, nb);
                             }
                         }
-                    });
-                }
+                    }
+                });
             }
         }
     }
@@ -698,23 +791,27 @@ where
     let mut scratch = Scratch::new(epilogue.bias.map_or(0, |x| x.numel() as usize));
     let bias = bias_values::<E>(epilogue.bias.as_ref(), &mut scratch).map(|b| Ptr(b as *mut E::Acc));
     let work = p.m * p.n * p.k.max(1);
-    let one = |i: usize, parallel: bool| {
+    // Product `i`, after which the same thread computes those up to `end`.
+    let one = |i: usize, end: usize, parallel: bool| {
         // SAFETY: the operands describe memory of these sizes, and batches of `out` do not overlap.
         unsafe {
-            let (a, b, out) = p.at(i, a, b, out);
-            matrix(&p, a, b, out, epilogue.accumulate, bias.map(|b| b.get() as *const E::Acc), parallel);
+            let (x, y, z) = p.at(i, a, b, out);
+            let next = (i + 1 < end).then(|| p.at(i + 1, a, b, out));
+            matrix(&p, x, y, z, epilogue.accumulate, bias.map(|b| b.get() as *const E::Acc), parallel, next);
         }
     };
     // Small products go whole to threads, large ones are split themselves.
     if p.batches > 1 && (work < 1 << 22 || p.batches >= 32) {
         let parallel = work * p.batches >= SERIAL;
-        split(parallel, p.batches, ((1 << 18) / work).max(1), |lo, hi| (lo..hi).for_each(|i| one(i, false)));
+        let grain = ((1 << 18) / work).max(p.batches / (8 * pool::num_threads())).max(1);
+        split(parallel, p.batches, grain, |lo, hi| (lo..hi).for_each(|i| one(i, hi, false)));
     } else {
-        (0..p.batches).for_each(|i| one(i, true));
+        (0..p.batches).for_each(|i| one(i, 0, true));
     }
 }
 
 /// One product of floats into rows, into columns, or through a temporary.
+#[allow(clippy::too_many_arguments)]
 unsafe fn matrix<E: Element>(
     p: &Batched<E>,
     a: Matrix<E>,
@@ -723,6 +820,7 @@ unsafe fn matrix<E: Element>(
     accumulate: bool,
     bias: Option<*const E::Acc>,
     parallel: bool,
+    next: Option<(Matrix<E>, Matrix<E>, Matrix<E>)>,
 ) where
     E::Acc: Scalar,
 {
@@ -742,7 +840,11 @@ unsafe fn matrix<E: Element>(
     if own && (out.cs == 1 || n == 1) {
         let c = out.ptr.get() as *mut E::Acc;
         let bias = bias.map_or(Bias::None, Bias::Columns);
-        Product { m, n, k, a: &rows, b: &columns, c, ldc: out.rs, accumulate, bias }.run(parallel);
+        let size = std::mem::size_of::<E>();
+        let ahead = next.map_or([(std::ptr::null(), 0); 3], |(a, b, c)| {
+            [(b, k * n), (a, m * k), (c, m * n)].map(|(x, n)| (x.ptr.get() as *const E::Acc, n * size))
+        });
+        Product { m, n, k, a: &rows, b: &columns, c, ldc: out.rs, accumulate, bias }.run_ahead(parallel, Ahead(ahead));
     } else if own && (out.rs == 1 || m == 1) {
         let c = out.ptr.get() as *mut E::Acc;
         let bias = bias.map_or(Bias::None, Bias::Rows);
@@ -961,8 +1063,25 @@ mod tests {
                 }
             }
         }
+        // Several to a thread, which fetches the next one meanwhile.
+        let (m, k, n, batches) = (20usize, 40usize, 35usize, 200usize);
+        let mut want: Option<Vec<u8>> = None;
+        for threads in [1, 2, 8] {
+            pool::set_num_threads(threads);
+            let a = Case::random(DType::F32, &[batches as i64, m as i64, k as i64], false, 1);
+            let b = Case::random(DType::F32, &[batches as i64, k as i64, n as i64], false, 2);
+            let out = Case::random(DType::F32, &[batches as i64, m as i64, n as i64], false, 3);
+            matmul(&a.operand(), &b.operand(), &out.operand(), Epilogue::default()).unwrap();
+            let (x, y) = (a.values(), b.values());
+            let at = |g: usize, i: usize, j: usize| {
+                (0..k).map(|q| x[(g * m + i) * k + q] * y[(g * k + q) * n + j]).sum::<flambeau_core::Complex64>()
+            };
+            let reference: Vec<_> = (0..batches * m * n).map(|i| at(i / (m * n), i / n % m, i % n)).collect();
+            compare(&out, &reference, 20.0, "many batches");
+            assert_eq!(*want.get_or_insert(out.bytes.clone()), out.bytes);
+        }
         // A in one piece and in slabs, packed and read where it lies, panels shared out by tiles.
-        for (m, n, k) in [(400, 600, 700), (1000, 200, 700), (384, 128, 768), (200, 70, 512)] {
+        for (m, n, k) in [(400, 600, 700), (1000, 200, 700), (384, 128, 768), (200, 70, 512), (300, 100, 1100)] {
             for transposed in [false, true] {
                 let mut want: Option<Vec<u8>> = None;
                 for threads in [1, 2, 8] {

@@ -9,7 +9,8 @@ pub(crate) type MicroFn<S> = unsafe fn(usize, *const S, *const S, usize, *mut S,
 /// Bytes of what will be read next that a tile asks for at every step of K.
 pub(crate) const STREAM: usize = 16;
 
-/// The same over an A that lies as it may: the distances between its rows and between its steps come after its address.
+/// The same over an A that lies as it may: the distances between its rows and between its steps come after its address. Of what
+/// will be read next, a cache line is asked for at every step.
 pub(crate) type NearFn<S> =
     unsafe fn(usize, *const S, [isize; 2], *const S, usize, *mut S, isize, usize, usize, bool, *const S);
 
@@ -163,6 +164,7 @@ mod x86 {
                     true => (a.wrapping_offset(ROUND as isize * step), step, 0),
                     false => (next, (super::STREAM / size_of::<$S>()) as isize, 0),
                 };
+                let mut far = next as *const u8;
                 let mut next = start;
                 let mut left = k;
                 while left > 0 {
@@ -175,6 +177,8 @@ mod x86 {
                         }
                         if NEAR {
                             _mm_prefetch::<_MM_HINT_T0>(next as *const i8);
+                            _mm_prefetch::<_MM_HINT_T1>(far as *const i8);
+                            far = far.wrapping_add(64);
                         } else {
                             _mm_prefetch::<_MM_HINT_T1>(next as *const i8);
                         }
