@@ -1,7 +1,8 @@
 //! Writing at computed positions. Writes to one place happen in index order: threads own disjoint destinations (ranges of
 //! a dimension that the index leaves alone, or of positions), never ranges of the index.
 
-use crate::element::{unravel, with_element, Element, Number, Ptr};
+use crate::element::{unravel, with_element, Element, Number, Ptr, Scratch};
+use crate::gemm_kernels::Scalar as _;
 use crate::indexed::{by_size, check, copy_run, element_space, leading, Failure, Inner, Positions, GRAIN};
 use crate::isa::{dispatch, prefetch, Isa, Kernel};
 use crate::pool;
@@ -148,6 +149,135 @@ fn owned(x: &Operand, index: &[Index], sizes: &[i64]) -> Option<usize> {
 /// Rows ahead that are fetched into the cache while one is written.
 const AHEAD: isize = 8;
 
+/// Numbers of a cache line of float32.
+const LINE: usize = 16;
+/// Columns that are taken apart together.
+const TOGETHER: usize = 32;
+/// Rows of them at a time, so that their places, values and destinations stay in the second cache.
+const ROWS_TOGETHER: usize = 2048;
+/// Rows ahead that are fetched while one is taken apart.
+const PLACES_AHEAD: isize = 24;
+
+/// Rows of adjacent elements, each of which goes to a row of its own in its column of `x`.
+struct Columns<'a, T, P> {
+    x: *mut T,
+    /// From a destination to the next of the same column, and how many there are.
+    step: isize,
+    size: usize,
+    places: *const i64,
+    places_step: isize,
+    values: *const T,
+    values_step: isize,
+    rows: usize,
+    n: usize,
+    put: &'a P,
+}
+impl<T: Copy, P: Fn(*mut T, T)> Columns<'_, T, P> {
+    /// Whether writing column by column pays: a row's destinations are not in the nearest cache, a column's are in the second, and
+    /// moving all destinations there and back is little beside the writes.
+    fn pays(&self) -> bool {
+        let bytes = std::mem::size_of::<T>();
+        matches!(bytes, 4 | 8)
+            && self.n >= LINE
+            && self.step > 0
+            && self.size * bytes * LINE > 1 << 16
+            && self.size * bytes <= 1 << 17
+            && self.rows >= 2 * self.size
+    }
+    /// `to[c · width + l] = from[l · stride + c]` for `l < lanes`, `c < k`.
+    unsafe fn transpose(to: *mut T, width: usize, from: *const T, stride: isize, lanes: usize, k: usize) {
+        if std::mem::size_of::<T>() == 4 {
+            f32::transpose(to as *mut f32, width, from as *const f32, stride, lanes, k)
+        } else {
+            f64::transpose(to as *mut f64, width, from as *const f64, stride, lanes, k)
+        }
+    }
+}
+/// Writes what has a place; the second field, called with row, column and place, hears of the rest. In a column, rows come in order.
+/// The fields describe memory of which nothing else touches these columns of `x`, and [`pays`](Columns::pays) holds.
+struct WriteColumns<'a, T, P>(Columns<'a, T, P>, &'a dyn Fn(usize, usize, i64));
+impl<T: Copy, P: Fn(*mut T, T)> Kernel for WriteColumns<'_, T, P> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let WriteColumns(w, bad) = self;
+        // One destination more, for what has no place. Columns begin at different sets of the cache.
+        let width = (w.size + 1).next_multiple_of(LINE) | LINE;
+        const STEP: usize = ROWS_TOGETHER + LINE;
+        let mut buffers = (
+            Scratch::<T>::new(TOGETHER * width),
+            Scratch::<T>::new(TOGETHER * STEP),
+            Scratch::<u32>::new(TOGETHER * STEP),
+        );
+        let (targets, values, places) = (buffers.0.ptr(), buffers.1.ptr(), buffers.2.ptr());
+        let mut staged = [0u32; LINE * TOGETHER];
+        for c0 in (0..w.n).step_by(TOGETHER) {
+            let columns = (w.n - c0).min(TOGETHER);
+            // SAFETY: the rows and columns of `x`, of the values and of the places, as the fields describe them; places are replaced
+            // where they are not below `size`, and `targets` has `size + 1` in each column.
+            unsafe {
+                let x = w.x.add(c0);
+                Columns::<T, P>::transpose(targets, width, x, w.step, w.size, columns);
+                for r0 in (0..w.rows).step_by(ROWS_TOGETHER) {
+                    let rows = (w.rows - r0).min(ROWS_TOGETHER);
+                    for r in (0..rows).step_by(LINE) {
+                        let some = (rows - r).min(LINE);
+                        for l in 0..some {
+                            let row = (r0 + r + l) as isize;
+                            let from = w.places.offset(row * w.places_step).add(c0);
+                            let values = w.values.offset(row * w.values_step).add(c0);
+                            for line in 0..(columns * 8).div_ceil(64) {
+                                prefetch(
+                                    (from.wrapping_offset(PLACES_AHEAD * w.places_step) as *const u8)
+                                        .wrapping_add(line * 64),
+                                );
+                            }
+                            for line in 0..(columns * std::mem::size_of::<T>()).div_ceil(64) {
+                                prefetch(
+                                    (values.wrapping_offset(PLACES_AHEAD * w.values_step) as *const u8)
+                                        .wrapping_add(line * 64),
+                                );
+                            }
+                            let to = &mut staged[l * TOGETHER..][..columns];
+                            let last = w.size as i64 - 1;
+                            let from = std::slice::from_raw_parts(from, columns);
+                            // Negative when one of them is not within 0..=last.
+                            let mut signs = 0i64;
+                            for &place in from {
+                                signs |= place | (last - place);
+                            }
+                            for (to, &place) in to.iter_mut().zip(from) {
+                                *to = place as u32;
+                            }
+                            if signs < 0 {
+                                for (c, (to, &place)) in to.iter_mut().zip(from).enumerate() {
+                                    if !(0..=last).contains(&place) {
+                                        *to = w.size as u32;
+                                        bad(row as usize, c0 + c, place);
+                                    }
+                                }
+                            }
+                        }
+                        let from = w.values.offset((r0 + r) as isize * w.values_step).add(c0);
+                        Columns::<T, P>::transpose(values.add(r), STEP, from, w.values_step, some, columns);
+                        let to = places.add(r) as *mut f32;
+                        f32::transpose(to, STEP, staged.as_ptr() as *const f32, TOGETHER as isize, some, columns);
+                    }
+                    for c in 0..columns {
+                        let targets = targets.add(c * width);
+                        let places = std::slice::from_raw_parts(places.add(c * STEP), rows);
+                        let values = std::slice::from_raw_parts(values.add(c * STEP), rows);
+                        for (&place, &value) in places.iter().zip(values) {
+                            (w.put)(targets.add(place as usize), value);
+                        }
+                    }
+                }
+                Columns::<T, P>::transpose(x, w.step as usize, targets, width as isize, columns, w.size);
+            }
+        }
+    }
+}
+
 /// Writes single elements, each with a position of its own.
 ///
 /// # Safety
@@ -192,6 +322,28 @@ unsafe fn write_elements<T: Copy>(
                 let outer = |k: usize| if last == 0 { 0 } else { space.strides[k][0] };
                 let [sv, sx, sp, si] = [0, 1, 2, 3].map(outer);
                 let (size, stride, n) = (index.size as u64, index.stride as isize, space.sizes[last]);
+                if sx == 0 {
+                    let columns = Columns {
+                        x: to.at(start[1]),
+                        step: stride,
+                        size: index.size as usize,
+                        places: (index.values.ptr as *const i64).wrapping_offset(start[3]),
+                        places_step: si,
+                        values: from.at(start[0]),
+                        values_step: sv,
+                        rows: rows / n,
+                        n,
+                        put: &put,
+                    };
+                    if columns.pays() {
+                        let bad = |r: usize, c: usize, place| {
+                            let position = start[2] + r as isize * sp + c as isize * space.strides[2][last];
+                            positions.failure.report(position as usize, place, index);
+                        };
+                        dispatch(WriteColumns(columns, &bad));
+                        return;
+                    }
+                }
                 for r in 0..(rows / n) as isize {
                     // SAFETY: as below, of row `r`.
                     unsafe {
@@ -384,5 +536,76 @@ pub fn index_write(x: &Operand, index: &[Index], values: &Operand, how: Write) -
                 _ => with!(AddTo),
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Case;
+    use flambeau_core::Index;
+
+    /// Column by column and row by row: the same sums in the same order, whoever makes them.
+    #[test]
+    fn rows_of_places_are_written_in_order() {
+        // Destinations, rows and columns: with and without a rest of 16 and of 32 columns and of 2,048 rows.
+        for (size, rows, n) in [(1100usize, 2300usize, 70usize), (1100, 2048, 16), (2000, 4001, 33), (20, 3000, 40)] {
+            for (dtype, how) in [
+                (DType::F32, Write::Add),
+                (DType::F64, Write::Add),
+                (DType::F32, Write::Set),
+                (DType::I64, Write::Max),
+                (DType::BF16, Write::Add),
+                (DType::C64, Write::Mul),
+            ] {
+                let values = Case::random(dtype, &[rows as i64, n as i64], false, 1);
+                let places: Vec<f64> = (0..rows * n).map(|i| (i * 7919 % 104_729 * 31 % size) as f64).collect();
+                let index = Case::real(DType::I64, &[rows as i64, n as i64], &places);
+                let start = Case::random(dtype, &[size as i64, n as i64], false, 2);
+                let mut first: Option<Vec<u8>> = None;
+                for (threads, columns) in [(1, 0), (1, n), (2, n), (8, n)] {
+                    pool::set_num_threads(threads);
+                    let out = Case {
+                        bytes: start.bytes.clone(),
+                        sizes: start.sizes.clone(),
+                        strides: start.strides.clone(),
+                        dtype,
+                    };
+                    // One column at a time never goes by columns together.
+                    let step = if columns == 0 { 1 } else { n };
+                    for c in (0..n).step_by(step) {
+                        let sizes = [rows as i64, step as i64];
+                        let part = |x: &Case| x.operand().ptr.wrapping_add(c * x.dtype.size());
+                        let (strides, to) = ([n as i64, 1], [0, 1]);
+                        let at = Operand { ptr: part(&index), sizes: &sizes, strides: &strides, ..index.operand() };
+                        let from = Operand { ptr: part(&values), sizes: &sizes, strides: &strides, ..values.operand() };
+                        let x = Operand { ptr: part(&out), sizes: &sizes, strides: &to, ..out.operand() };
+                        let index = [Index { values: at, size: size as i64, stride: n as i64, wrap: false, dim: 0 }];
+                        index_write(&x, &index, &from, how).unwrap();
+                    }
+                    let bytes = out.bytes.clone();
+                    assert!(
+                        *first.get_or_insert(bytes.clone()) == bytes,
+                        "{dtype} {size} {rows} {n} {threads} {columns}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_place_that_is_none_is_named() {
+        let (size, rows, n) = (1100usize, 2300usize, 40usize);
+        for (bad, place) in [(5 * n + 39, 1100.0), (2299 * n, -1.0)] {
+            let mut places: Vec<f64> = (0..rows * n).map(|i| (i % size) as f64).collect();
+            places[bad] = place;
+            let index = Case::real(DType::I64, &[rows as i64, n as i64], &places);
+            let values = Case::random(DType::F32, &[rows as i64, n as i64], false, 1);
+            let out = Case::random(DType::F32, &[size as i64, n as i64], false, 2);
+            let x = Operand { sizes: &values.sizes, strides: &[0, 1], ..out.operand() };
+            let index = [Index { values: index.operand(), size: size as i64, stride: n as i64, wrap: false, dim: 0 }];
+            let error = index_write(&x, &index, &values.operand(), Write::Add).unwrap_err();
+            assert_eq!(error.to_string(), format!("index {place} is out of bounds for dimension 0 with size {size}"),);
+        }
     }
 }
