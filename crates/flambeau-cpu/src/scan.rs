@@ -6,12 +6,13 @@ use crate::isa::{dispatch, Isa, Kernel};
 use crate::pool;
 use crate::tile::Space;
 use flambeau_core::*;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// See [`Backend::scan`]. Sums and products run in order, those of
 /// float32 (and of the halves) in double precision, so that each prefix is the rounded sum of what precedes it.
 ///
 /// # Errors
-/// `NotImplemented` for an order on complex numbers.
+/// `NotImplemented` for an order on complex numbers, `OutOfMemory` for rows whose numbers do not fit.
 pub fn scan(how: Scan, x: &Operand, dim: usize, out: &[Operand]) -> Result<()> {
     let total = x.numel() as usize;
     if total == 0 {
@@ -64,9 +65,11 @@ pub fn scan(how: Scan, x: &Operand, dim: usize, out: &[Operand]) -> Result<()> {
         });
         return Ok(());
     }
+    let short = AtomicBool::new(false);
     pool::chunks(rows, (16 * 1024 / n).max(1), |lo, hi| {
-        let mut values = vec![0u64; n * compute.size() / 8 + 2];
-        let mut indices = vec![0i64; if out.len() > 1 { n } else { 0 }];
+        let room = (zeros(n * compute.size() / 8 + 2), zeros(if out.len() > 1 { n } else { 0 }));
+        let (Some(mut values), Some(mut indices)) = room else { return short.store(true, Ordering::Relaxed) };
+        let values: &mut [u64] = &mut values;
         let buffer = values.as_mut_ptr() as *mut u8;
         for row in lo..hi {
             let src = x.ptr.wrapping_offset(space.offset(0, row) * x.dtype.size() as isize);
@@ -103,7 +106,17 @@ pub fn scan(how: Scan, x: &Operand, dim: usize, out: &[Operand]) -> Result<()> {
             }
         }
     });
+    if short.into_inner() {
+        bail!(OutOfMemory, "\"{how:?} scan\": can't allocate memory for a row of {n} numbers");
+    }
     Ok(())
+}
+/// `n` zeros, if there is memory for them.
+fn zeros<T: Copy + Default>(n: usize) -> Option<Vec<T>> {
+    let mut values = Vec::new();
+    values.try_reserve_exact(n).ok()?;
+    values.resize(n, T::default());
+    Some(values)
 }
 
 fn log_add_f64(a: f64, b: f64) -> f64 {
