@@ -122,7 +122,7 @@ IsPosInf "isposinf" (a) Predicate [float { m.bool(m.is_inf(a) && a > 0.0) } int 
 IsNegInf "isneginf" (a) Predicate [float { m.bool(m.is_inf(a) && a < 0.0) } int { a & 0 }] cuda [any "T(m_isinf(a) && a < T(0))"] saves [] grad {};
 Signbit "signbit" (a) Predicate [float { m.bool(m.signbit(a)) } int { m.bool(a < 0) }] cuda [any "T(m_signbit(a))"] saves [] grad {};
 /// `a` where the condition holds, else `b`.
-Where "where" (c a b) Select [float { if c != 0.0 { a } else { b } } int { if c != 0 { a } else { b } } complex { if m.truth(c) { a } else { b } }] cuda [any "c != T(0) ? a : b"] saves [c]
+Where "where" (c a b) Select [float { m.select(c != 0.0, a, b) } int { m.select(c != 0, a, b) } complex { if m.truth(c) { a } else { b } }] cuda [any "c != T(0) ? a : b"] saves [c]
     grad { a: c.select(g, 0.0), b: c.select(0.0, g) };
 
 // ---- bits -------------------------------------------------------------------------------------------------------------

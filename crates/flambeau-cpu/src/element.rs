@@ -2,6 +2,7 @@
 //! it computes in and rounded back, and a few helpers over strided operands.
 
 use crate::isa::Isa;
+use crate::math;
 use flambeau_core::{Complex32, Complex64, DType, Error, ErrorKind, Operand, SmallVec};
 use half::{bf16, f16};
 use std::cell::RefCell;
@@ -142,9 +143,7 @@ pub(crate) trait Float: Number + Element<Acc = Self> + PartialOrd {
     }
 }
 
-/// Rounds to an integer when added and taken away again: `1.5 · 2^23`.
-const ROUND_F32: f32 = 12_582_912.0;
-/// `1.5 · 2^52`.
+/// Rounds to an integer when added and taken away again: `1.5 · 2^52`.
 const ROUND_F64: f64 = 6_755_399_441_055_744.0;
 
 impl Float for f32 {
@@ -181,48 +180,23 @@ impl Float for f32 {
             a * b + c
         }
     }
-    // Reduction by ln 2 in two parts, then the polynomial of degree 6 of Cephes' expf, then two scalings, so that
-    // subnormal results come out.
     #[inline(always)]
     fn exp<I: Isa>(self) -> f32 {
         let x = if self > 89.0 { 89.0 } else { self };
         // Nothing is computed where the result is 0, as of a masked score: numbers below the normal ones are slow.
         let zero = x < -104.0;
-        let x = if zero { 0.0 } else { x };
-        let t = Self::fma::<I>(x, std::f32::consts::LOG2_E, ROUND_F32);
-        let n = t - ROUND_F32;
-        let ni = (t.to_bits() as i32).wrapping_sub(0x4b40_0000);
-        let r = Self::fma::<I>(n, -0.693_359_4, x);
-        let r = Self::fma::<I>(n, 2.121_944_4e-4, r);
-        let mut p = Self::fma::<I>(1.987_569_1e-4, r, 1.398_199_9e-3);
-        p = Self::fma::<I>(p, r, 8.333_452e-3);
-        p = Self::fma::<I>(p, r, 4.166_579_6e-2);
-        p = Self::fma::<I>(p, r, 1.666_666_5e-1);
-        p = Self::fma::<I>(p, r, 0.5);
-        p = Self::fma::<I>(p, r * r, r) + 1.0;
-        let half = ni >> 1;
-        let scale = |e: i32| f32::from_bits((e.wrapping_add(127) << 23) as u32);
-        let y = p * scale(half) * scale(ni.wrapping_sub(half));
+        let (p, t) = math::exp_parts::<I>(if zero { 0.0 } else { x });
+        let y = math::scale(p, t);
         if zero {
             0.0
         } else {
             y
         }
     }
-    // As `exp`, with a scaling of which one factor is always 2^-24; the bits of `t` that the shift leaves are those of `n`.
+    // With a scaling of which one factor is always 2^-24; the bits of `t` that the shift leaves are those of n.
     #[inline(always)]
     fn exp_below<I: Isa>(self) -> f32 {
-        let x = if self < -104.0 { -104.0 } else { self };
-        let t = Self::fma::<I>(x, std::f32::consts::LOG2_E, ROUND_F32);
-        let n = t - ROUND_F32;
-        let r = Self::fma::<I>(n, -0.693_359_4, x);
-        let r = Self::fma::<I>(n, 2.121_944_4e-4, r);
-        let mut p = Self::fma::<I>(1.987_569_1e-4, r, 1.398_199_9e-3);
-        p = Self::fma::<I>(p, r, 8.333_452e-3);
-        p = Self::fma::<I>(p, r, 4.166_579_6e-2);
-        p = Self::fma::<I>(p, r, 1.666_666_5e-1);
-        p = Self::fma::<I>(p, r, 0.5);
-        p = Self::fma::<I>(p, r * r, r) + 1.0;
+        let (p, t) = math::exp_parts::<I>(if self < -104.0 { -104.0 } else { self });
         let scale = f32::from_bits((t.to_bits() << 23).wrapping_add((127 + 24) << 23));
         p * (1.0 / (1 << 24) as f32) * scale
     }

@@ -43,14 +43,12 @@ fn float(x: i32) -> f32 {
     f32::from_bits(x as u32)
 }
 
-/// `e^x`: x = n ln 2 + r, a polynomial for e^r (minimax of degree 6, Cephes), scaled in two steps so that denormals come out right.
+/// `(p, t)` with `e^x = 2^n p`, p between √½ and √2 and n in the low bits of t; for |x| ≤ 104. x = n ln 2 + r, and Cephes' minimax
+/// polynomial for `e^r` by Horner's rule to the end: the sum with 1 is then the one rounding that counts.
 #[inline(always)]
-pub fn exp_f32<I: Isa>(x0: f32) -> f32 {
-    let x = if x0 > 89.0 { 89.0 } else { x0 };
-    let x = if x < -104.0 { -104.0 } else { x };
+pub(crate) fn exp_parts<I: Isa>(x: f32) -> (f32, f32) {
     let t = fma::<I>(x, std::f32::consts::LOG2_E, MAGIC);
     let n = t - MAGIC;
-    let ni = bits(t).wrapping_sub(0x4b40_0000);
     let r = fma::<I>(n, -0.693_359_4, x);
     let r = fma::<I>(n, 2.121_944_4e-4, r);
     let mut p = fma::<I>(1.987_569_1e-4, r, 1.398_2e-3);
@@ -58,28 +56,40 @@ pub fn exp_f32<I: Isa>(x0: f32) -> f32 {
     p = fma::<I>(p, r, 4.166_579_6e-2);
     p = fma::<I>(p, r, 1.666_666_5e-1);
     p = fma::<I>(p, r, 5e-1);
-    p = fma::<I>(p, r * r, r) + 1.0;
-    let n1 = ni >> 1;
-    let n2 = ni.wrapping_sub(n1);
-    p * float(n1.wrapping_add(127) << 23) * float(n2.wrapping_add(127) << 23)
+    p = fma::<I>(p, r, 1.0);
+    (fma::<I>(p, r, 1.0), t)
 }
-/// `2^x`: the polynomial of [`exp_f32`] at the distance from the nearest integer, which is exact.
+/// `p 2^n` in two steps, so that subnormal numbers come out right; n as the low bits of `t`.
+#[inline(always)]
+pub(crate) fn scale(p: f32, t: f32) -> f32 {
+    let n = bits(t).wrapping_sub(bits(MAGIC));
+    let half = n >> 1;
+    let rest = n.wrapping_sub(half);
+    p * float(half.wrapping_add(127) << 23) * float(rest.wrapping_add(127) << 23)
+}
+/// `e^x`.
+#[inline(always)]
+pub fn exp_f32<I: Isa>(x0: f32) -> f32 {
+    let x = if x0 > 89.0 { 89.0 } else { x0 };
+    let x = if x < -104.0 { -104.0 } else { x };
+    let (p, t) = exp_parts::<I>(x);
+    scale(p, t)
+}
+/// `2^x`: a polynomial at the distance from the nearest integer, which is exact. Its coefficients are those of [`exp_parts`] times
+/// powers of ln 2.
 #[inline(always)]
 pub fn exp2_f32<I: Isa>(x0: f32) -> f32 {
     let x = if x0 > 129.0 { 129.0 } else { x0 };
     let x = if x < -151.0 { -151.0 } else { x };
     let t = x + MAGIC;
-    let ni = bits(t).wrapping_sub(0x4b40_0000);
-    let r = (x - (t - MAGIC)) * std::f32::consts::LN_2;
-    let mut p = fma::<I>(1.987_569_1e-4, r, 1.398_2e-3);
-    p = fma::<I>(p, r, 8.333_452e-3);
-    p = fma::<I>(p, r, 4.166_579_6e-2);
-    p = fma::<I>(p, r, 1.666_666_5e-1);
-    p = fma::<I>(p, r, 5e-1);
-    p = fma::<I>(p, r * r, r) + 1.0;
-    let n1 = ni >> 1;
-    let n2 = ni.wrapping_sub(n1);
-    p * float(n1.wrapping_add(127) << 23) * float(n2.wrapping_add(127) << 23)
+    let r = x - (t - MAGIC);
+    let mut p = fma::<I>(1.527_919_4e-5, r, 1.550_679_4e-4);
+    p = fma::<I>(p, r, 1.333_374_8e-3);
+    p = fma::<I>(p, r, 9.617_928e-3);
+    p = fma::<I>(p, r, 5.550_410_6e-2);
+    p = fma::<I>(p, r, 2.402_265e-1);
+    p = fma::<I>(p, r, 6.931_472e-1);
+    scale(fma::<I>(p, r, 1.0), t)
 }
 /// `ln x` (Cephes' polynomial on [√½, √2)).
 #[inline(always)]
@@ -132,11 +142,11 @@ pub fn tanh_f32<I: Isa>(x: f32) -> f32 {
 pub fn erf_f32<I: Isa>(x: f32) -> f32 {
     let a = x.abs();
     let s = x * x;
-    let mut q = fma::<I>(7.889_119_5e-5, s, -8.020_841_3e-4);
-    q = fma::<I>(q, s, 5.189_535_3e-3);
-    q = fma::<I>(q, s, -2.685_444_5e-2);
-    q = fma::<I>(q, s, 1.128_36e-1);
-    q = fma::<I>(q, s, -3.761_262_7e-1);
+    let mut q = fma::<I>(7.806_903_2e-5, s, -7.997_853e-4);
+    q = fma::<I>(q, s, 5.187_162e-3);
+    q = fma::<I>(q, s, -2.685_334_7e-2);
+    q = fma::<I>(q, s, 1.128_357_9e-1);
+    q = fma::<I>(q, s, -3.761_262_6e-1);
     q = fma::<I>(q, s, 1.283_791_7e-1);
     let small = fma::<I>(x, q, x);
     let t = if a > 4.0 { 3.0 } else { a - 1.0 };
@@ -199,7 +209,7 @@ macro_rules! shared_float {
             crate::$module::$f($($arg as f64),*) as $T
         }
     )* };
-    ($T:ident) => {
+    ($T:ident $Bits:ident) => {
         #[inline(always)]
         pub fn lit(self, x: f64) -> $T {
             x as $T
@@ -340,6 +350,13 @@ macro_rules! shared_float {
         pub fn hypot(self, a: $T, b: $T) -> $T {
             a.hypot(b)
         }
+        /// `a` or `b`, both of which are read: with a branch the compiler may choose among their addresses, and load one by one.
+        #[inline(always)]
+        pub fn select(self, condition: bool, a: $T, b: $T) -> $T {
+            // All bits where the condition holds.
+            let mask = <$Bits>::from(condition).wrapping_neg();
+            <$T>::from_bits(a.to_bits() & mask | b.to_bits() & !mask)
+        }
         #[inline(always)]
         pub fn softplus(self, a: $T) -> $T {
             if a > 20.0 {
@@ -470,7 +487,7 @@ macro_rules! shared_float {
 }
 
 impl<I: Isa> Math<I, f32> {
-    shared_float!(f32);
+    shared_float!(f32 u32);
     #[inline(always)]
     pub fn exp2(self, a: f32) -> f32 {
         exp2_f32::<I>(a)
@@ -582,7 +599,7 @@ impl<I: Isa> Math<I, f32> {
     }
 }
 impl<I: Isa> Math<I, f64> {
-    shared_float!(f64);
+    shared_float!(f64 u64);
     #[inline(always)]
     pub fn exp2(self, a: f64) -> f64 {
         double::exp2::<I>(a)
@@ -700,6 +717,12 @@ impl<I: Isa> Math<I, f64> {
 }
 
 impl<I: Isa> Math<I, i64> {
+    /// `a` or `b`, both of which are read: with a branch the compiler may choose among their addresses, and load one by one.
+    #[inline(always)]
+    pub fn select(self, condition: bool, a: i64, b: i64) -> i64 {
+        let mask = i64::from(condition).wrapping_neg();
+        a & mask | b & !mask
+    }
     #[inline(always)]
     pub fn lit(self, x: f64) -> i64 {
         x as i64
