@@ -99,6 +99,8 @@ mod x86 {
 
     /// Steps of K between asking for what lies in an A that is not packed and its use: a cache line of float32.
     const ROUND: usize = 16;
+    /// Steps before the end at which the tile of C is brought nearest.
+    const LAST: usize = 24;
 
     /// Vectors of a level, by the names of their instructions; `part` and `put_part` touch the first `n` lanes alone.
     macro_rules! part {
@@ -150,10 +152,11 @@ mod x86 {
             unsafe fn $tile<const M: usize, const V: usize, const NEAR: bool>(
                 k: usize, mut a: *const $S, [row, step]: [isize; 2], mut b: *const $S, ldb: usize, c: *mut $S, ldc: isize, nr: usize, add: bool, next: *const $S,
             ) {
-                // The tile of C is wanted when its sums are there, and comes meanwhile.
+                // The tile of C is wanted when its sums are there: it comes near meanwhile, and nearest shortly before, since A and B
+                // would push it out of the first cache again.
                 for i in 0..M {
                     for j in 0..V {
-                        crate::isa::prefetch(c.wrapping_offset(i as isize * ldc).wrapping_add(j * $W) as *const u8);
+                        _mm_prefetch::<_MM_HINT_T1>(c.wrapping_offset(i as isize * ldc).wrapping_add(j * $W) as *const i8);
                     }
                 }
                 let mut acc = [[$zero(); V]; M];
@@ -168,7 +171,20 @@ mod x86 {
                 let mut next = start;
                 let mut left = k;
                 while left > 0 {
-                    let round = if NEAR { left.min(ROUND) } else { left };
+                    let round = if NEAR {
+                        left.min(ROUND)
+                    } else if left > LAST {
+                        left - LAST
+                    } else {
+                        left
+                    };
+                    if (LAST - ROUND + 1..=LAST).contains(&left) {
+                        for i in 0..M {
+                            for j in 0..V {
+                                crate::isa::prefetch(c.wrapping_offset(i as isize * ldc).wrapping_add(j * $W) as *const u8);
+                            }
+                        }
+                    }
                     left -= round;
                     for _ in 0..round {
                         let mut y = [$zero(); V];
