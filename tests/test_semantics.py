@@ -493,3 +493,52 @@ def test_numpy_exchange():
     t[0, 0] = 9
     assert a[0, 0] == 9
     assert np.shares_memory(t.numpy(), a)
+
+
+def test_a_single_value_beside_a_few_elements_is_broadcast_as_ever():
+    x = torch.arange(6.0).reshape(2, 3) - 2
+    for one in (
+        torch.tensor(0.3),
+        torch.tensor([0.3]),
+        torch.tensor([[0.3]]),
+        torch.tensor(0.3).expand(2, 3),
+        torch.full((1, 3), 0.3),
+    ):
+        for f in (torch.add, torch.sub, torch.mul, torch.div, torch.maximum, torch.pow):
+            for a, b in ((x, one), (one, x)):
+                want = f(*(t.expand(2, 3).contiguous() for t in (a, b)))
+                got = f(a, b)
+                assert got.stride() == want.stride() and torch.equal(got.nan_to_num(7), want.nan_to_num(7))
+    assert (torch.tensor([[1.0]]) + torch.tensor([2.0])).shape == (1, 1)
+    assert (torch.ones(1) * torch.tensor(3, dtype=torch.int64)).dtype == torch.float32
+
+
+def test_methods_of_a_tensor_alone_keep_their_rules():
+    x = torch.tensor([-1.5])
+    assert x.item() == -1.5 and torch.tensor(2**64 - 1, dtype=torch.uint64).item() == 2**64 - 1
+    with pytest.raises(TypeError, match="takes 0 positional arguments but 1 were given"):
+        x.item(1)
+    with pytest.raises(RuntimeError, match="a Tensor with 2 elements cannot be converted to Scalar"):
+        torch.ones(2).item()
+    assert x.relu_() is x and x.item() == 0
+
+    class Sub(torch.Tensor):
+        pass
+
+    assert type(torch.ones(2).as_subclass(Sub).relu()) is Sub
+    assert torch.vmap(lambda t: t.abs())(torch.tensor([-1.0, 2.0])).tolist() == [1.0, 2.0]
+    with pytest.raises(RuntimeError, match="vmap"):
+        torch.vmap(lambda t: t.item())(torch.ones(2))
+
+
+def test_gradients_of_saved_results_of_any_order():
+    x = torch.tensor([0.5, 2.0], requires_grad=True)
+    (g,) = torch.autograd.grad(x.exp().sum(), x, create_graph=True)
+    g.sum().backward()
+    assert torch.allclose(x.grad, x.detach().exp())
+    y = x.exp()
+    y.sum().backward(retain_graph=True)
+    assert y.grad_fn._saved_result.requires_grad
+    y.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()

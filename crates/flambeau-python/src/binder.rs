@@ -7,7 +7,7 @@ use crate::error::*;
 use crate::overrides;
 use crate::raw::*;
 use crate::signature::{Default, Param, Signature, Type};
-use crate::signatures::{Form, Row};
+use crate::signatures::{BareFn, Form, Row};
 use crate::tensor::{is_exact, is_tensor, tensor_of};
 use crate::types;
 use flambeau::core::Number;
@@ -26,6 +26,8 @@ pub struct Overload {
     pub named: *mut PyTypeObject,
     /// Whether a tensor alone will do: a method called without arguments has nothing to bind.
     pub bare: bool,
+    /// The function for a tensor alone, where that is all it takes: no arguments are built for it.
+    pub direct: Option<BareFn>,
     /// Index of the `out` parameter, if it takes one.
     pub out: Option<usize>,
     /// Index of `requires_grad`, for factories.
@@ -57,10 +59,15 @@ pub const CAPACITY: usize = 2048;
 static OPERATORS: [AtomicPtr<Operator>; CAPACITY] = [const { AtomicPtr::new(null_mut()) }; CAPACITY];
 
 unsafe extern "C" fn function<const I: usize>(_: Obj, args: *const Obj, n: Py_ssize_t, kw: Obj) -> Obj {
-    dispatch(&*OPERATORS[I].load(Ordering::Relaxed), null_mut(), args, n as usize & !(1 << 63), kw)
+    dispatch_bound(&*OPERATORS[I].load(Ordering::Relaxed), null_mut(), args, n as usize & !(1 << 63), kw)
 }
 unsafe extern "C" fn method<const I: usize>(this: Obj, args: *const Obj, n: Py_ssize_t, kw: Obj) -> Obj {
-    dispatch(&*OPERATORS[I].load(Ordering::Relaxed), this, args, n as usize & !(1 << 63), kw)
+    dispatch_method(&*OPERATORS[I].load(Ordering::Relaxed), this, args, n as usize & !(1 << 63), kw)
+}
+// Out of line: there are two thousand trampolines.
+#[inline(never)]
+unsafe fn dispatch_method(op: &'static Operator, this: Obj, args: *const Obj, n: usize, kw: Obj) -> Obj {
+    dispatch(op, this, args, n, kw)
 }
 
 type Trampoline = PyCFunctionFastWithKeywords;
@@ -215,23 +222,15 @@ impl<'a> Binding<'_, 'a> {
         self.overrides.last() == Some(&o)
     }
 
+    /// Binds `o` to parameter `j`; false when it does not fit. Written where it stays: what is moved as a whole right after it was
+    /// written in parts waits for these.
     #[inline(always)]
-    unsafe fn convert(&mut self, p: &Param, o: Obj) -> Option<Arg<'a>> {
-        match p.ty {
-            Type::Tensor => match self.tensor(o) {
-                Some(t) => Some(Arg::Tensor(t)),
-                None if self.custom(o) => Some(Arg::None),
-                None => self.fallback(p, o),
-            },
-            Type::TensorOrNumber => {
+    unsafe fn bind(&mut self, j: usize, p: &Param, o: Obj) -> bool {
+        let found = match p.ty {
+            Type::Tensor => {
                 if is_exact(o) {
-                    return Some(Arg::Tensor(tensor_of(o)));
-                }
-                if let Some(n) = number(o) {
-                    return Some(Arg::Number(n));
-                }
-                if !PyErr_Occurred().is_null() {
-                    return None;
+                    self.args.slots[j].write(Arg::Tensor(tensor_of(o)));
+                    return true;
                 }
                 match self.tensor_slow(o) {
                     Some(t) => Some(Arg::Tensor(t)),
@@ -239,23 +238,57 @@ impl<'a> Binding<'_, 'a> {
                     None => self.fallback(p, o),
                 }
             }
-            Type::Bool if o == Py_True() => Some(Arg::Bool(true)),
-            Type::Bool if o == Py_False() => Some(Arg::Bool(false)),
-            Type::Int => match int(o, self.lenient) {
-                Some(i) => Some(Arg::Int(i)),
-                None => self.fallback(p, o),
-            },
+            Type::TensorOrNumber => {
+                if is_exact(o) {
+                    self.args.slots[j].write(Arg::Tensor(tensor_of(o)));
+                    return true;
+                }
+                self.tensor_or_number(p, o)
+            }
+            Type::Bool if o == Py_True() || o == Py_False() => {
+                self.args.slots[j].write(Arg::Bool(o == Py_True()));
+                return true;
+            }
+            Type::Int => {
+                if let Some(i) = int(o, self.lenient) {
+                    self.args.slots[j].write(Arg::Int(i));
+                    return true;
+                }
+                self.fallback(p, o)
+            }
             Type::Ints => {
-                if let Some(r) = self.ints(p, o) {
-                    return Some(r);
+                if let Some((from, n)) = self.ints(p, o) {
+                    self.args.slots[j].write(Arg::Ints(from, n));
+                    return true;
                 }
                 self.fallback(p, o)
             }
             _ => self.convert_slow(p, o),
+        };
+        match found {
+            Some(arg) => {
+                self.args.slots[j].write(arg);
+                true
+            }
+            None => false,
+        }
+    }
+    #[inline(never)]
+    unsafe fn tensor_or_number(&mut self, p: &Param, o: Obj) -> Option<Arg<'a>> {
+        if let Some(n) = number(o) {
+            return Some(Arg::Number(n));
+        }
+        if !PyErr_Occurred().is_null() {
+            return None;
+        }
+        match self.tensor_slow(o) {
+            Some(t) => Some(Arg::Tensor(t)),
+            None if self.custom(o) => Some(Arg::None),
+            None => self.fallback(p, o),
         }
     }
     #[inline(always)]
-    unsafe fn ints(&mut self, p: &Param, o: Obj) -> Option<Arg<'a>> {
+    unsafe fn ints(&mut self, p: &Param, o: Obj) -> Option<(u16, u16)> {
         let from = self.args.ints.len();
         let ty = Py_TYPE(o);
         if ty == &raw mut PyTuple_Type || ty == &raw mut PyList_Type || is_sequence(o) {
@@ -285,7 +318,7 @@ impl<'a> Binding<'_, 'a> {
                 self.args.ints.push(x);
             }
         }
-        Some(Arg::Ints(from as u16, (self.args.ints.len() - from) as u16))
+        Some((from as u16, (self.args.ints.len() - from) as u16))
     }
     /// A number, or the value of a 0-dim tensor.
     unsafe fn scalar(&mut self, o: Obj) -> Option<Number> {
@@ -460,8 +493,9 @@ unsafe fn bind<'a>(
     let mut next = 0;
     if !this.is_null() {
         let Some(p) = params.first() else { return Err(Fail::TooMany) };
-        let Some(v) = b.convert(p, this) else { return Err(bad(0, this)) };
-        b.args.slots[0].write(v);
+        if !b.bind(0, p, this) {
+            return Err(bad(0, this));
+        }
         seen = 1;
         next = 1;
     }
@@ -509,8 +543,9 @@ unsafe fn bind<'a>(
             }
             b.args.slots[next].write(Arg::Ints(from as u16, rest));
         } else {
-            let Some(v) = b.convert(p, o) else { return Err(bad(next, o)) };
-            b.args.slots[next].write(v);
+            if !b.bind(next, p, o) {
+                return Err(bad(next, o));
+            }
             i += 1;
         }
         seen |= 1 << next;
@@ -535,8 +570,9 @@ unsafe fn bind<'a>(
             if seen & (1 << j) != 0 {
                 return Err(Fail::Duplicate(j));
             }
-            let Some(v) = b.convert(&params[j], o) else { return Err(bad(j, o)) };
-            b.args.slots[j].write(v);
+            if !b.bind(j, &params[j], o) {
+                return Err(bad(j, o));
+            }
             seen |= 1 << j;
         }
     }
@@ -560,7 +596,50 @@ unsafe fn bind<'a>(
 }
 
 /// Runs an operator: binds the first overload that fits and calls its function.
+#[inline]
 pub unsafe fn dispatch(op: &'static Operator, this: Obj, given: *const Obj, n: usize, kw: Obj) -> Obj {
+    if n == 0 && kw.is_null() && !this.is_null() && is_exact(this) {
+        return dispatch_alone(op, this, given);
+    }
+    dispatch_bound(op, this, given, n, kw)
+}
+/// [`dispatch`] of a method called without arguments on a plain tensor. A function of a tensor alone has nothing to bind.
+unsafe fn dispatch_alone(op: &'static Operator, this: Obj, given: *const Obj) -> Obj {
+    let first = &op.overloads[0];
+    let t = tensor_of(this);
+    match first.direct {
+        Some(direct)
+            if flambeau::mode::current() & (flambeau::mode::AUTOCAST | flambeau::mode::PROFILE) == 0
+                && !(first.row.detachable && t.is_large()) =>
+        {
+            let dest = if op.inplace { Dest::Inplace(t) } else { Dest::New };
+            guard(null_mut(), || match direct(t, dest) {
+                Ok(o) => o,
+                Err(e) => refused_alone(op, first, t, dest, e),
+            })
+        }
+        _ => dispatch_bound(op, this, given, 0, null_mut()),
+    }
+}
+#[cold]
+unsafe fn refused_alone(op: &Operator, overload: &Overload, t: &Tensor, dest: Dest<'_>, e: Error) -> Obj {
+    if e.kind() != ErrorKind::Batch {
+        return raise(e);
+    }
+    let mut args = Arguments::new();
+    args.slots[0].write(Arg::Tensor(t));
+    for (j, p) in overload.signature.params.iter().enumerate().skip(1) {
+        let v = default_arg(p, &mut args);
+        args.slots[j].write(v);
+    }
+    args.dest = dest;
+    match by_example(op, overload, &args, e) {
+        Ok(r) => r.into_object(overload.named),
+        Err(e) => raise(e),
+    }
+}
+#[inline(never)]
+unsafe fn dispatch_bound(op: &'static Operator, this: Obj, given: *const Obj, n: usize, kw: Obj) -> Obj {
     let first = &op.overloads[0];
     let alone = op.overloads.len() == 1;
     let mut args = Arguments::new();
@@ -575,11 +654,11 @@ pub unsafe fn dispatch(op: &'static Operator, this: Obj, given: *const Obj, n: u
     let mut binding = Binding { args: &mut args, overrides: SmallVec::new(), subclass: null_mut(), lenient: alone };
     match bind(&first.signature, this, given, n, kw, &mut binding) {
         Ok(()) => {
-            let (overriders, subclass) = (binding.overrides, binding.subclass);
-            if (!overriders.is_empty() || !subclass.is_null()) && overrides::enabled() {
-                if !overriders.is_empty() {
-                    return overrides::call(op, &overriders, this, given, n, kw);
+            if (!binding.overrides.is_empty() || !binding.subclass.is_null()) && overrides::enabled() {
+                if !binding.overrides.is_empty() {
+                    return overrides::call(op, &binding.overrides, this, given, n, kw);
                 }
+                let subclass = binding.subclass;
                 return overrides::convert(run(op, first, &mut args), subclass);
             }
             run(op, first, &mut args)
@@ -674,8 +753,15 @@ unsafe fn run_cast(op: &Operator, overload: &Overload, args: &mut Arguments<'_>)
 }
 
 /// Calls an overload's function in the form that the call asks for.
-#[inline]
+#[inline(always)]
 unsafe fn run_bound(op: &Operator, overload: &Overload, args: &mut Arguments<'_>) -> Obj {
+    match overload.out {
+        Some(i) if !matches!(args.get(i), Arg::None) => run_out(op, overload, args),
+        _ => run_to(op, overload, args, &[]),
+    }
+}
+#[inline(never)]
+unsafe fn run_out(op: &Operator, overload: &Overload, args: &mut Arguments<'_>) -> Obj {
     // The arguments outlive the call: destinations borrow from them.
     let out: SmallVec<[&Tensor; 2]> = match overload.out.map(|i| args.get(i)) {
         None | Some(Arg::None) => SmallVec::new(),
@@ -691,6 +777,10 @@ unsafe fn run_bound(op: &Operator, overload: &Overload, args: &mut Arguments<'_>
             return raise(e);
         }
     }
+    run_to(op, overload, args, &out)
+}
+/// Calls an overload's function; `out` is what the call gave as `out=`.
+unsafe fn run_to(op: &Operator, overload: &Overload, args: &mut Arguments<'_>, out: &[&Tensor]) -> Obj {
     let target = if op.inplace {
         match args.get(0) {
             Arg::Tensor(t) => Some(t),
@@ -704,7 +794,7 @@ unsafe fn run_bound(op: &Operator, overload: &Overload, args: &mut Arguments<'_>
     if row.takes_dest {
         args.dest = match target {
             Some(t) => Dest::Inplace(t),
-            None if !out.is_empty() => Dest::Out(std::mem::transmute::<&[&Tensor], &[&Tensor]>(&out)),
+            None if !out.is_empty() => Dest::Out(std::mem::transmute::<&[&Tensor], &[&Tensor]>(out)),
             None => Dest::New,
         };
     }
@@ -716,9 +806,11 @@ unsafe fn run_bound(op: &Operator, overload: &Overload, args: &mut Arguments<'_>
         });
     let call = row.call;
     let args: &Arguments<'_> = args;
+    // What most calls need nothing more of becomes an object where it was returned.
+    let plain = overload.requires_grad.is_none() && (row.takes_dest || (target.is_none() && out.is_empty()));
     // SAFETY: the binder filled `args` by the row's own signature.
-    let result = guard(None, || {
-        Some(if large {
+    guard(null_mut(), || {
+        let result = if large {
             let sendable = Detached(args, call);
             Python::assume_attached().detach(move || {
                 let d = sendable;
@@ -726,11 +818,24 @@ unsafe fn run_bound(op: &Operator, overload: &Overload, args: &mut Arguments<'_>
             })
         } else {
             call(args)
-        })
-    });
-    let Some(result) = result else { return null_mut() };
-    let result = result.and_then(|r| finish(op, overload, r, target, &out, args));
-    match result {
+        };
+        match result {
+            Ok(r) if plain => r.into_object(overload.named),
+            other => settle(op, overload, other, target, out, args),
+        }
+    })
+}
+/// The object of a result that has yet to be stored somewhere, or the exception.
+#[inline(never)]
+unsafe fn settle(
+    op: &Operator,
+    overload: &Overload,
+    result: flambeau::Result<crate::call::Returned>,
+    target: Option<&Tensor>,
+    out: &[&Tensor],
+    args: &Arguments<'_>,
+) -> Obj {
+    match result.and_then(|r| finish(op, overload, r, target, out, args)) {
         Ok(r) => r.into_object(overload.named),
         Err(e) if e.kind() == ErrorKind::Batch && out.is_empty() => match by_example(op, overload, args, e) {
             Ok(r) => r.into_object(overload.named),

@@ -93,6 +93,11 @@ pub trait FromArg<'a>: Sized {
     /// # Safety
     /// Slot `i` was bound with a parameter of `TYPE`.
     unsafe fn from_arg(args: &'a Arguments<'a>, i: usize) -> Self;
+    /// Reads an argument of a function that takes one tensor, and perhaps a destination; see [`Invoke::invoke_bare`].
+    #[inline(always)]
+    fn from_bare(_: &'a Tensor, _: Dest<'a>) -> Self {
+        unreachable!("an argument that is no tensor")
+    }
 }
 
 macro_rules! from_arg {
@@ -113,8 +118,31 @@ macro_rules! from_arg {
         }
     )* };
 }
+impl<'a> FromArg<'a> for &'a Tensor {
+    const TYPE: (Type, bool) = (Type::Tensor, false);
+    #[inline(always)]
+    unsafe fn from_arg(args: &'a Arguments<'a>, i: usize) -> Self {
+        match args.get(i) {
+            Arg::Tensor(t) => t,
+            _ => std::hint::unreachable_unchecked(),
+        }
+    }
+    #[inline(always)]
+    fn from_bare(t: &'a Tensor, _: Dest<'a>) -> Self {
+        t
+    }
+}
+impl<'a> FromArg<'a> for Option<&'a Tensor> {
+    const TYPE: (Type, bool) = (Type::Tensor, true);
+    #[inline(always)]
+    unsafe fn from_arg(args: &'a Arguments<'a>, i: usize) -> Self {
+        match args.get(i) {
+            Arg::Tensor(t) => Some(t),
+            _ => None,
+        }
+    }
+}
 from_arg! {
-    &'a Tensor, Tensor, args i, Arg::Tensor(t) => t;
     Number, Number, args i, Arg::Number(n) => n;
     i64, Int, args i, Arg::Int(n) => n;
     f64, Float, args i, Arg::Float(n) => n;
@@ -178,6 +206,10 @@ impl<'a> FromArg<'a> for Dest<'a> {
     unsafe fn from_arg(args: &'a Arguments<'a>, _: usize) -> Self {
         args.dest
     }
+    #[inline(always)]
+    fn from_bare(_: &'a Tensor, dest: Dest<'a>) -> Self {
+        dest
+    }
 }
 
 /// What an operator function returned, before it is a Python object.
@@ -206,26 +238,42 @@ pub trait Return {
     /// How stubs write it.
     const STUB: &'static str;
     fn returned(self) -> Returned;
+    /// The Python object. What calls give back most goes there by itself: every move of a [`Returned`] waits for its parts to be
+    /// written.
+    ///
+    /// # Safety
+    /// The interpreter is attached.
+    #[inline(always)]
+    unsafe fn object(self) -> Obj
+    where
+        Self: Sized,
+    {
+        self.returned().into_object(std::ptr::null_mut())
+    }
 }
 macro_rules! returns {
-    ($($t:ty, $stub:literal, $x:ident => $e:expr;)*) => { $(
+    ($($t:ty, $stub:literal, $x:ident => $e:expr $(, object $o:expr)?;)*) => { $(
         impl Return for $t {
             const STUB: &'static str = $stub;
             #[inline(always)]
             fn returned(self) -> Returned { let $x = self; $e }
+            $(
+                #[inline(always)]
+                unsafe fn object(self) -> Obj { let $x = self; $o }
+            )?
         }
     )* };
 }
 returns! {
-    Tensor, "Tensor", x => Returned::Tensor(x);
+    Tensor, "Tensor", x => Returned::Tensor(x), object wrap(x);
     (Tensor, Tensor), "tuple[Tensor, Tensor]", x => Returned::Tensors(SmallVec::from_iter([x.0, x.1]));
     (Tensor, Tensor, Tensor), "tuple[Tensor, Tensor, Tensor]", x => Returned::Tensors(SmallVec::from_iter([x.0, x.1, x.2]));
     (Tensor, Tensor, Tensor, Tensor), "tuple[Tensor, Tensor, Tensor, Tensor]", x => Returned::Tensors(SmallVec::from_iter([x.0, x.1, x.2, x.3]));
     Vec<Tensor>, "tuple[Tensor, ...]", x => Returned::List(x);
     SmallVec<[Tensor; 2]>, "tuple[Tensor, ...]", x => Returned::Tensors(x.into_iter().collect());
-    bool, "bool", x => Returned::Bool(x);
-    i64, "int", x => Returned::Int(x);
-    f64, "float", x => Returned::Float(x);
+    bool, "bool", x => Returned::Bool(x), object bool_object(x);
+    i64, "int", x => Returned::Int(x), object PyLong_FromLongLong(x);
+    f64, "float", x => Returned::Float(x), object PyFloat_FromDouble(x);
     Number, "Number", x => Returned::Number(x);
     Dims, "Size", x => Returned::Dims(x);
     Vec<i64>, "Size", x => Returned::Dims(Dims::from_vec(x));
@@ -234,7 +282,7 @@ returns! {
     DType, "dtype", x => Returned::DType(x);
     Device, "device", x => Returned::Device(x);
     (), "None", _x => Returned::None;
-    Py<PyAny>, "Any", x => Returned::Object(x);
+    Py<PyAny>, "Any", x => Returned::Object(x), object x.into_ptr();
     Returned, "Any", x => x;
 }
 impl<T: Return> Return for Option<T> {
@@ -352,6 +400,7 @@ impl Returned {
 ///
 /// # Safety
 /// The interpreter is attached.
+#[inline]
 pub unsafe fn number_object(n: Number) -> Obj {
     match n {
         Number::Bool(b) => bool_object(b),
@@ -372,6 +421,14 @@ pub trait Invoke<'a, M> {
     /// # Safety
     /// `args` was bound by a signature with these types.
     unsafe fn invoke(&self, args: &'a Arguments<'a>) -> Result<Returned>;
+    /// Calls one whose arguments are a tensor and perhaps a destination, without binding any.
+    ///
+    /// # Errors
+    /// The function's.
+    ///
+    /// # Safety
+    /// The interpreter is attached.
+    unsafe fn invoke_bare(&self, t: &'a Tensor, dest: Dest<'a>) -> Result<Obj>;
 }
 macro_rules! invoke {
     ($($A:ident $i:tt),*) => {
@@ -382,6 +439,11 @@ macro_rules! invoke {
             #[allow(unused_variables)]
             unsafe fn invoke(&self, args: &'a Arguments<'a>) -> Result<Returned> {
                 Ok(self($($A::from_arg(args, $i)),*)?.returned())
+            }
+            #[inline(always)]
+            #[allow(unused_variables)]
+            unsafe fn invoke_bare(&self, t: &'a Tensor, dest: Dest<'a>) -> Result<Obj> {
+                Ok(self($($A::from_bare(t, dest)),*)?.object())
             }
         }
     };
@@ -417,6 +479,18 @@ pub const fn stub_of<'a, M, F: Invoke<'a, M>>(_: &F) -> &'static str {
 #[inline(always)]
 pub unsafe fn invoke<'a, M, F: Invoke<'a, M>>(f: F, args: &'a Arguments<'a>) -> Result<Returned> {
     f.invoke(args)
+}
+
+/// [`invoke`] for a function that takes one tensor and perhaps a destination: the result is at once a Python object.
+///
+/// # Errors
+/// The function's.
+///
+/// # Safety
+/// The interpreter is attached.
+#[inline(always)]
+pub unsafe fn invoke_bare<'a, M, F: Invoke<'a, M>>(f: F, t: &'a Tensor, dest: Dest<'a>) -> Result<Obj> {
+    f.invoke_bare(t, dest)
 }
 
 /// Runs PyO3 code inside a row.

@@ -37,7 +37,7 @@ unsafe fn list_is_tuple(o: Obj) -> bool {
     })
 }
 
-unsafe fn classify(o: Obj, device: flambeau::Device) -> Result<Item> {
+unsafe fn classify(o: Obj, of: &Tensor) -> Result<Item> {
     if Py_TYPE(o) == &raw mut PyLong_Type {
         let i = PyLong_AsLongLong(o);
         if i == -1 && !PyErr_Occurred().is_null() {
@@ -66,7 +66,7 @@ unsafe fn classify(o: Obj, device: flambeau::Device) -> Result<Item> {
     }
     if !is_sequence(o) {
         if type_name(o) == "ndarray" {
-            return Ok(Item::Tensor(construct::tensor_from(o, None, Some(device))?));
+            return Ok(Item::Tensor(construct::tensor_from(o, None, Some(of.device()))?));
         }
         if type_name(o) == "bool" || type_name(o) == "bool_" {
             return Ok(Item::Bool(PyObject_IsTrue(o) == 1));
@@ -81,9 +81,9 @@ unsafe fn classify(o: Obj, device: flambeau::Device) -> Result<Item> {
     }
     if PySequence_Check(o) != 0 && PyUnicode_Check(o) == 0 {
         if is_sequence(o) && sequence_len(o) == 0 {
-            return Ok(Item::Tensor(flambeau::ops::factory::zeros(&[0], DType::I64, device)?));
+            return Ok(Item::Tensor(flambeau::ops::factory::zeros(&[0], DType::I64, of.device())?));
         }
-        let t = construct::tensor_from(o, None, Some(device))?;
+        let t = construct::tensor_from(o, None, Some(of.device()))?;
         return Ok(Item::Tensor(t));
     }
     Err(err!(
@@ -96,13 +96,12 @@ unsafe fn classify(o: Obj, device: flambeau::Device) -> Result<Item> {
 /// `t[index]` without its index tensors, and those; no view where nothing else is indexed.
 unsafe fn apply_basic(t: &Tensor, index: Obj) -> Result<(Option<Tensor>, Indices)> {
     let mut items: SmallVec<[Item; 4]> = SmallVec::new();
-    let device = t.device();
     if PyTuple_Check(index) != 0 || (PyList_Check(index) != 0 && list_is_tuple(index)) {
         for i in 0..sequence_len(index) {
-            items.push(classify(sequence_item(index, i), device)?);
+            items.push(classify(sequence_item(index, i), t)?);
         }
     } else {
-        items.push(classify(index, device)?);
+        items.push(classify(index, t)?);
     }
     // How many dimensions the items name.
     let mask_dims = |t: &Tensor| if matches!(t.dtype(), DType::Bool | DType::U8) { t.dim() } else { 1 };
@@ -129,15 +128,15 @@ unsafe fn apply_basic(t: &Tensor, index: Obj) -> Result<(Option<Tensor>, Indices
         indices.push(Some(index));
         covered += covers;
     };
-    let truth = |b: bool| flambeau::ops::factory::zeros(&[b as i64], DType::I64, device);
-    for item in items {
+    let truth = |b: bool| flambeau::ops::factory::zeros(&[b as i64], DType::I64, t.device());
+    for item in &items {
         match item {
-            Item::Int(i) => indexing.select(i)?,
-            Item::Slice(start, stop, step) => indexing.slice(start, stop, step)?,
+            Item::Int(i) => indexing.select(*i)?,
+            Item::Slice(start, stop, step) => indexing.slice(*start, *stop, *step)?,
             Item::Ellipsis => indexing.skip(rank - named),
             Item::NewAxis => indexing.unsqueeze(),
             Item::Bool(b) => {
-                record(indexing.dim(), truth(b)?, 1);
+                record(indexing.dim(), truth(*b)?, 1);
                 indexing.unsqueeze();
             }
             Item::Tensor(index) => {
@@ -157,8 +156,8 @@ unsafe fn apply_basic(t: &Tensor, index: Obj) -> Result<(Option<Tensor>, Indices
                     Index,
                     "tensors used as indices must be long, int, byte or bool tensors"
                 );
-                let covers = mask_dims(&index);
-                record(indexing.dim(), index, covers);
+                let covers = mask_dims(index);
+                record(indexing.dim(), index.clone(), covers);
                 indexing.skip(covers);
             }
         }

@@ -52,6 +52,17 @@ unsafe fn done(r: Result<Tensor>) -> Obj {
 /// `a OP b`, where either is a tensor. `name` is the row for operands that are not plain.
 #[inline(always)]
 unsafe fn binary(a: Obj, b: Obj, name: &'static str, f: Function) -> Obj {
+    if is_exact(a) && is_exact(b) {
+        // Apart from numbers: values that are moved right after they were written in parts are waited for.
+        return guard(null_mut(), || {
+            let (x, y) = (tensor_of(a), tensor_of(b));
+            if x.is_large() || y.is_large() {
+                detached(|| f(Value::Tensor(x), Value::Tensor(y), Dest::New))
+            } else {
+                done(f(Value::Tensor(x), Value::Tensor(y), Dest::New))
+            }
+        });
+    }
     if let (Some(x), Some(y)) = (value(a), value(b)) {
         return guard(null_mut(), || {
             if large(x) || large(y) {

@@ -4,7 +4,7 @@
 use crate::autograd::node::{Edge, InputInfo, Node, SavedTensor};
 use crate::autograd::view::{self, Chain, Creation, Link, ViewInfo};
 use crate::mode;
-use crate::ops::elementwise::Map;
+use crate::ops::elementwise::{Map, Repeated};
 use crate::ops::view::View;
 use crate::primitive::*;
 use crate::tensor::{Meta, Tensor, BATCHED, INFERENCE_TENSOR, LARGE, REQUIRES_GRAD, SPARSE, VIEW};
@@ -46,7 +46,7 @@ pub fn apply_shared(op: Arc<dyn Primitive>, x: &[&Tensor], dest: Dest) -> Result
 }
 
 /// [`apply1`] for a row of the scalar table. What programs do most, a few elements in host memory in one dtype and one
-/// contiguous layout into a new tensor, takes a short way: the same checks and effects, with nothing built that only the
+/// contiguous layout, or one value beside them, into a new tensor, takes a short way: the same checks and effects, with nothing built that only the
 /// general case needs (a quarter of the instructions; a one-element `a + b` spends most of its time here).
 ///
 /// # Errors
@@ -77,20 +77,37 @@ fn apply_small(op: &Map, x: &[&Tensor]) -> Option<Result<Tensor>> {
     let guard = a.meta();
     let other = b.map(|b| b.meta());
     let m: &Meta = &guard;
-    if m.device() != Device::Cpu || !m.is_contiguous() || m.lazy != 0 {
+    let host = |m: &Meta| m.device() == Device::Cpu && m.lazy == 0;
+    let mut tensors = [std::ptr::null::<u8>(); 2];
+    // The operand that the result is laid out like; which other one is a single value.
+    let (like, single) = match other.as_deref() {
+        None => (m, None),
+        Some(o) => {
+            if o.dtype != m.dtype || !host(o) {
+                return None;
+            }
+            tensors[1] = o.data_ptr().ok()?;
+            if same_dims(&o.sizes, &m.sizes) && same_dims(&o.strides, &m.strides) {
+                (m, None)
+            } else if repeats(o, m) {
+                (m, Some(1))
+            } else if repeats(m, o) {
+                (o, Some(0))
+            } else {
+                return None;
+            }
+        }
+    };
+    if !host(m) || !like.is_contiguous() {
         return None;
     }
-    let mut tensors = [std::ptr::null::<u8>(); 2];
     tensors[0] = m.data_ptr().ok()?;
-    if let Some(o) = &other {
-        let same = o.dtype == m.dtype && same_dims(&o.sizes, &m.sizes) && same_dims(&o.strides, &m.strides);
-        if !same || o.device() != Device::Cpu || o.lazy != 0 {
-            return None;
-        }
-        tensors[1] = o.data_ptr().ok()?;
-    }
-    let n = m.numel() as usize;
+    let n = like.numel() as usize;
     let kernel = op.small_kernel(m.dtype, n)?;
+    let mut repeated = Repeated::uninit();
+    if let Some(k) = single {
+        tensors[k] = op.repeat(m.dtype, tensors[k], n, &mut repeated)?;
+    }
     let storage = match allocate(n * m.dtype.size(), Device::Cpu) {
         Ok(storage) => storage,
         Err(e) => return Some(Err(e)),
@@ -99,19 +116,7 @@ fn apply_small(op: &Map, x: &[&Tensor]) -> Option<Result<Tensor>> {
     if !unsafe { op.call_small(kernel, m.dtype, n, &tensors, storage.ptr().ok()?) } {
         return None;
     }
-    let out = Tensor::from_meta(
-        Meta {
-            sizes: copy_dims(&m.sizes),
-            strides: copy_dims(&m.strides),
-            offset: 0,
-            dtype: m.dtype,
-            storage,
-            version: None,
-            lazy: 0,
-        },
-        0,
-        None,
-    );
+    let out = Tensor::shaped_like(like, storage);
     if flags & (REQUIRES_GRAD | VIEW) != 0 && mode & mode::NO_GRAD == 0 && op.differentiable() {
         let mut needs: Mask = 0;
         for (i, t) in x.iter().enumerate() {
@@ -126,6 +131,13 @@ fn apply_small(op: &Map, x: &[&Tensor]) -> Option<Result<Tensor>> {
         }
     }
     Some(Ok(out))
+}
+
+/// Whether broadcasting makes `o`, one value, the same number of elements as `like`, in `like`'s sizes.
+#[inline]
+fn repeats(o: &Meta, like: &Meta) -> bool {
+    (same_dims(&o.sizes, &like.sizes) || o.numel() == 1 && o.dim() <= like.dim())
+        && o.sizes.iter().zip(&o.strides).all(|(n, s)| *s == 0 || *n == 1)
 }
 
 /// The backend of a device.
@@ -435,15 +447,18 @@ fn attach(
             }
         }
         for (i, t) in outs.iter().enumerate() {
-            if saves & output_bit(i as u32) != 0 {
-                node.saved.push(SavedTensor::output(i, t));
-            }
-            node.outputs.push(if originals.is_none() {
+            let guard;
+            let meta = if originals.is_none() {
                 // SAFETY: without an in-place write the outputs have just been made, and nobody else has them.
-                InputInfo::of(unsafe { t.unshared_meta() })
+                unsafe { t.unshared_meta() }
             } else {
-                InputInfo::of(&t.meta())
-            });
+                guard = t.meta();
+                &*guard
+            };
+            if saves & output_bit(i as u32) != 0 {
+                node.saved.push(SavedTensor::output(i, meta));
+            }
+            node.outputs.push(InputInfo::of(meta));
         }
         for m in operands {
             node.inputs.push(InputInfo::of(m));
@@ -481,7 +496,6 @@ fn make_views(
     mode: u8,
 ) -> Result<Outputs> {
     let shared = share();
-    let family = Family::of(x[0], metas[0], mode, op.is_multi_output_view());
     let differentiable = draft.differentiable();
     let mut outs = Outputs::new();
     for (i, o) in draft.outputs.iter_mut().enumerate() {
@@ -492,7 +506,7 @@ fn make_views(
             m.lazy = o.lazy.unwrap_or(m.lazy);
             Ok(())
         })?;
-        family.clone().receive(&out, x[0], shared.clone(), i);
+        join_family(&out, x[0], metas[0], mode, op.is_multi_output_view(), Link { op: shared.clone(), output: i });
         outs.push(out);
     }
     if needs != 0 {
@@ -511,85 +525,63 @@ pub(crate) fn apply_view(t: &Tensor, resolve: impl FnOnce(&Meta) -> Result<View>
     let op = resolve(&guard)?;
     make_view(t, guard, op)
 }
-fn make_view(t: &Tensor, guard: RwLockReadGuard<Meta>, op: View) -> Result<Tensor> {
+/// A view of `t`, whose metadata are locked for reading already.
+pub(crate) fn make_view(t: &Tensor, guard: RwLockReadGuard<Meta>, op: View) -> Result<Tensor> {
     let mode = mode::current();
     let flags = t.flags();
     if mode & mode::PROFILE != 0 || flags & (BATCHED | SPARSE) != 0 {
         drop(guard);
         return apply1(op, &[t], Dest::New);
     }
-    let family = Family::of(t, &guard, mode, false);
-    let grad = mode & (mode::NO_GRAD | mode::INFERENCE) == 0
-        && (flags & REQUIRES_GRAD != 0 || family.base.as_ref().is_some_and(Tensor::requires_grad))
-        && op.differentiable();
     let out = Tensor::over(&guard, 0, |m| op.draw(m))?;
     let op: Arc<dyn Primitive> = Arc::new(op);
+    let of_graph = join_family(&out, t, &guard, mode, false, Link { op: op.clone(), output: 0 });
+    let grad = mode & (mode::NO_GRAD | mode::INFERENCE) == 0
+        && (flags & REQUIRES_GRAD != 0 || of_graph)
+        && op.differentiable();
     // SAFETY: made just above, and not yet given to anybody.
     if grad && unsafe { out.unshared_meta() }.dtype.is_differentiable() {
-        family.receive(&out, t, op.clone(), 0);
         attach(op, &[t], 1, &[&guard], std::slice::from_ref(&out), 1, None)?;
-    } else {
-        family.receive(&out, t, op, 0);
     }
     Ok(out)
 }
 
-/// What the views that one operator makes of a tensor have in common.
-#[derive(Clone)]
-struct Family {
-    /// The tensor's own base and the way from there to it, when it is a view itself.
-    base: Option<Tensor>,
-    chain: Chain,
-    creation: Creation,
-    version: u32,
-    /// A view of an ordinary tensor is tracked whatever the mode; a view of an inference tensor never is.
-    tracked: bool,
-}
-impl Family {
-    #[inline]
-    fn of(from: &Tensor, source: &Meta, mode: u8, multi: bool) -> Family {
-        let flags = from.flags();
-        let mut family = Family {
-            base: None,
-            chain: Chain::new(),
-            creation: if mode & mode::INFERENCE != 0 {
-                Creation::Inference
-            } else if mode & mode::NO_GRAD != 0 {
-                Creation::NoGrad
-            } else if multi {
-                Creation::MultiOutput
-            } else {
-                Creation::Default
-            },
-            version: source.version(),
-            tracked: flags & INFERENCE_TENSOR == 0,
-        };
-        if family.tracked && flags & VIEW != 0 {
-            if let Some(v) = &from.autograd().view {
-                family.base = Some(v.base.clone());
-                for link in &v.chain {
-                    family.chain.push(link.clone());
-                }
-                if family.creation == Creation::Default {
-                    family.creation = v.creation;
-                }
-            }
-        }
-        family
+/// Makes `out`, which nobody else has yet, a view of `from`, whose metadata are `source`, by `link`; says whether its base
+/// requires a gradient. A view of an ordinary tensor is tracked whatever the mode; a view of an inference tensor never is.
+#[inline]
+fn join_family(out: &Tensor, from: &Tensor, source: &Meta, mode: u8, multi: bool, link: Link) -> bool {
+    let flags = from.flags();
+    if flags & INFERENCE_TENSOR != 0 {
+        out.set_flags_unshared(out.flags() | INFERENCE_TENSOR);
+        return false;
     }
-    /// Makes `out`, which nobody else has yet, the view of `from` that is output `output` of `op`.
-    #[inline]
-    fn receive(self, out: &Tensor, from: &Tensor, op: Arc<dyn Primitive>, output: usize) {
-        let Family { base, mut chain, creation, version, tracked } = self;
-        if !tracked {
-            return out.set_flags_unshared(out.flags() | INFERENCE_TENSOR);
-        }
-        chain.push(Link { op, output });
-        let base = base.unwrap_or_else(|| from.clone());
-        out.set_flags_unshared(out.flags() | VIEW);
-        // SAFETY: the caller alone has this tensor.
-        unsafe { out.unshared_autograd() }.view = Some(ViewInfo { base, chain, creation, version });
+    out.set_flags_unshared(out.flags() | VIEW);
+    let guard;
+    // The tensor's own base and the way from there to it, when it is a view itself.
+    let parent = if flags & VIEW != 0 {
+        guard = from.autograd();
+        guard.view.as_ref()
+    } else {
+        None
+    };
+    let creation = if mode & mode::INFERENCE != 0 {
+        Creation::Inference
+    } else if mode & mode::NO_GRAD != 0 {
+        Creation::NoGrad
+    } else if multi {
+        Creation::MultiOutput
+    } else {
+        parent.map_or(Creation::Default, |v| v.creation)
+    };
+    let base = parent.map_or(from, |v| &v.base).clone();
+    // SAFETY: the caller alone has this tensor.
+    let place = unsafe { out.unshared_autograd() };
+    let view = place.view.insert(ViewInfo { base, chain: Chain::new(), creation, version: source.version() });
+    for link in parent.iter().flat_map(|v| &v.chain) {
+        view.chain.push(link.clone());
     }
+    view.chain.push(link);
+    view.base.requires_grad()
 }
 
 /// Refuses the in-place writes that autograd cannot represent.

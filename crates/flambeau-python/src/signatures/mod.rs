@@ -21,6 +21,7 @@ use crate::call::{Arguments, Returned};
 use crate::raw::*;
 use crate::signature::{self, Signature, Type};
 use crate::tensor::TENSOR;
+use flambeau::{Dest, Tensor};
 use pyo3::ffi::*;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -30,6 +31,9 @@ use std::ptr::null_mut;
 
 /// A row's function behind a uniform pointer.
 pub type RowFn = for<'a> unsafe fn(&'a Arguments<'a>) -> flambeau::Result<Returned>;
+
+/// A row's function of one tensor, from that tensor to a Python object.
+pub type BareFn = for<'a> unsafe fn(&'a Tensor, Dest<'a>) -> flambeau::Result<Obj>;
 
 /// A form in which Python sees a row.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -63,6 +67,8 @@ pub struct Row {
     /// The forms as written, for the aliases.
     pub written: &'static str,
     pub call: RowFn,
+    /// The same for a function that takes nothing but a tensor (and a destination): nothing has to be bound.
+    pub bare: Option<BareFn>,
     /// Whether the function writes in place and into `out=` itself.
     pub takes_dest: bool,
     /// Whether it may run without the interpreter.
@@ -122,6 +128,10 @@ pub const fn form_bits(text: &str) -> u16 {
 pub const fn has_dest(types: &[(Type, bool)]) -> bool {
     !types.is_empty() && matches!(types[types.len() - 1].0, Type::Dest)
 }
+/// Whether a tensor is all that a function takes, and perhaps a destination.
+pub const fn is_bare(types: &[(Type, bool)]) -> bool {
+    (types.len() == 1 || types.len() == 2 && has_dest(types)) && matches!(types[0], (Type::Tensor, false))
+}
 /// Whether no argument is a Python object.
 pub const fn is_detachable(types: &[(Type, bool)]) -> bool {
     let mut i = 0;
@@ -155,6 +165,15 @@ macro_rules! operators {
                     let f = $f;
                     // SAFETY: the binder fills `args` by this row's signature, which the assertion above compared.
                     unsafe { $crate::call::invoke(f, args) }
+                },
+                bare: if $crate::signatures::is_bare($crate::call::types_of(&$f)) {
+                    Some(|t, dest| {
+                        let f = $f;
+                        // SAFETY: called while attached.
+                        unsafe { $crate::call::invoke_bare(f, t, dest) }
+                    })
+                } else {
+                    None
                 },
                 takes_dest: $crate::signatures::has_dest($crate::call::types_of(&$f)),
                 detachable: $crate::signatures::is_detachable($crate::call::types_of(&$f)),
@@ -298,7 +317,8 @@ unsafe fn overload(row: &'static Row, inplace: bool) -> Overload {
     let requires_grad = if factory { find("requires_grad") } else { None };
     let layout = if factory && !row.text.contains("layout? layout") { find("layout") } else { None };
     let bare = s.params.first().is_some_and(|p| p.ty == Type::Tensor) && s.required & !1 == 0 && !s.is_factory;
-    Overload { row, named, bare, out, requires_grad, layout, signature: s }
+    let direct = row.bare.filter(|_| bare && named.is_null() && (row.takes_dest || !inplace));
+    Overload { row, named, bare, direct, out, requires_grad, layout, signature: s }
 }
 
 /// `__doc__` from the signatures, with `__text_signature__` at its head where one signature says everything: an operator with

@@ -326,18 +326,16 @@ fn is_set_to(t: &Tensor, other: &Tensor) -> Result<bool> {
         && a.sizes == b.sizes
         && a.strides == b.strides)
 }
-/// The values of a one-element tensor.
-fn item(t: &Tensor) -> Result<Returned> {
-    let n = t.item()?;
-    if let Number::Int(i) = n {
-        if t.dtype() == DType::U64 {
-            // SAFETY: attached (`item` is not detached): a new reference.
-            return Python::attach(|py| unsafe {
-                Ok(Returned::Object(Bound::from_owned_ptr(py, PyLong_FromUnsignedLongLong(i as u64)).unbind()))
-            });
-        }
+/// The value of a one-element tensor.
+fn item(t: &Tensor) -> Result<Py<PyAny>> {
+    // SAFETY: attached (only calls on large tensors are detached, and those end here): new references.
+    unsafe {
+        let o = match t.item()? {
+            Number::Int(i) if t.dtype() == DType::U64 => PyLong_FromUnsignedLongLong(i as u64),
+            n => crate::call::number_object(n),
+        };
+        Ok(Bound::from_owned_ptr(Python::assume_attached(), checked(o)?).unbind())
     }
-    Ok(Returned::Number(n))
 }
 
 operators! { TENSOR;

@@ -41,7 +41,10 @@ pub struct GradOptions {
 }
 
 struct Task {
-    node: Arc<Node>,
+    /// Taken out while the pass is at the node, and put back.
+    node: Option<Arc<Node>>,
+    /// The node's.
+    seq: u64,
     /// Edges that have not delivered yet.
     waiting: u32,
     /// Whether the node leads to a wanted input (always, without a list of inputs).
@@ -58,6 +61,8 @@ struct Task {
 struct Tasks {
     list: Vec<Task>,
     pass: u64,
+    /// Whether the pass is profiled.
+    profiled: bool,
     elsewhere: PointerMap<u32>,
 }
 
@@ -66,7 +71,12 @@ impl Tasks {
         static PASS: AtomicU64 = AtomicU64::new(0);
         // Numbers wrap after four thousand million passes; 0 stands for no pass.
         let pass = (PASS.fetch_add(1, Ordering::Relaxed) % u32::MAX as u64 + 1) << 32;
-        Tasks { list: SCRATCH.with(|s| std::mem::take(&mut *s.borrow_mut())), pass, elsewhere: PointerMap::default() }
+        Tasks {
+            list: SCRATCH.with(|s| std::mem::take(&mut *s.borrow_mut())),
+            pass,
+            profiled: crate::profile::on(),
+            elsewhere: PointerMap::default(),
+        }
     }
     fn number(&self, node: &Arc<Node>) -> Option<usize> {
         let mark = node.mark.load(Ordering::Relaxed);
@@ -93,15 +103,15 @@ impl Tasks {
         for _ in 0..node.outputs.len() {
             grads.push(None);
         }
-        self.list.push(Task { node: node.clone(), waiting: 0, needed: false, marked, grads });
+        self.list.push(Task { node: Some(node.clone()), seq: node.seq, waiting: 0, needed: false, marked, grads });
         n
     }
 }
 impl Drop for Tasks {
     fn drop(&mut self) {
         for task in &self.list {
-            if task.marked {
-                task.node.mark.store(0, Ordering::Relaxed);
+            if let (true, Some(node)) = (task.marked, &task.node) {
+                node.mark.store(0, Ordering::Relaxed);
             }
         }
         self.list.clear();
@@ -268,8 +278,6 @@ pub fn run_edges(
     options: GradOptions,
 ) -> Result<Vec<Option<Tensor>>> {
     let _mode = mode::Guard::new(mode::NO_GRAD, !options.create_graph);
-    let profiled = crate::profile::on();
-    let retain = options.retain_graph || options.create_graph;
 
     // Which gradients are wanted: (node, output) → positions in the result.
     let mut wanted: PointerMap<SmallVec<[(u32, usize); 1]>> = PointerMap::default();
@@ -286,11 +294,12 @@ pub fn run_edges(
     }
     let mut next = 0;
     while next < tasks.list.len() {
-        let node = tasks.list[next].node.clone();
-        for edge in node.edges.iter().flatten() {
+        let node = tasks.list[next].node.take();
+        for edge in node.iter().flat_map(|n| n.edges.iter().flatten()) {
             let n = tasks.visit(&edge.node);
             tasks.list[n].waiting += 1;
         }
+        tasks.list[next].node = node;
         next += 1;
     }
     if everything {
@@ -307,49 +316,16 @@ pub fn run_edges(
     let mut ready: BinaryHeap<(u64, u32)> = BinaryHeap::new();
     for (n, task) in tasks.list.iter().enumerate() {
         if task.waiting == 0 {
-            ready.push((task.node.seq, n as u32));
+            ready.push((task.seq, n as u32));
         }
     }
 
     while let Some((_, n)) = ready.pop() {
-        let task = &mut tasks.list[n as usize];
-        let node = task.node.clone();
-        let needed = task.needed;
-        let mut g = std::mem::take(&mut task.grads);
-        if needed && g.iter().any(Option::is_some) {
-            node.run_hooks(&mut g)?;
-        }
-        let span = if profiled { crate::profile::node(&node) } else { None };
+        let Some(node) = tasks.list[n as usize].node.take() else { continue };
         let captures = if everything { None } else { wanted.get(&key(&node)) };
-        if let Some(captures) = captures {
-            for &(nr, i) in captures {
-                results[i] = g[nr as usize].clone();
-            }
-        }
-        if let Function::Accumulate(leaf) = &node.function {
-            if everything && g[0].is_some() {
-                let leaf = leaf.clone();
-                node.call_leaf(g, |g| accumulate(&leaf, g, options.create_graph))?;
-            }
-            continue;
-        }
-        let mut sent =
-            if needed && leads_on(&node, everything, &tasks) { node.call(g, retain)? } else { SmallVec::new() };
-        for (i, edge) in node.edges.iter().enumerate() {
-            let Some(edge) = edge else { continue };
-            if let Some(g) = sent.get_mut(i).and_then(Option::take) {
-                let g = fit(g, &edge.node.outputs[edge.nr as usize], &node, i)?;
-                deliver(&mut tasks, edge, g, options.create_graph)?;
-            }
-            if let Some(n) = tasks.number(&edge.node) {
-                let task = &mut tasks.list[n];
-                task.waiting -= 1;
-                if task.waiting == 0 {
-                    ready.push((task.node.seq, n as u32));
-                }
-            }
-        }
-        drop(span);
+        let visited = visit(&node, n as usize, &mut tasks, captures, &mut results, &mut ready, everything, options);
+        tasks.list[n as usize].node = Some(node);
+        visited?;
     }
 
     if inputs.is_some() && !options.allow_unused && results.iter().any(Option::is_none) {
@@ -362,6 +338,53 @@ pub fn run_edges(
     Ok(results)
 }
 
+/// Sends the gradients that arrived at a node on to those that it leads to.
+#[inline]
+fn visit(
+    node: &Arc<Node>,
+    n: usize,
+    tasks: &mut Tasks,
+    captures: Option<&SmallVec<[(u32, usize); 1]>>,
+    results: &mut [Option<Tensor>],
+    ready: &mut BinaryHeap<(u64, u32)>,
+    everything: bool,
+    options: GradOptions,
+) -> Result<()> {
+    let retain = options.retain_graph || options.create_graph;
+    let task = &mut tasks.list[n];
+    let needed = task.needed;
+    let mut g = std::mem::take(&mut task.grads);
+    if needed && g.iter().any(Option::is_some) {
+        node.run_hooks(&mut g)?;
+    }
+    let _span = if tasks.profiled { crate::profile::node(node) } else { None };
+    for &(nr, i) in captures.into_iter().flatten() {
+        results[i] = g[nr as usize].clone();
+    }
+    if let Function::Accumulate(leaf) = &node.function {
+        if everything && g[0].is_some() {
+            node.call_leaf(g, |g| accumulate(leaf, g, options.create_graph))?;
+        }
+        return Ok(());
+    }
+    let mut sent = if needed && leads_on(node, everything, tasks) { node.call(g, retain)? } else { SmallVec::new() };
+    for (i, edge) in node.edges.iter().enumerate() {
+        let Some(edge) = edge else { continue };
+        if let Some(g) = sent.get_mut(i).and_then(Option::take) {
+            let g = fit(g, &edge.node.outputs[edge.nr as usize], node, i)?;
+            deliver(tasks, edge, g, options.create_graph)?;
+        }
+        if let Some(n) = tasks.number(&edge.node) {
+            let task = &mut tasks.list[n];
+            task.waiting -= 1;
+            if task.waiting == 0 {
+                ready.push((task.seq, n as u32));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Marks the nodes from which a wanted input can be reached, in reverse topological order.
 fn mark_needed(tasks: &mut Tasks, wanted: &PointerMap<SmallVec<[(u32, usize); 1]>>) {
     // Kahn's order over a copy of the counts.
@@ -370,7 +393,7 @@ fn mark_needed(tasks: &mut Tasks, wanted: &PointerMap<SmallVec<[(u32, usize); 1]
     let mut next = 0;
     while next < topological.len() {
         let node = &tasks.list[topological[next]].node;
-        for n in node.edges.iter().flatten().filter_map(|e| tasks.number(&e.node)) {
+        for n in node.iter().flat_map(|n| n.edges.iter().flatten()).filter_map(|e| tasks.number(&e.node)) {
             waiting[n] -= 1;
             if waiting[n] == 0 {
                 topological.push(n);
@@ -379,8 +402,8 @@ fn mark_needed(tasks: &mut Tasks, wanted: &PointerMap<SmallVec<[(u32, usize); 1]
         next += 1;
     }
     for n in topological.into_iter().rev() {
-        let node = &tasks.list[n].node;
-        tasks.list[n].needed = wanted.contains_key(&key(node)) || leads_on(node, false, tasks);
+        let needed = |node: &Arc<Node>| wanted.contains_key(&key(node)) || leads_on(node, false, tasks);
+        tasks.list[n].needed = tasks.list[n].node.as_ref().is_some_and(needed);
     }
 }
 
@@ -413,11 +436,12 @@ fn owned(t: &Tensor) -> bool {
     if t.ref_count() != 1 {
         return false;
     }
-    let base_numel = match &t.autograd().view {
+    // SAFETY: the engine alone has this tensor, by the count, and makes no other reference meanwhile.
+    let (place, m) = unsafe { (&*t.unshared_autograd(), t.unshared_meta()) };
+    let base_numel = match &place.view {
         Some(v) if v.base.ref_count() == 1 => Some(v.base.numel()),
         _ => None,
     };
-    let m = t.meta();
     let holders = if base_numel == Some(numel(&m.sizes)) { 2 } else { 1 };
     Arc::strong_count(&m.storage) == holders && is_non_overlapping_and_dense(&m.sizes, &m.strides)
 }
@@ -476,12 +500,7 @@ fn accumulate(leaf: &Tensor, g: Tensor, create_graph: bool) -> Result<()> {
         }
         Some(old) => ops::elementwise::add(&old, &g)?,
     };
-    leaf.set_grad(Some(new))?;
-    let hooks: Vec<_> = match leaf.autograd().graph.as_ref() {
-        Some(m) if !m.post_hooks.is_empty() => m.post_hooks.iter().map(|(_, h)| h.clone()).collect(),
-        _ => Vec::new(),
-    };
-    for hook in hooks {
+    for hook in leaf.take_grad(Some(new))? {
         hook(leaf)?;
     }
     Ok(())

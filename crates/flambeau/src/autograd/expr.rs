@@ -59,15 +59,15 @@ impl Expr {
     }
     fn apply(f: ScalarFn, args: &[Expr]) -> Expr {
         let run = || -> Result<Tensor> {
-            let mut vals: smallvec::SmallVec<[Val; 4]> = smallvec::SmallVec::new();
+            let first;
+            let mut values: smallvec::SmallVec<[Value; 4]> = smallvec::SmallVec::new();
             for a in args {
-                vals.push(a.0.clone()?);
+                values.push(a.0.as_ref().map_err(Clone::clone)?.value());
             }
-            if vals.iter().all(|v| matches!(v, Val::N(_))) {
-                let Val::N(n) = vals[0] else { unreachable!() };
-                vals[0] = Val::T(e::number_tensor(n)?);
+            if let (Value::Number(n), true) = (values[0], values.iter().all(|v| matches!(v, Value::Number(_)))) {
+                first = e::number_tensor(n)?;
+                values[0] = Value::Tensor(&first);
             }
-            let values: smallvec::SmallVec<[Value; 4]> = vals.iter().map(Val::value).collect();
             e::map(f, &values, crate::apply::Dest::New)
         };
         run().into()

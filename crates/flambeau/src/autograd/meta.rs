@@ -30,6 +30,13 @@ pub struct AutogradMeta {
     pub retained: Option<GradSlot>,
 }
 
+impl AutogradMeta {
+    #[inline]
+    fn post_hooks(&self) -> Vec<PostHook> {
+        self.post_hooks.iter().map(|(_, h)| h.clone()).collect()
+    }
+}
+
 /// What autograd keeps on a tensor. Views stand beside the graph, in the tensor's own allocation: most have no gradient, and
 /// programs make them by the million.
 #[derive(Default)]
@@ -141,6 +148,10 @@ impl Tensor {
     /// # Errors
     /// `Runtime` when sizes, dtype or device differ from the tensor's.
     pub fn set_grad(&self, grad: Option<Tensor>) -> Result<()> {
+        self.take_grad(grad).map(|_| ())
+    }
+    /// [`Tensor::set_grad`]; gives back the hooks that run after a gradient was accumulated.
+    pub(crate) fn take_grad(&self, grad: Option<Tensor>) -> Result<Vec<PostHook>> {
         if let Some(g) = &grad {
             let (a, b) = (self.meta(), g.meta());
             ensure!(
@@ -166,19 +177,23 @@ impl Tensor {
             );
         }
         if self.is_sparse() {
-            return crate::ops::sparse::set_gradient(self, grad);
+            crate::ops::sparse::set_gradient(self, grad)?;
+            let place = self.autograd();
+            return Ok(place.graph.as_ref().map_or_else(Vec::new, |m| m.post_hooks()));
         }
         let mut place = self.autograd();
         if grad.is_none() && place.graph.is_none() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let meta = place.graph.get_or_insert_with(Default::default);
         if let Some(slot) = &meta.retained {
             *slot.lock() = None;
         }
         let old = std::mem::replace(&mut meta.grad, grad);
+        let hooks = meta.post_hooks();
+        drop(place);
         drop(old);
-        Ok(())
+        Ok(hooks)
     }
     /// The node that computed this tensor, `None` for a leaf. A view whose base was written since is given its node
     /// anew.
@@ -205,12 +220,17 @@ impl Tensor {
         if let Some(values) = self.carrier() {
             return values.gradient_edge();
         }
-        if let Some(edge) = self.grad_fn()? {
-            return Ok(Some(edge));
+        if self.flags() & VIEW != 0 {
+            if let Some(edge) = self.grad_fn()? {
+                return Ok(Some(edge));
+            }
         }
         let mut guard = self.autograd();
         let Place { view, graph } = &mut *guard;
         let meta = graph.get_or_insert_with(Default::default);
+        if let (Some(edge), None) = (&meta.edge, &view) {
+            return Ok(Some(edge.clone()));
+        }
         if let Some(node) = meta.accumulator.upgrade() {
             return Ok(Some(Edge { node, nr: 0 }));
         }

@@ -359,7 +359,9 @@ impl Node {
     /// As reading it in a backward pass: written since, or freed.
     pub fn saved(self: &Arc<Self>, bit: Mask) -> Result<Option<Tensor>> {
         let Function::Op { op, .. } = &self.function else { return Ok(None) };
-        Ok(self.unpack(&**op, true)?.into_iter().find(|(b, _)| *b == bit).map(|(_, t)| t))
+        let mut values = SmallVec::new();
+        self.unpack(&**op, true, true, &mut values)?;
+        Ok(values.into_iter().find(|(b, _)| *b == bit).map(|(_, t)| t))
     }
     /// The node of a primitive with one operand and one output that saves nothing.
     pub(crate) fn unary(op: Arc<dyn Primitive>, input: InputInfo, edge: Edge, output: InputInfo) -> Arc<Node> {
@@ -506,18 +508,20 @@ impl Node {
     ) -> Result<SmallVec<[Option<Tensor>; 4]>> {
         match &self.function {
             Function::Op { op, needs } => {
-                let values = self.unpack(&**op, retain)?;
+                let mut cx =
+                    Vjp { values: SmallVec::new(), inputs: &self.inputs, outputs: &self.outputs, needs: *needs };
+                let recording = crate::mode::grad_enabled();
+                self.unpack(&**op, retain, recording, &mut cx.values)?;
                 if g.iter().all(Option::is_none) {
                     return Ok(SmallVec::from_elem(None, self.inputs.len()));
                 }
-                let tied = crate::mode::grad_enabled()
+                let tied = recording
                     && (op.gradient_reads_operands()
                         || (!op.gradient_compares()
-                            && values.iter().any(|(bit, t)| {
+                            && cx.values.iter().any(|(bit, t)| {
                                 t.dtype().is_differentiable()
                                     && self.edges.get(bit.trailing_zeros() as usize).is_none_or(Option::is_some)
                             })));
-                let cx = Vjp { values, inputs: &self.inputs, outputs: &self.outputs, needs: *needs };
                 let mut grads = op.vjp(&cx, &g)?;
                 if tied {
                     for g in grads.iter_mut().flatten() {
@@ -577,9 +581,16 @@ impl Node {
         }
         alias
     }
-    fn unpack(self: &Arc<Self>, op: &dyn Primitive, retain: bool) -> Result<SmallVec<[(Mask, Tensor); 3]>> {
+    /// Adds what the node saved to `values`, where it stays. `link` asks for outputs with their place in the graph.
+    fn unpack(
+        self: &Arc<Self>,
+        op: &dyn Primitive,
+        retain: bool,
+        link: bool,
+        values: &mut SmallVec<[(Mask, Tensor); 3]>,
+    ) -> Result<()> {
         let mut guard = self.saved.lock();
-        let list = match &*guard {
+        let list = match &mut *guard {
             Saved::Kept(list) => list,
             Saved::Released => bail!(
                 Runtime,
@@ -589,50 +600,66 @@ impl Node {
                  you need to access saved tensors after calling backward."
             ),
         };
-        let mut values = SmallVec::new();
-        for s in list {
-            if let Some(packed) = &s.packed {
-                values.push((s.bit, self.unpacked(s.bit, &packed()?)));
-                continue;
-            }
-            let now = s.tensor.version();
-            if now != s.version {
-                let m = s.tensor.meta();
-                let origin = match s.tensor.autograd().graph.as_ref().and_then(|a| a.edge.as_ref()) {
-                    Some(e) => format!(", which is output {} of {},", e.nr, e.node.name()),
-                    None if s.bit >> 16 != 0 => {
-                        format!(", which is output {} of {},", s.bit.trailing_zeros() - 16, self.name())
-                    }
-                    None => String::new(),
-                };
-                bail!(
-                    Runtime,
-                    "one of the variables needed for gradient computation has been modified by an inplace operation: \
-                     [torch.{}Tensor {}]{origin} is at version {now}; expected version {} instead. Hint: enable anomaly \
-                     detection to find the operation that failed to compute its gradient, with \
-                     torch.autograd.set_detect_anomaly(True).",
-                    m.dtype.title(),
-                    Shape(&m.sizes),
-                    s.version
-                );
-            }
-            let tensor = if s.bit >> 16 != 0
-                && !s.tensor.requires_grad()
-                && self.outputs[(s.bit.trailing_zeros() - 16) as usize].dtype.is_differentiable()
-            {
-                let alias = Tensor::from_meta(s.tensor.meta().clone(), 0, None);
-                alias.set_edge(Edge { node: self.clone(), nr: s.bit.trailing_zeros() - 16 });
-                alias
-            } else {
-                s.tensor.clone()
-            };
-            values.push((s.bit, tensor));
+        for s in list.iter().filter(|s| s.packed.is_none()) {
+            self.check_version(s)?;
         }
         // A product with a number has saved that number, as PyTorch sees it.
-        if !retain && (!list.is_empty() || op.as_map().is_some_and(|m| m.keeps_numbers())) {
+        let release = !retain && (!list.is_empty() || op.as_map().is_some_and(|m| m.keeps_numbers()));
+        if release && list.iter().all(|s| s.packed.is_none()) {
+            for s in list.drain(..) {
+                values.push((s.bit, self.linked(s.bit, s.tensor, link)));
+            }
+        } else {
+            for s in list.iter() {
+                values.push(match &s.packed {
+                    Some(packed) => (s.bit, self.unpacked(s.bit, &packed()?)),
+                    None => (s.bit, self.linked(s.bit, s.tensor.clone(), link)),
+                });
+            }
+        }
+        if release {
             *guard = Saved::Released;
         }
-        Ok(values)
+        Ok(())
+    }
+    /// A saved output with its place in the graph, which nobody can see while nothing is recorded; an input has its own.
+    fn linked(self: &Arc<Self>, bit: Mask, t: Tensor, link: bool) -> Tensor {
+        let output = bit >> 16 != 0;
+        if !link
+            || !output
+            || t.requires_grad()
+            || !self.outputs[(bit.trailing_zeros() - 16) as usize].dtype.is_differentiable()
+        {
+            return t;
+        }
+        let alias = Tensor::like(&t.meta());
+        alias.set_edge(Edge { node: self.clone(), nr: bit.trailing_zeros() - 16 });
+        alias
+    }
+    /// Refuses a saved value that was written in place since.
+    fn check_version(&self, s: &SavedTensor) -> Result<()> {
+        let now = s.tensor.version();
+        if now == s.version {
+            return Ok(());
+        }
+        let m = s.tensor.meta();
+        let origin = match s.tensor.autograd().graph.as_ref().and_then(|a| a.edge.as_ref()) {
+            Some(e) => format!(", which is output {} of {},", e.nr, e.node.name()),
+            None if s.bit >> 16 != 0 => {
+                format!(", which is output {} of {},", s.bit.trailing_zeros() - 16, self.name())
+            }
+            None => String::new(),
+        };
+        bail!(
+            Runtime,
+            "one of the variables needed for gradient computation has been modified by an inplace operation: \
+             [torch.{}Tensor {}]{origin} is at version {now}; expected version {} instead. Hint: enable anomaly \
+             detection to find the operation that failed to compute its gradient, with \
+             torch.autograd.set_detect_anomaly(True).",
+            m.dtype.title(),
+            Shape(&m.sizes),
+            s.version
+        )
     }
 }
 
@@ -682,7 +709,7 @@ pub fn formally_saves(out: Tensor, operands: &[&Tensor], result: bool, name: &'s
             node.saved.push(SavedTensor::input(i + 1, t, &t.meta())?);
         }
         if result {
-            node.saved.push(SavedTensor::output(0, &alias));
+            node.saved.push(SavedTensor::output(0, &alias.meta()));
         }
         Ok(())
     })?;
@@ -703,7 +730,7 @@ pub fn differentiated_as(out: Tensor, x: &Tensor, op: Arc<dyn Primitive>) -> Res
         node.outputs.push(InputInfo::of(&alias.meta()));
         node.edges.push(Some(edge));
         node.saved.push(SavedTensor::input(0, x, &x.meta())?);
-        node.saved.push(SavedTensor::output(0, &alias));
+        node.saved.push(SavedTensor::output(0, &alias.meta()));
         Ok(())
     })?;
     alias.set_edge(Edge { node, nr: 0 });
@@ -822,14 +849,9 @@ impl SavedTensor {
         self
     }
     /// Keeps an output without its node, so that no reference cycle forms.
-    pub(crate) fn output(i: usize, t: &Tensor) -> SavedTensor {
-        let meta = t.meta().clone();
-        SavedTensor {
-            bit: output_bit(i as u32),
-            version: meta.version(),
-            tensor: Tensor::from_meta(meta, 0, None),
-            packed: None,
-        }
+    pub(crate) fn output(i: usize, meta: &Meta) -> SavedTensor {
+        let tensor = Tensor::like(meta);
+        SavedTensor { bit: output_bit(i as u32), version: meta.version(), tensor, packed: None }
     }
     /// Keeps a copy of an input that is about to be overwritten.
     pub(crate) fn original(i: usize, copy: Tensor) -> SavedTensor {

@@ -3,7 +3,7 @@
 use crate::apply::{allocate, backend, run_operands};
 use crate::autograd::node::Vjp;
 use crate::primitive::*;
-use crate::tensor::{Meta, Tensor};
+use crate::tensor::{Meta, Tensor, BATCHED, SPARSE};
 use flambeau_core::*;
 use parking_lot::Mutex;
 
@@ -110,20 +110,14 @@ pub fn to_cpu_contiguous(t: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// `Runtime` when there is not exactly one element.
 pub fn item(t: &Tensor) -> Result<Number> {
-    if t.as_batched().is_some() {
-        bail!(
-            Batch,
-            "vmap: It looks like you're calling .item() on a Tensor. We don't support vmap over calling .item() on a Tensor, \
-             please try to rewrite what you're doing with other operations."
-        );
-    }
-    if t.is_sparse() && t.numel() == 1 {
-        return item(&crate::ops::sparse::to_dense(&t.detach(), None)?);
-    }
-    if t.lazy() != 0 {
-        return item(&crate::ops::view::resolve(&t.detach())?);
+    if t.flags() & (BATCHED | SPARSE) != 0 {
+        return item_of_another(t);
     }
     let m = t.meta();
+    if m.lazy != 0 {
+        drop(m);
+        return item(&crate::ops::view::resolve(&t.detach())?);
+    }
     ensure!(m.numel() == 1, Runtime, "a Tensor with {} elements cannot be converted to Scalar", m.numel());
     let size = m.dtype.size();
     let from = m.data_ptr()?;
@@ -136,7 +130,21 @@ pub fn item(t: &Tensor) -> Result<Number> {
     Ok(decode(m.dtype, &bytes))
 }
 
+/// [`item`] of a tensor that has no memory of its own.
+#[cold]
+fn item_of_another(t: &Tensor) -> Result<Number> {
+    ensure!(
+        t.as_batched().is_none(),
+        Batch,
+        "vmap: It looks like you're calling .item() on a Tensor. We don't support vmap over calling .item() on a Tensor, \
+         please try to rewrite what you're doing with other operations."
+    );
+    ensure!(t.numel() == 1, Runtime, "a Tensor with {} elements cannot be converted to Scalar", t.numel());
+    item(&crate::ops::sparse::to_dense(&t.detach(), None)?)
+}
+
 /// One element from its bytes.
+#[inline(always)]
 pub fn decode(dtype: DType, b: &[u8]) -> Number {
     macro_rules! read {
         ($t:ty) => {{

@@ -242,6 +242,15 @@ impl Primitive for Map {
     fn saves(&self, needs: Mask) -> Mask {
         let uses = uses(self.f);
         let mut mask = 0u8;
+        if self.numbers.iter().all(Option::is_none) {
+            // Every argument is a tensor: positions are operands.
+            for (i, used) in uses.iter().enumerate().take(self.f.arity()) {
+                if needs & (1 << i) != 0 {
+                    mask |= used;
+                }
+            }
+            return Mask::from(mask & 0x7f) | if mask & 0x80 != 0 { output_bit(0) } else { 0 };
+        }
         for (k, i) in self.tensor_positions().enumerate() {
             if needs & (1 << k) != 0 {
                 mask |= uses[i];
@@ -261,6 +270,7 @@ impl Primitive for Map {
     fn vjp(&self, cx: &Vjp, g: &[Option<Tensor>]) -> Result<Gradients> {
         let mut grads: Gradients = SmallVec::from_elem(None, cx.len());
         let Some(g) = &g[0] else { return Ok(grads) };
+        let g = Expr::from(g.clone());
         let saves = self.saves(cx.needs_mask());
         for (k, i) in self.tensor_positions().enumerate() {
             if cx.needs(k) {
@@ -284,7 +294,7 @@ impl Primitive for Map {
                         Expr::from(0.0)
                     }
                 };
-                let raw = gradient(self.f, i, &Expr::from(g.clone()), &get, &out).tensor()?;
+                let raw = gradient(self.f, i, &g, &get, &out).tensor()?;
                 grads[k] = Some(undo_broadcast(raw, cx.info(k))?);
             }
         }
@@ -314,6 +324,9 @@ impl Primitive for Map {
 /// Elements up to which [`Map::run_direct`] is tried, and up to which it copies single values and results.
 const DIRECT: usize = 2048;
 const DIRECT_COPY: usize = 256;
+
+/// Room for a single value, repeated as often as there are elements.
+pub(crate) type Repeated = std::mem::MaybeUninit<[u64; DIRECT_COPY]>;
 
 impl Map {
     /// Small operands in one dtype and one dense layout: the kernel itself, without a program. Single values (numbers, one
@@ -393,6 +406,11 @@ impl Map {
             return None;
         }
         flambeau_cpu::cpu().direct(self.f, dtype, n)
+    }
+    /// One value of `dtype`, a dtype that [`Map::small_kernel`] has a kernel for, repeated `n` times; `None` when `n` are too many.
+    pub(crate) fn repeat(&self, dtype: DType, value: *const u8, n: usize, to: &mut Repeated) -> Option<*const u8> {
+        let to = to.as_mut_ptr() as *mut u8;
+        (n <= DIRECT_COPY && splat(dtype.class(), value, None, n, to)).then_some(to as *const u8)
     }
     /// Runs [`Map::small_kernel`]'s kernel; numbers are repeated on the stack. False when a number has no such form.
     ///
@@ -595,7 +613,13 @@ pub fn expand_strides(sizes: &[i64], strides: &[i64], to: &[i64]) -> Result<Dims
 
 /// Sums a gradient over broadcast dimensions and brings it to the input's dtype.
 fn undo_broadcast(g: Tensor, want: &InputInfo) -> Result<Tensor> {
-    let same = same_dims(&g.meta().sizes, &want.sizes);
+    let (same, dtype) = {
+        let m = g.meta();
+        (same_dims(&m.sizes, &want.sizes), m.dtype)
+    };
+    if same && dtype == want.dtype {
+        return Ok(g);
+    }
     let g = if same {
         g
     } else if numel(&g.sizes()) == numel(&want.sizes) && g.dim() == want.sizes.len() {

@@ -260,6 +260,10 @@ impl Reduce {
     }
     /// A result spread over the sizes that were reduced.
     fn widen(&self, t: &Tensor, sizes: &[i64]) -> Result<Tensor> {
+        // What is missing at the left comes back by itself.
+        if !self.keepdim && self.dims & self.dims.wrapping_add(1) == 0 {
+            return view::expand(t, sizes);
+        }
         view::expand(&self.keep(t, sizes)?, sizes)
     }
     /// The product of all the others, zeros included: exclusive running products from both ends.
@@ -357,10 +361,16 @@ pub fn sum(t: &Tensor, dims: &[i64], keepdim: bool) -> Result<Tensor> {
 /// # Errors
 /// As [`sum`].
 pub fn sum_to(t: &Tensor, dims: &[i64], keepdim: bool, dtype: Option<DType>, dest: Dest) -> Result<Tensor> {
-    let x = cast_first(t, dtype)?;
+    let cast;
+    let x = match dtype {
+        Some(d) if d != t.dtype() => {
+            cast = e::to_dtype(t, d)?;
+            &cast
+        }
+        _ => t,
+    };
     let mask = dim_mask(dims, x.dim())?;
-    let to = sum_type(&x, dtype);
-    reduce(&x, Reduction::Sum, mask, keepdim, to, dest)
+    reduce(x, Reduction::Sum, mask, keepdim, sum_type(x, dtype), dest)
 }
 /// Mean over dimensions (all for an empty list).
 ///

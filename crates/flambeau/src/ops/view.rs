@@ -1,7 +1,7 @@
 //! Views: metadata over shared memory. Each is a small primitive whose `infer` can be replayed on any base of the same
 //! sizes, and whose gradient is the view's transpose.
 
-use crate::apply::{apply, apply1, apply_view, check_inplace, Dest};
+use crate::apply::{apply, apply1, apply_view, check_inplace, make_view, Dest};
 use crate::autograd::node::{Edge, InputInfo, Node, Vjp};
 use crate::autograd::view::{extend_chain, Link};
 use crate::ops::elementwise as e;
@@ -604,23 +604,21 @@ pub fn view_dtype(t: &Tensor, dtype: DType) -> Result<Tensor> {
 /// # Errors
 /// `Runtime` when the elements do not fit.
 pub fn reshape(t: &Tensor, sizes: &[i64]) -> Result<Tensor> {
-    let (possible, to) = {
-        let m = t.meta();
-        let to = infer_size(sizes, m.numel())?;
-        (view_strides(&m.sizes, &m.strides, &to).is_some(), to)
-    };
-    if t.as_batched().is_some() {
+    let m = t.meta();
+    let to = infer_size(sizes, m.numel())?;
+    if t.flags() & BATCHED != 0 {
+        drop(m);
         // Whether the batch's memory allows it shows when it is tried.
         return match one(View::Reshape(copy_dims(&to)), t) {
             Ok(v) => Ok(v),
             Err(_) => one(View::Reshape(to), &clone_as(t, MemoryFormat::Contiguous)?),
         };
     }
-    if possible {
-        one(View::Reshape(to), t)
-    } else {
-        apply1(ReshapedCopy(to), &[t], Dest::New)
+    if view_strides(&m.sizes, &m.strides, &to).is_some() {
+        return make_view(t, m, View::Reshape(to));
     }
+    drop(m);
+    apply1(ReshapedCopy(to), &[t], Dest::New)
 }
 
 /// New sizes over a row-major copy: what [`reshape`] makes where the layout allows no view.
