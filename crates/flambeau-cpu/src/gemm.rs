@@ -4,7 +4,7 @@
 
 use crate::element::{not_implemented, unravel, with_float, Element, Number, Ptr, Scratch};
 use crate::gemm_bf16::Pairs;
-use crate::gemm_kernels::{bf16_micro, Micro, NearFn, Scalar, STREAM};
+use crate::gemm_kernels::{bf16_micro, Micro, NearFn, Put, Scalar, STREAM};
 use crate::gemv::Vector;
 use crate::isa::{dispatch, Isa, Kernel};
 use crate::pool;
@@ -273,34 +273,24 @@ pub(crate) fn depth(k: usize) -> usize {
     }
 }
 
+/// Adds one value to each row of a block.
 struct AddBias<S> {
     c: *mut S,
     ldc: isize,
     rows: usize,
     columns: usize,
-    bias: Bias<S>,
+    bias: *const S,
 }
 impl<S: Scalar> Kernel for AddBias<S> {
     type Out = ();
     #[inline(always)]
     fn run<I: Isa>(self) {
         for i in 0..self.rows {
-            // SAFETY: the block lies in C, which the product may write; biases have one value a row or column.
+            // SAFETY: the block lies in C, which the product may write; the bias has one value a row.
             unsafe {
-                let c = std::slice::from_raw_parts_mut(self.c.offset(i as isize * self.ldc), self.columns);
-                match self.bias {
-                    Bias::Columns(b) => {
-                        for (c, b) in c.iter_mut().zip(std::slice::from_raw_parts(b, self.columns)) {
-                            *c = c.add(*b);
-                        }
-                    }
-                    Bias::Rows(b) => {
-                        let b = *b.add(i);
-                        for c in c {
-                            *c = c.add(b);
-                        }
-                    }
-                    Bias::None => {}
+                let b = *self.bias.add(i);
+                for c in std::slice::from_raw_parts_mut(self.c.offset(i as isize * self.ldc), self.columns) {
+                    *c = c.add(b);
                 }
             }
         }
@@ -308,14 +298,19 @@ impl<S: Scalar> Kernel for AddBias<S> {
 }
 
 impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
-    /// Adds the bias to a finished block.
-    unsafe fn finish(&self, i: usize, rows: usize, j: usize, columns: usize) {
+    /// What a tile of columns from `j` adds to its sums over `kb` steps from `pc`; a bias of columns comes with the last ones.
+    fn put(&self, j: usize, pc: usize, kb: usize) -> Put<S> {
         let bias = match self.bias {
-            Bias::None => return,
-            Bias::Rows(p) => Bias::Rows(p.add(i)),
-            Bias::Columns(p) => Bias::Columns(p.add(j)),
+            Bias::Columns(p) if pc + kb == self.k => p.wrapping_add(j),
+            _ => std::ptr::null(),
         };
-        dispatch(AddBias { c: self.c.offset(i as isize * self.ldc).add(j), ldc: self.ldc, rows, columns, bias });
+        Put { add: self.accumulate || pc > 0, bias }
+    }
+    /// Adds a bias of rows to a finished block.
+    unsafe fn finish(&self, i: usize, rows: usize, j: usize, columns: usize) {
+        let Bias::Rows(bias) = self.bias else { return };
+        let (c, bias) = (self.c.offset(i as isize * self.ldc).add(j), bias.add(i));
+        dispatch(AddBias { c, ldc: self.ldc, rows, columns, bias });
     }
 
     /// Computes the product, on the pool's threads when `parallel`.
@@ -337,8 +332,12 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
         }
         if k == 0 {
             for i in 0..m {
+                let row = std::slice::from_raw_parts_mut(self.c.offset(i as isize * self.ldc), n);
                 if !self.accumulate {
-                    std::slice::from_raw_parts_mut(self.c.offset(i as isize * self.ldc), n).fill(S::default());
+                    row.fill(S::default());
+                }
+                if let Bias::Columns(bias) = self.bias {
+                    row.iter_mut().zip(std::slice::from_raw_parts(bias, n)).for_each(|(c, b)| *c = c.add(*b));
                 }
             }
             return self.finish(0, m, 0, n);
@@ -390,7 +389,6 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
         // Packing costs about as much as three rows of tiles gain from it.
         let direct = if tiles.count <= 3 { self.b.direct() } else { None };
         let direct = direct.map(|(p, step)| (Ptr(p as *mut S), step));
-        let add = self.accumulate || pc > 0;
         if near.is_none() {
             // Where rows of A are adjacent, some tiles are packed together, which read along them.
             let (wide, deep) = if self.a.direct().is_some() { (8, 16) } else { (1, kb) };
@@ -435,16 +433,17 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
                             (bp as *const S, nr)
                         }
                     };
+                    let put = self.put(j * nr, pc, kb);
                     for t in first..first + count {
                         let (i, rows) = tiles.at(t);
                         let to = c.at(i as isize * self.ldc).add(j * nr);
                         if let Some((near, a, at)) = near {
                             let a = a.at(i as isize * at[0] + pc as isize * at[1]);
-                            near(kb, a, at, b, ldb, to, self.ldc, rows, columns, add, ahead.at(far).unwrap_or(a));
+                            near(kb, a, at, b, ldb, to, self.ldc, rows, columns, put, ahead.at(far).unwrap_or(a));
                             far += kb * 64;
                         } else {
                             let a = ap.get().add(t * mr * kb);
-                            run(kb, a, b, ldb, to, self.ldc, rows, columns, add, a.wrapping_add(mr * kb));
+                            run(kb, a, b, ldb, to, self.ldc, rows, columns, put, a.wrapping_add(mr * kb));
                         }
                         if pc + kb == self.k {
                             self.finish(i, rows, j * nr, columns);
@@ -505,8 +504,8 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
                         for j in 0..panels {
                             let to = c.at(i as isize * self.ldc).add(j * nr);
                             let b = b.add(j * nr * kb);
-                            let add = self.accumulate || pc > 0;
-                            run(kb, ap, b, nr, to, self.ldc, rows, nr.min(n - j * nr), add, b.add(nr * kb));
+                            let put = self.put(j * nr, pc, kb);
+                            run(kb, ap, b, nr, to, self.ldc, rows, nr.min(n - j * nr), put, b.add(nr * kb));
                         }
                         if pc + kb == k {
                             self.finish(i, rows, 0, n);
@@ -538,7 +537,6 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
             let panels = nb.div_ceil(nr);
             for pc in (0..k).step_by(kc) {
                 let kb = kc.min(k - pc);
-                let add = self.accumulate || pc > 0;
                 // Panels in slices of K, since there may be few panels.
                 let slices = kb.div_ceil(SLICE);
                 // Where rows of B are adjacent, a few panels are packed together, which read along them.
@@ -578,6 +576,7 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
                             for j in 0..panels {
                                 let columns = nr.min(nb - j * nr);
                                 let b = bp.get().add(j * nr * kb);
+                                let put = self.put(jc + j * nr, pc, kb);
                                 for t in 0..count {
                                     let (i, rows) = tiles.at(first + t);
                                     let to = c.at(i as isize * self.ldc).add(jc + j * nr);
@@ -585,7 +584,7 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
                                     let next = b.add(if j + 1 < panels { nr * kb } else { 0 }) as *const S;
                                     let next = next.wrapping_byte_add(t.min(nr * size / STREAM - 1) * kb * STREAM);
                                     let a = ap.add(t * mr * kb);
-                                    run(kb, a, b, nr, to, self.ldc, rows, columns, add, next);
+                                    run(kb, a, b, nr, to, self.ldc, rows, columns, put, next);
                                 }
                             }
                             if pc + kb == k {

@@ -2,17 +2,31 @@
 
 use std::sync::OnceLock;
 
+/// What is added to the sums of a tile.
+#[derive(Clone, Copy)]
+pub(crate) struct Put<S> {
+    /// What C holds.
+    pub add: bool,
+    /// One value a column, unless it is null.
+    pub bias: *const S,
+}
+impl<S> From<bool> for Put<S> {
+    fn from(add: bool) -> Self {
+        Put { add, bias: std::ptr::null() }
+    }
+}
+
 /// `C[mr × nr] (+)= A[mr × k] · B[k × nr]`: `a` holds k steps of `Micro::mr` rows, `b` k steps of columns that lie `ldb`
-/// apart. Arguments: k, a, b, ldb, c, ldc, rows, columns, whether to add to C, and what will be read next: `STREAM` bytes of it
+/// apart. Arguments: k, a, b, ldb, c, ldc, rows, columns, what to add, and what will be read next: `STREAM` bytes of it
 /// a step are brought into the second-level cache meanwhile.
-pub(crate) type MicroFn<S> = unsafe fn(usize, *const S, *const S, usize, *mut S, isize, usize, usize, bool, *const S);
+pub(crate) type MicroFn<S> = unsafe fn(usize, *const S, *const S, usize, *mut S, isize, usize, usize, Put<S>, *const S);
 /// Bytes of what will be read next that a tile asks for at every step of K.
 pub(crate) const STREAM: usize = 16;
 
 /// The same over an A that lies as it may: the distances between its rows and between its steps come after its address. Of what
 /// will be read next, a cache line is asked for at every step.
 pub(crate) type NearFn<S> =
-    unsafe fn(usize, *const S, [isize; 2], *const S, usize, *mut S, isize, usize, usize, bool, *const S);
+    unsafe fn(usize, *const S, [isize; 2], *const S, usize, *mut S, isize, usize, usize, Put<S>, *const S);
 
 /// A register tile of `mr` rows and `nr` columns.
 #[derive(Clone, Copy)]
@@ -64,7 +78,7 @@ unsafe fn plain<S: Scalar, const NR: usize>(
     ldc: isize,
     mr: usize,
     nr: usize,
-    add: bool,
+    put: Put<S>,
     _next: *const S,
 ) {
     let mut acc = [[S::default(); NR]; 4];
@@ -88,13 +102,15 @@ unsafe fn plain<S: Scalar, const NR: usize>(
     for (i, row) in acc.iter().enumerate().take(mr) {
         for (j, &v) in row.iter().enumerate().take(nr) {
             let p = c.offset(i as isize * ldc).add(j);
-            *p = if add { (*p).add(v) } else { v };
+            let v = if put.bias.is_null() { v } else { v.add(*put.bias.add(j)) };
+            *p = if put.add { (*p).add(v) } else { v };
         }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
+    use super::Put;
     use std::arch::x86_64::*;
 
     /// Steps of K between asking for what lies in an A that is not packed and its use: a cache line of float32.
@@ -150,7 +166,7 @@ mod x86 {
             #[allow(clippy::too_many_arguments)]
             #[target_feature(enable = $feature)]
             unsafe fn $tile<const M: usize, const V: usize, const NEAR: bool>(
-                k: usize, mut a: *const $S, [row, step]: [isize; 2], mut b: *const $S, ldb: usize, c: *mut $S, ldc: isize, nr: usize, add: bool, next: *const $S,
+                k: usize, mut a: *const $S, [row, step]: [isize; 2], mut b: *const $S, ldb: usize, c: *mut $S, ldc: isize, nr: usize, put: Put<$S>, next: *const $S,
             ) {
                 // The tile of C is wanted when its sums are there: it comes near meanwhile, and nearest shortly before, since A and B
                 // would push it out of the first cache again.
@@ -212,6 +228,16 @@ mod x86 {
                 }
                 // Columns in the last vector.
                 let last = nr - (V - 1) * $W;
+                let Put { add, bias } = put;
+                if !bias.is_null() {
+                    for j in 0..V {
+                        let p = bias.add(j * $W);
+                        let y = if j + 1 < V || last == $W { $load(p) } else { $part(p, last) };
+                        for i in 0..M {
+                            acc[i][j] = $sum(acc[i][j], y);
+                        }
+                    }
+                }
                 if last == $W {
                     for i in 0..M {
                         for j in 0..V {
@@ -234,32 +260,32 @@ mod x86 {
             #[allow(clippy::too_many_arguments)]
             #[inline(always)]
             unsafe fn $pick<const NEAR: bool>(
-                k: usize, a: *const $S, at: [isize; 2], b: *const $S, ldb: usize, c: *mut $S, ldc: isize, mr: usize, nr: usize, add: bool, next: *const $S,
+                k: usize, a: *const $S, at: [isize; 2], b: *const $S, ldb: usize, c: *mut $S, ldc: isize, mr: usize, nr: usize, put: Put<$S>, next: *const $S,
             ) {
                 if nr <= $W {
                     match mr {
-                        $($m => $tile::<$m, 1, NEAR>(k, a, at, b, ldb, c, ldc, nr, add, next),)*
-                        _ => $tile::<$MR, 1, NEAR>(k, a, at, b, ldb, c, ldc, nr, add, next),
+                        $($m => $tile::<$m, 1, NEAR>(k, a, at, b, ldb, c, ldc, nr, put, next),)*
+                        _ => $tile::<$MR, 1, NEAR>(k, a, at, b, ldb, c, ldc, nr, put, next),
                     }
                 } else {
                     match mr {
-                        $($m => $tile::<$m, 2, NEAR>(k, a, at, b, ldb, c, ldc, nr, add, next),)*
-                        _ => $tile::<$MR, 2, NEAR>(k, a, at, b, ldb, c, ldc, nr, add, next),
+                        $($m => $tile::<$m, 2, NEAR>(k, a, at, b, ldb, c, ldc, nr, put, next),)*
+                        _ => $tile::<$MR, 2, NEAR>(k, a, at, b, ldb, c, ldc, nr, put, next),
                     }
                 }
             }
             #[allow(clippy::too_many_arguments)]
             pub(super) unsafe fn $run(
-                k: usize, a: *const $S, b: *const $S, ldb: usize, c: *mut $S, ldc: isize, mr: usize, nr: usize, add: bool, next: *const $S,
+                k: usize, a: *const $S, b: *const $S, ldb: usize, c: *mut $S, ldc: isize, mr: usize, nr: usize, put: Put<$S>, next: *const $S,
             ) {
-                $pick::<false>(k, a, [0; 2], b, ldb, c, ldc, mr, nr, add, next)
+                $pick::<false>(k, a, [0; 2], b, ldb, c, ldc, mr, nr, put, next)
             }
             $(
                 #[allow(clippy::too_many_arguments)]
                 pub(super) unsafe fn $near(
-                    k: usize, a: *const $S, at: [isize; 2], b: *const $S, ldb: usize, c: *mut $S, ldc: isize, mr: usize, nr: usize, add: bool, next: *const $S,
+                    k: usize, a: *const $S, at: [isize; 2], b: *const $S, ldb: usize, c: *mut $S, ldc: isize, mr: usize, nr: usize, put: Put<$S>, next: *const $S,
                 ) {
-                    $pick::<true>(k, a, at, b, ldb, c, ldc, mr, nr, add, next)
+                    $pick::<true>(k, a, at, b, ldb, c, ldc, mr, nr, put, next)
                 }
             )?
         };

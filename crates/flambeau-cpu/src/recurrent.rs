@@ -117,7 +117,7 @@ impl<S: Scalar> Packed<S> {
                             let to = c.at(i as isize * ldc).add(j * nr);
                             let (m, n) = (tile.min(rows - i), nr.min(self.n - j * nr));
                             let a = left.get().add(t * mr * kb);
-                            run(kb, a, b, nr, to, ldc, m, n, true, a);
+                            run(kb, a, b, nr, to, ldc, m, n, true.into(), a);
                         }
                     }
                 }

@@ -312,13 +312,17 @@ fn run<T: Copy + Send + Sync, F: Fold<T>>(
     }
     // Columns side by side: a band of columns for each (outer, band), rows in blocks joined pairwise. Pieces of rows are a
     // power of two of blocks, so that neither they nor the bands' width show in the results.
-    const PIECE_ROWS: usize = ROW_BLOCK * 4;
+    const MOST_BLOCKS: usize = 4;
     const BAND: usize = 2048;
     let direct = Evaluator::new(p, space).span(value, 0, 1).is_some();
     let width = if direct { BAND } else { TILE };
     let bands = shape.columns.div_ceil(width);
-    let row_pieces = if shape.outer * bands >= 64 { 1 } else { r.div_ceil(PIECE_ROWS).max(1) };
-    let piece_rows = if row_pieces == 1 { usize::MAX } else { PIECE_ROWS };
+    let mut piece_rows = ROW_BLOCK * MOST_BLOCKS;
+    while piece_rows > ROW_BLOCK && shape.outer * bands * r.div_ceil(piece_rows) < 4 * pool::num_threads() {
+        piece_rows /= 2;
+    }
+    let row_pieces = if shape.outer * bands >= 64 { 1 } else { r.div_ceil(piece_rows).max(1) };
+    let piece_rows = if row_pieces == 1 { usize::MAX } else { piece_rows };
     let states: Slots<Vec<F::State>> = Slots::new(shape.outer * bands * row_pieces, Vec::new());
     let unit = |u: usize| {
         let (ob, piece) = (u / row_pieces, u % row_pieces);

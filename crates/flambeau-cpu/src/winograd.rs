@@ -242,7 +242,7 @@ impl Winograd<'_> {
                         let a = u.get().add((point * groups + group) * c * mr);
                         let b = v.get().add((p * POINTS + point) * image);
                         let to = m.get().add((p * POINTS + point) * product + group * mr * nr);
-                        run(c, a, b, nr, to, nr as isize, rows, nr, false, a);
+                        run(c, a, b, nr, to, nr as isize, rows, nr, false.into(), a);
                     }
                 }
             }
@@ -539,7 +539,18 @@ impl WinogradGrad<'_> {
                         for side in 0..wide {
                             let b = v.get().add((point * wide + side) * depth * nr);
                             let to = u.get().add(((point * o + group * mr) * wide + side) * nr);
-                            run(depth, a, b, nr, to, (wide * nr) as isize, mr.min(o - group * mr), nr, first > 0, a);
+                            run(
+                                depth,
+                                a,
+                                b,
+                                nr,
+                                to,
+                                (wide * nr) as isize,
+                                mr.min(o - group * mr),
+                                nr,
+                                (first > 0).into(),
+                                a,
+                            );
                         }
                     }
                 }
