@@ -123,12 +123,12 @@ pub fn log_f32<I: Isa>(x0: f32) -> f32 {
 pub fn tanh_f32<I: Isa>(x: f32) -> f32 {
     let a = x.abs();
     let s = x * x;
-    let mut p = fma::<I>(-3.625_236_4e-4, s, 2.315_469e-3);
-    p = fma::<I>(p, s, -7.965_218_5e-3);
-    p = fma::<I>(p, s, 2.149_940_4e-2);
-    p = fma::<I>(p, s, -5.388_410_5e-2);
-    p = fma::<I>(p, s, 1.333_241_1e-1);
-    p = fma::<I>(p, s, -3.333_33e-1);
+    let mut p = fma::<I>(-3.584_356_5e-4, s, 2.301_338_8e-3);
+    p = fma::<I>(p, s, -7.946_128e-3);
+    p = fma::<I>(p, s, 2.148_672_6e-2);
+    p = fma::<I>(p, s, -5.387_985_3e-2);
+    p = fma::<I>(p, s, 1.333_234_6e-1);
+    p = fma::<I>(p, s, -3.333_329_6e-1);
     let small = fma::<I>(p * s, x, x).copysign(x);
     let big = (1.0 - 2.0 / (exp_f32::<I>(2.0 * a) + 1.0)).copysign(x);
     if a < 1.0 {
@@ -156,8 +156,12 @@ pub fn erf_f32<I: Isa>(x: f32) -> f32 {
     r = fma::<I>(r, t, -4.156_249_5e-2);
     r = fma::<I>(r, t, -8.431_073e-1);
     r = fma::<I>(r, t, -2.638_967_5);
-    r = fma::<I>(r, t, -1.849_605_5);
-    let big = (1.0 - exp_f32::<I>(r)).copysign(x);
+    // The last sum with what its rounding leaves: e^(hi + lo) = e^hi + lo e^hi.
+    const LAST: f32 = -1.849_605_5;
+    let hi = fma::<I>(r, t, LAST);
+    let lo = fma::<I>(r, t, LAST - hi);
+    let e = exp_f32::<I>(hi);
+    let big = (1.0 - fma::<I>(e, lo, e)).copysign(x);
     if a < 1.0 {
         small
     } else {
