@@ -75,7 +75,7 @@ pub fn exp_f32<I: Isa>(x0: f32) -> f32 {
     let (p, t) = exp_parts::<I>(x);
     scale(p, t)
 }
-/// `2^x`: a polynomial at the distance from the nearest integer, which is exact. Its coefficients are those of [`exp_parts`] times
+/// `2^x`: a polynomial at the distance from the nearest integer, which is exact. Its coefficients are those of `exp_parts` times
 /// powers of ln 2.
 #[inline(always)]
 pub fn exp2_f32<I: Isa>(x0: f32) -> f32 {
