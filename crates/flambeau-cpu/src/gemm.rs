@@ -454,6 +454,40 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
         });
     }
 
+    /// Packs `kb` steps of K from `pc` of `nb` columns of B from `jc`, in panels of `nr`, for whoever will read them.
+    ///
+    /// # Safety
+    /// Of [`run`](Self::run); `to` is writable for whole panels, and nobody else uses it meanwhile.
+    unsafe fn pack_panels(
+        &self,
+        nr: usize,
+        to: Ptr<S>,
+        (jc, nb): (usize, usize),
+        (pc, kb): (usize, usize),
+        parallel: bool,
+    ) {
+        let panels = nb.div_ceil(nr);
+        // Panels in slices of K, since there may be few panels.
+        let slices = kb.div_ceil(SLICE);
+        // Where rows of B are adjacent, a few panels are packed together, which read along them.
+        let (wide, deep) = if self.b.direct().is_some() { (4, 16) } else { (1, SLICE) };
+        split(parallel, panels.div_ceil(wide) * slices, 1, |lo, hi| {
+            for unit in lo..hi {
+                let (j, p) = (unit / slices * wide, unit % slices * SLICE);
+                let end = (p + SLICE).min(kb);
+                for p in (p..end).step_by(deep) {
+                    for j in j..(j + wide).min(panels) {
+                        // SAFETY: `run`'s contract; tasks write disjoint parts of panels.
+                        unsafe {
+                            let to = to.get().add(j * nr * kb + p * nr);
+                            self.b.pack(to, nr, jc + j * nr, nr.min(nb - j * nr), pc + p, deep.min(end - p));
+                        }
+                    }
+                }
+            }
+        });
+    }
+
     /// Few columns: B is packed for all, then whoever computes a tile's rows of C packs the tile of A just before, into the nearest
     /// cache, and nobody else reads it.
     unsafe fn strips(&self, micro: &Micro<S>, parallel: bool) {
@@ -463,28 +497,11 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
         let mut packed = Scratch::<S>::new(panels * nr * k);
         let bp = Ptr(packed.ptr());
         let c = Ptr(self.c);
-        // Slices of K within those that are summed at once; panel `j` of one is behind all panels of the slices before.
-        let slices = kc.div_ceil(SLICE);
-        let (wide, deep) = if self.b.direct().is_some() { (4, 16) } else { (1, SLICE) };
-        let units = panels.div_ceil(wide) * slices * k.div_ceil(kc);
-        split(parallel && n * k >= 1 << 15, units, 1, |lo, hi| {
-            for unit in lo..hi {
-                let (j, slice) = (unit % panels.div_ceil(wide) * wide, unit / panels.div_ceil(wide));
-                let pc = slice / slices * kc;
-                let kb = kc.min(k - pc);
-                let p = slice % slices * SLICE;
-                let end = (p + SLICE).min(kb);
-                for p in (p..end).step_by(deep) {
-                    for j in j..(j + wide).min(panels) {
-                        // SAFETY: `run`'s contract; tasks write disjoint parts of panels.
-                        unsafe {
-                            let to = bp.get().add(pc * panels * nr + j * nr * kb + p * nr);
-                            self.b.pack(to, nr, j * nr, nr.min(n - j * nr), pc + p, deep.min(end - p));
-                        }
-                    }
-                }
-            }
-        });
+        // The panels of one slice of K are behind those of the slices before.
+        for pc in (0..k).step_by(kc) {
+            let to = Ptr(bp.get().add(pc * panels * nr));
+            self.pack_panels(nr, to, (0, n), (pc, kc.min(k - pc)), parallel && n * k >= 1 << 15);
+        }
         let tiles = Tiles { rows: m, count: m.div_ceil(mr) };
         // As many groups of them for each thread.
         let of = Tiles { rows: tiles.count, count: (4 * pool::num_threads()).min(tiles.count) };
@@ -537,26 +554,7 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
             let panels = nb.div_ceil(nr);
             for pc in (0..k).step_by(kc) {
                 let kb = kc.min(k - pc);
-                // Panels in slices of K, since there may be few panels.
-                let slices = kb.div_ceil(SLICE);
-                // Where rows of B are adjacent, a few panels are packed together, which read along them.
-                let (wide, deep) = if self.b.direct().is_some() { (4, 16) } else { (1, SLICE) };
-                split(parallel, panels.div_ceil(wide) * slices, 1, |lo, hi| {
-                    for unit in lo..hi {
-                        let (j, p) = (unit / slices * wide, unit % slices * SLICE);
-                        let end = (p + SLICE).min(kb);
-                        for p in (p..end).step_by(deep) {
-                            for j in j..(j + wide).min(panels) {
-                                // SAFETY: `run`'s contract; tasks write disjoint parts of panels.
-                                unsafe {
-                                    let to = bp.get().add(j * nr * kb + p * nr);
-                                    let lanes = nr.min(nb - j * nr);
-                                    self.b.pack(to, nr, jc + j * nr, lanes, pc + p, deep.min(end - p));
-                                }
-                            }
-                        }
-                    }
-                });
+                self.pack_panels(nr, bp, (jc, nb), (pc, kb), parallel);
                 let (wide, deep) = if self.a.direct().is_some() { (8, 16) } else { (1, kb) };
                 split(parallel, blocks, 1, |lo, hi| {
                     for block in lo..hi {
