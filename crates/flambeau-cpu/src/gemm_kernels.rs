@@ -49,6 +49,27 @@ pub(crate) trait Scalar: crate::element::Float {
     unsafe fn transpose(dst: *mut Self, width: usize, src: *const Self, stride: isize, lanes: usize, k: usize);
 }
 
+/// [`Scalar::transpose`] of numbers of `size` bytes, 4 or 8, whatever they are: bits move as they are.
+///
+/// # Safety
+/// As [`Scalar::transpose`].
+pub(crate) unsafe fn transpose_bits(
+    size: usize,
+    dst: *mut u8,
+    width: usize,
+    src: *const u8,
+    stride: isize,
+    lanes: usize,
+    k: usize,
+) {
+    debug_assert!(matches!(size, 4 | 8));
+    if size == 4 {
+        f32::transpose(dst as *mut f32, width, src as *const f32, stride, lanes, k)
+    } else {
+        f64::transpose(dst as *mut f64, width, src as *const f64, stride, lanes, k)
+    }
+}
+
 /// Any number of lanes, one value at a time.
 #[inline(always)]
 unsafe fn transpose_plain<S: Copy>(

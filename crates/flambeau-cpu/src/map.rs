@@ -2,7 +2,7 @@
 
 use crate::convert;
 use crate::element::Scratch;
-use crate::gemm_kernels::Scalar as _;
+use crate::gemm_kernels::transpose_bits;
 use crate::isa::prefetch;
 use crate::kernels::kernel;
 use crate::pool;
@@ -228,11 +228,7 @@ fn by_bands(program: &Program, x: &[Operand], out: &[Operand], space: &Space, to
                     // SAFETY: `h` rows and `w` columns lie in the operand, by the space's construction, and the room has a band for
                     // each operand; numbers move as bits of their size.
                     unsafe {
-                        if size == 4 {
-                            f32::transpose(to as *mut f32, COLUMNS, from as *const f32, strides[last], w, h);
-                        } else {
-                            f64::transpose(to as *mut f64, COLUMNS, from as *const f64, strides[last], w, h);
-                        }
+                        transpose_bits(size, to as *mut u8, COLUMNS, from, strides[last], w, h);
                     }
                     rows.push((to as *mut u8, (COLUMNS * size) as isize));
                 }
@@ -468,11 +464,7 @@ fn transpose<T: Copy + Send + Sync>(space: &Space, d: usize, src: Ptr<T>, dst: P
                                 prefetch((s.wrapping_offset(j * sx + next) as *const u8).wrapping_add(q));
                             }
                         }
-                        if size == 4 {
-                            f32::transpose(t as *mut f32, so as usize, s as *const f32, sx, w, h);
-                        } else {
-                            f64::transpose(t as *mut f64, so as usize, s as *const f64, sx, w, h);
-                        }
+                        transpose_bits(size, t as *mut u8, so as usize, s as *const u8, sx, w, h);
                     }
                 }
                 continue;

@@ -2,7 +2,7 @@
 //! a dimension that the index leaves alone, or of positions), never ranges of the index.
 
 use crate::element::{unravel, with_element, Element, Number, Ptr, Scratch};
-use crate::gemm_kernels::Scalar as _;
+use crate::gemm_kernels::transpose_bits;
 use crate::indexed::{by_size, check, copy_run, element_space, leading, Failure, Inner, Positions, GRAIN};
 use crate::isa::{dispatch, prefetch, Isa, Kernel};
 use crate::pool;
@@ -186,11 +186,7 @@ impl<T: Copy, P: Fn(*mut T, T)> Columns<'_, T, P> {
     }
     /// `to[c · width + l] = from[l · stride + c]` for `l < lanes`, `c < k`.
     unsafe fn transpose(to: *mut T, width: usize, from: *const T, stride: isize, lanes: usize, k: usize) {
-        if std::mem::size_of::<T>() == 4 {
-            f32::transpose(to as *mut f32, width, from as *const f32, stride, lanes, k)
-        } else {
-            f64::transpose(to as *mut f64, width, from as *const f64, stride, lanes, k)
-        }
+        transpose_bits(std::mem::size_of::<T>(), to as *mut u8, width, from as *const u8, stride, lanes, k)
     }
 }
 /// Writes what has a place; the second field, called with row, column and place, hears of the rest. In a column, rows come in order.
@@ -260,8 +256,8 @@ impl<T: Copy, P: Fn(*mut T, T)> Kernel for WriteColumns<'_, T, P> {
                         }
                         let from = w.values.offset((r0 + r) as isize * w.values_step).add(c0);
                         Columns::<T, P>::transpose(values.add(r), STEP, from, w.values_step, some, columns);
-                        let to = places.add(r) as *mut f32;
-                        f32::transpose(to, STEP, staged.as_ptr() as *const f32, TOGETHER as isize, some, columns);
+                        let (to, from) = (places.add(r) as *mut u8, staged.as_ptr() as *const u8);
+                        transpose_bits(4, to, STEP, from, TOGETHER as isize, some, columns);
                     }
                     for c in 0..columns {
                         let targets = targets.add(c * width);
