@@ -61,6 +61,26 @@ fn matmul(c: &mut Criterion) {
         group.bench_function(BenchmarkId::from_parameter(n), |b| {
             b.iter(|| cpu().matmul(&x.operand(), &y.operand(), &z.operand(), Epilogue::default()))
         });
+        group.bench_function(BenchmarkId::new("int8", n), |b| {
+            let (x, y, z) = (x.operand_of(DType::I8), y.operand_of(DType::I8), z.operand_of(DType::I32));
+            b.iter(|| cpu().matmul(&x, &y, &z, Epilogue::default()))
+        });
+        // An activation in the epilogue, and after the product.
+        let (input, gelu) = (Input::Operand(Class::F32), StepOp::Apply(ScalarFn::Gelu));
+        let steps = [Step { op: gelu, class: Class::F32, args: [0; 4] }];
+        let program = Program { inputs: &[input], steps: &steps, results: &[1] };
+        let out = [z.operand()];
+        let then = Then { program: &program, x: &out, out: &out };
+        group.bench_function(BenchmarkId::new("gelu within", n), |b| {
+            let epilogue = Epilogue { then: Some(then), ..Default::default() };
+            b.iter(|| cpu().matmul(&x.operand(), &y.operand(), &z.operand(), epilogue))
+        });
+        group.bench_function(BenchmarkId::new("gelu afterwards", n), |b| {
+            b.iter(|| {
+                cpu().matmul(&x.operand(), &y.operand(), &z.operand(), Epilogue::default())?;
+                cpu().map(&program, &out, &out)
+            })
+        });
     }
     group.finish();
 }

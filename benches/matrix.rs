@@ -26,6 +26,10 @@ impl Matrix {
             device: Device::Cpu,
         }
     }
+    /// The same memory, or its beginning, as numbers of another dtype.
+    pub fn operand_of(&self, dtype: DType) -> Operand<'_> {
+        Operand { dtype, ..self.operand() }
+    }
     /// Bytes that it takes.
     pub fn bytes(&self) -> f64 {
         self.data.len() as f64 * 4.0

@@ -185,6 +185,19 @@ pub struct Epilogue<'a> {
     pub bias: Option<Operand<'a>>,
     /// Add the product to what `out` holds instead of replacing it.
     pub accumulate: bool,
+    /// What follows, done part by part while the product is near.
+    pub then: Option<Then<'a>>,
+}
+
+/// A program that runs for every element of a result as soon as that has been computed.
+#[derive(Clone, Copy, Debug)]
+pub struct Then<'a> {
+    pub program: &'a Program<'a>,
+    /// Operands of the result's number of elements and last size; one of them is the result itself. Broadcast dimensions have
+    /// stride 0. None of the others shares memory with the result or an output.
+    pub x: &'a [Operand<'a>],
+    /// Outputs of the same sizes; one may be the memory of the result.
+    pub out: &'a [Operand<'a>],
 }
 
 /// Arguments of attention beside the tensors.
@@ -269,7 +282,7 @@ pub trait Backend: Send + Sync {
 
     // ---- products -----------------------------------------------------------------------------------------------------
     /// Batched product of (b…, m, k) and (b…, k, n) into (b…, m, n); equal batch sizes (stride 0 where broadcast), any
-    /// strides, one dtype. Floats below 32 bits accumulate in f32.
+    /// strides, one dtype; or int8 (a uint8 as well) times int8 into int32. Floats below 32 bits accumulate in f32.
     fn matmul(&self, a: &Operand, b: &Operand, out: &Operand, epilogue: Epilogue) -> Result<()>;
     fn conv(&self, x: &Operand, w: &Operand, bias: Option<&Operand>, geometry: &Conv, out: &Operand) -> Result<()>;
     /// The gradient of [`Backend::conv`] with respect to its input (which is also a transposed convolution).

@@ -3,6 +3,7 @@
 //! order that depends on K alone, so tiles may go to any number of threads.
 
 use crate::element::{not_implemented, unravel, with_float, Element, Number, Ptr, Scratch};
+use crate::finish::Finish;
 use crate::gemm_bf16::Pairs;
 use crate::gemm_kernels::{bf16_micro, Micro, NearFn, Put, Scalar, STREAM};
 use crate::gemv::Vector;
@@ -260,6 +261,8 @@ const STRIPS: usize = 1 << 20;
 const NEAR_PANELS: usize = 16;
 /// Bytes of an A with adjacent rows up to which it is not packed.
 const NEAR_BYTES: usize = 128 << 10;
+/// Bytes of C from which the rest of an epilogue follows block by block.
+const FAR: usize = if cfg!(test) { 0 } else { 16 << 20 };
 /// Multiplications below which threads do not pay.
 pub(crate) const SERIAL: usize = 1 << 19;
 
@@ -306,11 +309,16 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
         };
         Put { add: self.accumulate || pc > 0, bias }
     }
-    /// Adds a bias of rows to a finished block.
-    unsafe fn finish(&self, i: usize, rows: usize, j: usize, columns: usize) {
-        let Bias::Rows(bias) = self.bias else { return };
-        let (c, bias) = (self.c.offset(i as isize * self.ldc).add(j), bias.add(i));
-        dispatch(AddBias { c, ldc: self.ldc, rows, columns, bias });
+    /// Adds a bias of rows to a block whose sums are complete, and does what follows.
+    #[inline]
+    unsafe fn finish(&self, then: Option<&Finish>, i: usize, rows: usize, j: usize, columns: usize) {
+        if let Bias::Rows(bias) = self.bias {
+            let (c, bias) = (self.c.offset(i as isize * self.ldc).add(j), bias.add(i));
+            dispatch(AddBias { c, ldc: self.ldc, rows, columns, bias });
+        }
+        if let Some(then) = then {
+            then.block(i, rows, j, columns);
+        }
     }
 
     /// Computes the product, on the pool's threads when `parallel`.
@@ -319,13 +327,13 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
     /// A and B hold m × k and k × n elements, C is writable for m rows of n at `ldc` and overlaps neither; nobody else
     /// reads or writes C meanwhile.
     pub(crate) unsafe fn run(&self, parallel: bool) {
-        self.run_ahead(parallel, Ahead([(std::ptr::null(), 0); 3]));
+        self.run_with(parallel, Ahead([(std::ptr::null(), 0); 3]), None);
     }
-    /// [`run`](Self::run), while what another product will read is fetched.
+    /// [`run`](Self::run), while what another product will read is fetched, and then the rest of the epilogue.
     ///
     /// # Safety
     /// As [`run`](Self::run).
-    pub(crate) unsafe fn run_ahead(&self, parallel: bool, ahead: Ahead<S>) {
+    pub(crate) unsafe fn run_with(&self, parallel: bool, ahead: Ahead<S>, then: Option<&Finish>) {
         let (m, n, k) = (self.m, self.n, self.k);
         if m == 0 || n == 0 {
             return;
@@ -340,7 +348,7 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
                     row.iter_mut().zip(std::slice::from_raw_parts(bias, n)).for_each(|(c, b)| *c = c.add(*b));
                 }
             }
-            return self.finish(0, m, 0, n);
+            return self.finish(then, 0, m, 0, n);
         }
         let micro = self.a.micro().unwrap_or_else(S::micro);
         let parallel = parallel && m * n * k >= SERIAL;
@@ -348,15 +356,15 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
         let near = if m * kc * std::mem::size_of::<S>() > BLOCK { None } else { self.near(&micro) };
         let few = n <= NEAR_PANELS * micro.nr && n.next_multiple_of(micro.nr) * k * std::mem::size_of::<S>() <= STRIPS;
         if near.is_none() && m > 4 * micro.mr && few {
-            return self.strips(&micro, parallel);
+            return self.strips(&micro, parallel, then);
         }
         if m > ROWS && m * kc * std::mem::size_of::<S>() > BLOCK {
-            return self.slabs(&micro, parallel);
+            return self.slabs(&micro, parallel, then);
         }
         let mut packed = Scratch::<S>::new(if near.is_none() { m.div_ceil(micro.mr) * micro.mr * kc } else { 0 });
         let at = Ptr(packed.ptr());
         for pc in (0..k).step_by(kc) {
-            self.block(&micro, near, at, pc, kc.min(k - pc), parallel, ahead);
+            self.block(&micro, near, at, (pc, kc.min(k - pc)), parallel, ahead, then);
         }
     }
 
@@ -373,15 +381,16 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
 
     /// `kb` steps of K from `pc`, with few rows: A is packed once or read where it lies, and every panel of B is packed by
     /// whoever uses it, or read as well. What one thread has written another reads slowly.
+    #[allow(clippy::too_many_arguments)]
     unsafe fn block(
         &self,
         micro: &Micro<S>,
         near: Option<(NearFn<S>, Ptr<S>, [isize; 2])>,
         ap: Ptr<S>,
-        pc: usize,
-        kb: usize,
+        (pc, kb): (usize, usize),
         parallel: bool,
         ahead: Ahead<S>,
+        then: Option<&Finish>,
     ) {
         let (m, n, c) = (self.m, self.n, Ptr(self.c));
         let Micro { mr, nr, run, .. } = *micro;
@@ -446,8 +455,12 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
                             run(kb, a, b, ldb, to, self.ldc, rows, columns, put, a.wrapping_add(mr * kb));
                         }
                         if pc + kb == self.k {
-                            self.finish(i, rows, j * nr, columns);
+                            self.finish(None, i, rows, j * nr, columns);
                         }
+                    }
+                    if let Some(then) = then.filter(|_| pc + kb == self.k) {
+                        let (i, (end, rows)) = (tiles.at(first).0, tiles.at(first + count - 1));
+                        then.block(i, end + rows - i, j * nr, columns);
                     }
                 }
             }
@@ -490,7 +503,7 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
 
     /// Few columns: B is packed for all, then whoever computes a tile's rows of C packs the tile of A just before, into the nearest
     /// cache, and nobody else reads it.
-    unsafe fn strips(&self, micro: &Micro<S>, parallel: bool) {
+    unsafe fn strips(&self, micro: &Micro<S>, parallel: bool, then: Option<&Finish>) {
         let (m, n, k) = (self.m, self.n, self.k);
         let Micro { mr, nr, run, .. } = *micro;
         let (kc, panels) = (depth(k), n.div_ceil(nr));
@@ -525,7 +538,7 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
                             run(kb, ap, b, nr, to, self.ldc, rows, nr.min(n - j * nr), put, b.add(nr * kb));
                         }
                         if pc + kb == k {
-                            self.finish(i, rows, 0, n);
+                            self.finish(then, i, rows, 0, n);
                         }
                     }
                 }
@@ -535,7 +548,7 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
 
     /// Many rows: a slab of B is packed for all, then whoever computes some rows of C packs their block of A, which stays in the
     /// second-level cache and which nobody else reads.
-    unsafe fn slabs(&self, micro: &Micro<S>, parallel: bool) {
+    unsafe fn slabs(&self, micro: &Micro<S>, parallel: bool, then: Option<&Finish>) {
         let (m, n, k) = (self.m, self.n, self.k);
         let Micro { mr, nr, run, .. } = *micro;
         let (kc, size) = (depth(k), std::mem::size_of::<S>());
@@ -587,7 +600,7 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
                             }
                             if pc + kb == k {
                                 let (i, (end, rows)) = (tiles.at(first).0, tiles.at(first + count - 1));
-                                self.finish(i, end + rows - i, jc, nb);
+                                self.finish(then, i, end + rows - i, jc, nb);
                             }
                         }
                     }
@@ -637,7 +650,7 @@ struct Matrix<E> {
 }
 
 /// The distance between steps when the given dimensions can be walked as one, row-major.
-fn merged(sizes: &[i64], strides: &[i64]) -> Option<i64> {
+pub(crate) fn merged(sizes: &[i64], strides: &[i64]) -> Option<i64> {
     let mut found: Option<(i64, i64)> = None;
     for d in (0..sizes.len()).rev() {
         if sizes[d] == 1 {
@@ -670,8 +683,10 @@ pub fn matmul(a: &Operand, b: &Operand, out: &Operand, epilogue: Epilogue) -> Re
         Shape(b.sizes),
         Shape(out.sizes)
     );
+    // Products of 8-bit integers may be summed in 32 bits.
+    let widening = matches!(a.dtype, DType::I8 | DType::U8) && b.dtype == DType::I8 && out.dtype == DType::I32;
     ensure!(
-        a.dtype == b.dtype && a.dtype == out.dtype && epilogue.bias.is_none_or(|x| x.dtype == out.dtype),
+        (a.dtype == b.dtype && a.dtype == out.dtype || widening) && epilogue.bias.is_none_or(|x| x.dtype == out.dtype),
         Runtime,
         "matmul: expected operands of one dtype, but got {}, {} and {}",
         a.dtype,
@@ -690,17 +705,37 @@ pub fn matmul(a: &Operand, b: &Operand, out: &Operand, epilogue: Epilogue) -> Re
     if out.numel() == 0 {
         return Ok(());
     }
+    // A product that stays in the caches is as near afterwards, and read in longer stretches.
+    let far = out.numel() as usize * out.dtype.size() >= FAR;
+    let finish = match epilogue.then {
+        Some(then) if far && in_rows(a, b, out) => {
+            let n = out.sizes[r - 1] as usize;
+            Finish::new(then, out.numel() as usize / n, n)?
+        }
+        _ => None,
+    };
     match out.dtype.category() {
         Category::Float => {
-            with_float!(out.dtype, "addmm_impl_cpu_", E => float::<E>(a, b, out, &epilogue));
+            with_float!(out.dtype, "addmm_impl_cpu_", E => float::<E>(a, b, out, &epilogue, finish.as_ref()));
         }
+        Category::Integer if widening => crate::gemm_int8::matmul(a, b, out, &epilogue),
         Category::Integer => with_integer(a, b, out, &epilogue),
         Category::Complex if out.dtype == DType::C64 => plain::<flambeau_core::Complex32>(a, b, out, &epilogue),
         Category::Complex if out.dtype == DType::C128 => plain::<flambeau_core::Complex64>(a, b, out, &epilogue),
         Category::Complex => return Err(not_implemented("addmm_impl_cpu_", out.dtype)),
         Category::Bool => return Err(not_implemented("addmm_impl_cpu_", DType::Bool)),
     }
-    Ok(())
+    match epilogue.then {
+        Some(then) if finish.is_none() => crate::map::map(then.program, then.x, then.out),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a product goes, as one, by register tiles to rows of the output itself, so that its epilogue can follow by blocks.
+fn in_rows(a: &Operand, b: &Operand, out: &Operand) -> bool {
+    // The numbers' type matters to addresses alone.
+    let p = batched::<f32>(a, b, out);
+    matches!(out.dtype, DType::F32 | DType::F64) && p.batches == 1 && p.m > 1 && p.n > 1 && p.out.cs == 1
 }
 
 fn with_integer(a: &Operand, b: &Operand, out: &Operand, epilogue: &Epilogue) {
@@ -780,7 +815,7 @@ impl<E: Element> Batched<E> {
 }
 
 /// Floats, through register tiles.
-fn float<E: Element>(a: &Operand, b: &Operand, out: &Operand, epilogue: &Epilogue)
+fn float<E: Element>(a: &Operand, b: &Operand, out: &Operand, epilogue: &Epilogue, then: Option<&Finish>)
 where
     E::Acc: Scalar,
 {
@@ -794,7 +829,7 @@ where
         unsafe {
             let (x, y, z) = p.at(i, a, b, out);
             let next = (i + 1 < end).then(|| p.at(i + 1, a, b, out));
-            matrix(&p, x, y, z, epilogue.accumulate, bias.map(|b| b.get() as *const E::Acc), parallel, next);
+            matrix(&p, x, y, z, epilogue.accumulate, bias.map(|b| b.get() as *const E::Acc), parallel, next, then);
         }
     };
     // Small products go whole to threads, large ones are split themselves.
@@ -818,6 +853,7 @@ unsafe fn matrix<E: Element>(
     bias: Option<*const E::Acc>,
     parallel: bool,
     next: Option<(Matrix<E>, Matrix<E>, Matrix<E>)>,
+    then: Option<&Finish>,
 ) where
     E::Acc: Scalar,
 {
@@ -841,7 +877,8 @@ unsafe fn matrix<E: Element>(
         let ahead = next.map_or([(std::ptr::null(), 0); 3], |(a, b, c)| {
             [(b, k * n), (a, m * k), (c, m * n)].map(|(x, n)| (x.ptr.get() as *const E::Acc, n * size))
         });
-        Product { m, n, k, a: &rows, b: &columns, c, ldc: out.rs, accumulate, bias }.run_ahead(parallel, Ahead(ahead));
+        let product = Product { m, n, k, a: &rows, b: &columns, c, ldc: out.rs, accumulate, bias };
+        product.run_with(parallel, Ahead(ahead), then);
     } else if own && (out.rs == 1 || m == 1) {
         let c = out.ptr.get() as *mut E::Acc;
         let bias = bias.map_or(Bias::None, Bias::Rows);
@@ -907,7 +944,7 @@ impl<T: Number> Kernel for PlainRows<'_, T> {
 }
 
 /// Integers and complex numbers: four rows at a time over a B of adjacent rows.
-fn plain<E: Element>(a: &Operand, b: &Operand, out: &Operand, epilogue: &Epilogue) {
+pub(crate) fn plain<E: Element>(a: &Operand, b: &Operand, out: &Operand, epilogue: &Epilogue) {
     const WIDTH: usize = 256;
     let p = batched::<E>(a, b, out);
     let (m, n, k) = (p.m, p.n, p.k);
@@ -995,8 +1032,11 @@ mod tests {
                     let bias = Case::random(dtype, &[n], false, seed + 2000);
                     let out = Case::random(dtype, &[m, n], layout & 4 != 0, seed + 3000);
                     let before = out.values();
-                    let epilogue =
-                        Epilogue { bias: (seed % 2 == 0).then(|| bias.operand()), accumulate: seed % 3 == 0 };
+                    let epilogue = Epilogue {
+                        bias: (seed % 2 == 0).then(|| bias.operand()),
+                        accumulate: seed % 3 == 0,
+                        then: None,
+                    };
                     matmul(&a.operand(), &b.operand(), &out.operand(), epilogue).unwrap();
                     let (x, y, z) = (a.values(), b.values(), bias.values());
                     let mut want = Vec::new();
@@ -1087,7 +1127,7 @@ mod tests {
                     let b = Case::random(DType::F32, &[k, n], !transposed, 2);
                     let bias = Case::random(DType::F32, &[n], false, 4);
                     let out = Case::random(DType::F32, &[m, n], false, 3);
-                    let epilogue = Epilogue { bias: Some(bias.operand()), accumulate: false };
+                    let epilogue = Epilogue { bias: Some(bias.operand()), ..Default::default() };
                     matmul(&a.operand(), &b.operand(), &out.operand(), epilogue).unwrap();
                     let (x, y, z, got) = (a.values(), b.values(), bias.values(), out.values());
                     for i in (0..m).step_by(37).chain([m - 1]) {

@@ -324,6 +324,31 @@ mod x86 {
     tile!(tile_f32_256, pick_f32_256, f32_256, near near_f32_256; f32, "avx2,fma", 8, 6, [1 2 3 4 5], _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps, _mm256_setzero_ps, _mm256_add_ps, part_f32_256, put_f32_256);
     tile!(tile_f64_256, pick_f64_256, f64_256, near near_f64_256; f64, "avx2,fma", 4, 6, [1 2 3 4 5], _mm256_set1_pd, _mm256_loadu_pd, _mm256_storeu_pd, _mm256_fmadd_pd, _mm256_setzero_pd, _mm256_add_pd, part_f64_256, put_f64_256);
 
+    /// Tiles over words of integers, which lie in the registers of float32: `$dot` multiplies two of them and adds the products to
+    /// sums of 32 bits.
+    macro_rules! words {
+        ($tile:ident, $pick:ident, $run:ident, $dot:ident, $plus:ident; $feature:literal, $V:ty, $W:literal, $MR:literal, [$($m:literal)*], $set1:ident, $load:ident, $store:ident, $zero:ident, $bits:ident, $back:ident, $add:ident, $part:ident, $put:ident, |$x:ident, $y:ident, $sum:ident| $product:expr) => {
+            // SAFETY: the features have been detected by whoever calls.
+            #[inline]
+            #[target_feature(enable = $feature)]
+            unsafe fn $dot(x: $V, y: $V, sum: $V) -> $V {
+                let ($x, $y, $sum) = ($bits(x), $bits(y), $bits(sum));
+                $back($product)
+            }
+            // SAFETY: as above.
+            #[inline]
+            #[target_feature(enable = $feature)]
+            unsafe fn $plus(x: $V, y: $V) -> $V {
+                $back($add($bits(x), $bits(y)))
+            }
+            tile!($tile, $pick, $run; f32, $feature, $W, $MR, [$($m)*], $set1, $load, $store, $dot, $zero, $plus, $part, $put);
+        };
+    }
+    words!(tile_quads_512, pick_quads_512, quads_512, dot_quads_512, plus_quads_512; "avx512f,avx512bw,avx512vnni", __m512, 16, 14, [1 2 3 4 5 6 7 8 9 10 11 12 13], _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_setzero_ps, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_add_epi32, part_f32_512, put_f32_512, |x, y, sum| _mm512_dpbusd_epi32(sum, x, y));
+    words!(tile_pairs_512, pick_pairs_512, pairs_512, dot_pairs_512, plus_pairs_512; "avx512f,avx512bw", __m512, 16, 14, [1 2 3 4 5 6 7 8 9 10 11 12 13], _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_setzero_ps, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_add_epi32, part_f32_512, put_f32_512, |x, y, sum| _mm512_add_epi32(sum, _mm512_madd_epi16(x, y)));
+    words!(tile_quads_256, pick_quads_256, quads_256, dot_quads_256, plus_quads_256; "avx2,avxvnni", __m256, 8, 6, [1 2 3 4 5], _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_setzero_ps, _mm256_castps_si256, _mm256_castsi256_ps, _mm256_add_epi32, part_f32_256, put_f32_256, |x, y, sum| _mm256_dpbusd_avx_epi32(sum, x, y));
+    words!(tile_pairs_256, pick_pairs_256, pairs_256, dot_pairs_256, plus_pairs_256; "avx2", __m256, 8, 6, [1 2 3 4 5], _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_setzero_ps, _mm256_castps_si256, _mm256_castsi256_ps, _mm256_add_epi32, part_f32_256, put_f32_256, |x, y, sum| _mm256_add_epi32(sum, _mm256_madd_epi16(x, y)));
+
     /// The first numbers of 16 rows as columns.
     #[inline]
     #[target_feature(enable = "avx512f")]
@@ -545,4 +570,26 @@ pub(crate) fn bf16_micro() -> Option<Micro<f32>> {
         }
     }
     None
+}
+
+/// The tile over words of 8-bit integers along K, each in the place of a float32, and whether a word holds four of them (those of
+/// A without sign), for which the machine has to have VNNI, or two, widened to 16 bits. None where there are no such instructions.
+pub(crate) fn int8_micro(vnni: bool) -> Option<(Micro<f32>, bool)> {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let wide = |run| Micro { mr: 14, nr: 32, run, near: None };
+        let narrow = |run| Micro { mr: 6, nr: 16, run, near: None };
+        return match crate::isa::level() {
+            3 if vnni && is_x86_feature_detected!("avx512vnni") => Some((wide(x86::quads_512), true)),
+            3 => Some((wide(x86::pairs_512), false)),
+            2 if vnni && is_x86_feature_detected!("avxvnni") => Some((narrow(x86::quads_256), true)),
+            2 => Some((narrow(x86::pairs_256), false)),
+            _ => None,
+        };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = vnni;
+        None
+    }
 }

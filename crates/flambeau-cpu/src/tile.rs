@@ -2,6 +2,7 @@
 //! and for the reductions that end a fused group. Eager execution is a program of one step.
 
 use crate::convert;
+use crate::isa::{dispatch, Isa, Kernel};
 use crate::kernels::kernel;
 use flambeau_core::*;
 use std::cell::RefCell;
@@ -145,6 +146,45 @@ impl<'a> Prepared<'a> {
     }
 }
 
+/// Copies rows of bytes, whose distances are bytes as well.
+pub(crate) struct CopyRows {
+    pub from: (*const u8, isize),
+    pub to: (*mut u8, isize),
+    pub rows: usize,
+    pub bytes: usize,
+}
+impl CopyRows {
+    /// # Safety
+    /// The rows are readable and writable, and do not overlap.
+    #[inline(always)]
+    unsafe fn of<const N: usize>(&self) {
+        for r in 0..self.rows as isize {
+            let (from, to) = (self.from.0.offset(r * self.from.1), self.to.0.offset(r * self.to.1));
+            *(to as *mut [u8; N]) = *(from as *const [u8; N]);
+        }
+    }
+}
+impl Kernel for CopyRows {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        // SAFETY: whoever makes it answers for the rows.
+        unsafe {
+            match self.bytes {
+                // What a register tile is wide.
+                128 => self.of::<128>(),
+                64 => self.of::<64>(),
+                n => {
+                    for r in 0..self.rows as isize {
+                        let (from, to) = (self.from.0.offset(r * self.from.1), self.to.0.offset(r * self.to.1));
+                        std::ptr::copy_nonoverlapping(from, to, n);
+                    }
+                }
+            }
+        }
+    }
+}
+
 thread_local! {
     static SCRATCH: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
@@ -261,6 +301,42 @@ impl<'a, 'p> Evaluator<'a, 'p> {
             }
             self.at[v] = slot;
         }
+        self.steps(n, target);
+    }
+    /// Evaluates some rows and columns, each given by the first and how many, of a space of two dimensions (at most TILE elements
+    /// in all). Operands are copied, so that results may be written to their memory afterwards.
+    pub fn block(&mut self, (row, rows): (usize, usize), (column, columns): (usize, usize)) {
+        debug_assert!(rows * columns <= TILE && self.space.sizes.len() == 2);
+        let mut k = 0;
+        for (v, input) in self.p.program.inputs.iter().enumerate() {
+            let Input::Operand(class) = *input else { continue };
+            let (operand, strides) = (&self.p.x[k], &self.space.strides[k]);
+            k += 1;
+            if self.fixed[v] {
+                continue;
+            }
+            let slot = self.base.wrapping_add(self.p.slots[v].0);
+            let size = operand.dtype.size() as isize;
+            let from = operand.ptr.wrapping_offset((row as isize * strides[0] + column as isize * strides[1]) * size);
+            let (step, bytes) = (strides[0] * size, columns * class.size());
+            // SAFETY: the elements lie in the operand's memory by the space's construction; the slot holds a tile.
+            unsafe {
+                if operand.dtype == class.dtype() && strides[1] == 1 {
+                    dispatch(CopyRows { from: (from, step), to: (slot, bytes as isize), rows, bytes });
+                } else {
+                    for r in 0..rows {
+                        let from = from.offset(r as isize * step);
+                        convert::load(operand.dtype, class, from, strides[1], columns, slot.add(r * bytes));
+                    }
+                }
+            }
+            self.at[v] = slot;
+        }
+        self.steps(rows * columns, None);
+    }
+    /// Runs the program's steps over `n` elements of the operands that have been loaded.
+    #[inline]
+    fn steps(&mut self, n: usize, target: Option<(u16, *mut u8)>) {
         let inputs = self.p.program.inputs.len();
         for (i, step) in self.p.program.steps.iter().enumerate() {
             let v = inputs + i;

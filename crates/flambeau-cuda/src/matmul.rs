@@ -23,7 +23,8 @@ pub(crate) fn unit(key: &[u8], class: Class, code: i32, out: i32) -> Unit {
 
 /// See [`Backend::matmul`].
 pub(crate) fn matmul(b: &CudaBackend, x: &Operand, y: &Operand, out: &Operand, epilogue: Epilogue) -> Result<()> {
-    product(b, x, y, out, epilogue)
+    product(b, x, y, out, epilogue)?;
+    epilogue.then.map_or(Ok(()), |then| b.map(then.program, then.x, then.out))
 }
 
 /// The product; `out` may have a wider dtype of the same class.

@@ -240,7 +240,7 @@ pub(crate) fn conv(
         let a = b.over(weights, w.dtype, &sa, &ta);
         let c = b.over(columns.ptr, x.dtype, &sb, &columns.strides);
         let o = b.over(at(out.ptr, from * out.strides[0], out.dtype), out.dtype, &so, &to);
-        matmul::product(b, &a, &c, &o, Epilogue { bias: None, accumulate: bias.is_some() })?;
+        matmul::product(b, &a, &c, &o, Epilogue { accumulate: bias.is_some(), ..Default::default() })?;
         from += count;
     }
     Ok(())

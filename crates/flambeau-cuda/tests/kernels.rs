@@ -21,9 +21,9 @@ fn products_over_any_strides() {
         let (p, q, r) = (i / (m * n), i / n % m, i % n);
         *w = z[r] as f64 + (0..k).map(|d| x[(p * m + q) * k + d] as f64 * y[r * k + d] as f64).sum::<f64>();
     }
-    b.matmul(&a.op(), &c.op(), &out.op(), Epilogue { bias: Some(bias.op()), accumulate: false }).unwrap();
+    b.matmul(&a.op(), &c.op(), &out.op(), Epilogue { bias: Some(bias.op()), ..Default::default() }).unwrap();
     close(&out.to_f32(b), &want, 1e-5);
-    b.matmul(&a.op(), &c.op(), &out.op(), Epilogue { bias: None, accumulate: true }).unwrap();
+    b.matmul(&a.op(), &c.op(), &out.op(), Epilogue { accumulate: true, ..Default::default() }).unwrap();
     let twice: Vec<f64> = want.iter().enumerate().map(|(i, w)| 2.0 * w - z[i % n] as f64).collect();
     close(&out.to_f32(b), &twice, 1e-5);
     let (p, q) = (Tensor::i64(b, &[2, 2], &[1, 2, 3, i64::MAX]), Tensor::i64(b, &[2, 2], &[5, 6, 7, 2]));

@@ -154,6 +154,10 @@ pub trait Primitive: Send + Sync + 'static {
     fn as_reduce(&self) -> Option<&crate::ops::reduction::Reduce> {
         None
     }
+    /// For fusion: this primitive as a matrix product, whose epilogue takes what follows it element by element.
+    fn as_product(&self) -> Option<&dyn Product> {
+        None
+    }
     /// Multi-output view (split, unbind), on whose outputs PyTorch refuses in-place writes.
     fn is_multi_output_view(&self) -> bool {
         false
@@ -176,6 +180,12 @@ pub trait Primitive: Send + Sync + 'static {
     }
     /// A copy with the same parameters.
     fn share(&self) -> Arc<dyn Primitive>;
+}
+
+/// A primitive with one output, row-major, that is a matrix product.
+pub trait Product {
+    /// [`Primitive::run`] with the rest of an epilogue.
+    fn run_then(&self, on: &dyn Backend, x: &[Operand], out: &[Operand], then: Option<Then>) -> Result<()>;
 }
 
 /// Writes `share` for a `Clone` primitive.

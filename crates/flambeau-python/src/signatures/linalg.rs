@@ -61,6 +61,8 @@ operators! { LINALG;
     "inner(Tensor input, Tensor other)" [function method out] => linalg::inner;
     "addmm(Tensor input, Tensor mat1, Tensor mat2, *, Number beta=1, Number alpha=1)" [function method inplace out] => |i: &Tensor, a: &Tensor, b: &Tensor, beta: Number, alpha: Number| linalg::addmm(i, a, b, beta, alpha);
     "addmm(Tensor input, Tensor mat1, Tensor mat2, dtype out_dtype, *, Number beta=1, Number alpha=1)" [function method out] => |i: &Tensor, a: &Tensor, b: &Tensor, d: DType, beta: Number, alpha: Number| { let (i, a, b) = (wider("addmm", i, d)?, wider("addmm", a, d)?, wider("addmm", b, d)?); linalg::addmm(&i, &a, &b, beta, alpha) };
+    "_addmm_activation(Tensor input, Tensor mat1, Tensor mat2, *, Number beta=1, Number alpha=1, bool use_gelu=False)" [function method out] => linalg::addmm_activation;
+    "_int_mm(Tensor input, Tensor mat2)" [function out] => linalg::int_mm;
     "addmv(Tensor input, Tensor mat, Tensor vec, *, Number beta=1, Number alpha=1)" [function method inplace out] => |i: &Tensor, a: &Tensor, b: &Tensor, beta: Number, alpha: Number| linalg::addmv(i, a, b, beta, alpha);
     "addbmm(Tensor input, Tensor batch1, Tensor batch2, *, Number beta=1, Number alpha=1)" [function method inplace out] => linalg::addbmm;
     "baddbmm(Tensor input, Tensor batch1, Tensor batch2, *, Number beta=1, Number alpha=1)" [function method inplace out] => |i: &Tensor, a: &Tensor, b: &Tensor, beta: Number, alpha: Number| linalg::baddbmm(i, a, b, beta, alpha);

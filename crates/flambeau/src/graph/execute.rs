@@ -27,7 +27,8 @@ pub(super) fn flush(ops: Vec<Recorded>) -> Result<()> {
     for step in &plan.steps {
         let done = match step {
             PlanStep::Single(i) => single(&ops, *i),
-            PlanStep::Fused(group) => fused(&ops, group),
+            PlanStep::Fused(group) => fused(&ops, group, None),
+            PlanStep::Product { op, group, kept } => fused(&ops, group, Some((*op, *kept))),
         };
         if let Err(e) = done {
             failure = Some(e);
@@ -35,7 +36,10 @@ pub(super) fn flush(ops: Vec<Recorded>) -> Result<()> {
         }
         match step {
             PlanStep::Single(i) => ops[*i] = None,
-            PlanStep::Fused(group) => {
+            PlanStep::Fused(group) | PlanStep::Product { group, .. } => {
+                if let PlanStep::Product { op, .. } = step {
+                    ops[*op] = None;
+                }
                 group.ops.iter().for_each(|&i| ops[i] = None);
                 if let Some((r, _)) = group.reduce {
                     ops[r] = None;
@@ -97,10 +101,12 @@ fn single(ops: &[Option<Recorded>], i: usize) -> Result<()> {
         .map_err(|e| e.context(format_args!("recorded operator {}", r.op.name())))
 }
 
-fn fused(ops: &[Option<Recorded>], group: &Group) -> Result<()> {
+/// Runs a group, in the epilogue of `product` where there is one: its operator, and whether the product itself is to be kept.
+fn fused(ops: &[Option<Recorded>], group: &Group, product: Option<(usize, bool)>) -> Result<()> {
     let _span = if crate::profile::on() {
         let reduced = group.reduce.map(|(r, _)| r);
-        let members = group.ops.iter().copied().chain(reduced).map(|i| get(ops, i));
+        let first = product.map(|p| p.0);
+        let members = first.into_iter().chain(group.ops.iter().copied()).chain(reduced).map(|i| get(ops, i));
         let members: Vec<&Recorded> = members.collect::<Result<_>>()?;
         let names: Vec<&str> = members.iter().map(|r| r.op.name()).collect();
         crate::profile::enter(format!("fused({})", names.join(", ")), Kind::Graph, || {
@@ -130,8 +136,13 @@ fn fused(ops: &[Option<Recorded>], group: &Group) -> Result<()> {
     for m in &metas {
         strides.push(expand_strides(&m.sizes, &m.strides, sizes)?);
     }
-    let x: SmallVec<[Operand; 16]> =
-        metas.iter().zip(&strides).map(|(m, s)| Operand { sizes, strides: s, ..operand(m) }).collect();
+    let operands = |product: Option<(&Meta, *mut u8)>| -> SmallVec<[Operand; 16]> {
+        let at = |m: &Meta| match product {
+            Some((p, ptr)) if Arc::ptr_eq(&p.storage, &m.storage) => ptr,
+            _ => operand(m).ptr,
+        };
+        metas.iter().zip(&strides).map(|(m, s)| Operand { sizes, strides: s, ptr: at(m), ..operand(m) }).collect()
+    };
     if let Some((r, value)) = group.reduce {
         let r = get(ops, r)?;
         for m in &r.outputs {
@@ -140,7 +151,7 @@ fn fused(ops: &[Option<Recorded>], group: &Group) -> Result<()> {
         let out: SmallVec<[Operand; 2]> = r.outputs.iter().map(operand).collect();
         let program = Program { inputs: &inputs, steps: &group.steps, results: &[value] };
         let reduce = r.op.as_reduce().ok_or_else(|| err!(Runtime, "a plan's reduction is missing from the record"))?;
-        return reduce.run_program(backend(device)?, &program, sizes, &x, &out);
+        return reduce.run_program(backend(device)?, &program, sizes, &operands(None), &out);
     }
     let mut results: SmallVec<[u16; 8]> = SmallVec::new();
     let mut outs: SmallVec<[&Meta; 8]> = SmallVec::new();
@@ -155,5 +166,21 @@ fn fused(ops: &[Option<Recorded>], group: &Group) -> Result<()> {
     }
     // An input may be memory that this very group was to allocate only if it also writes it first: never a load.
     let out: SmallVec<[Operand; 8]> = outs.iter().map(|m| operand(m)).collect();
-    backend(device)?.map(&Program { inputs: &inputs, steps: &group.steps, results: &results }, &x, &out)
+    let program = Program { inputs: &inputs, steps: &group.steps, results: &results };
+    let on = backend(device)?;
+    let Some((i, kept)) = product else { return on.map(&program, &operands(None), &out) };
+    let r = get(ops, i)?;
+    let meta = &r.outputs[0];
+    // A product that nobody else reads comes about where a result will replace it, which is not read for something else.
+    let shares = |a: &Meta, b: &Meta| Arc::ptr_eq(&a.storage, &b.storage);
+    let instead = outs.iter().filter(|m| !kept && m.dtype == meta.dtype && m.strides == meta.strides);
+    let instead = instead.copied().find(|m| shares(m, meta) || !metas.iter().any(|x| shares(x, m)));
+    if instead.is_none() {
+        prepare(meta)?;
+    }
+    let place = Operand { ptr: instead.map_or(operand(meta), |m| operand(m)).ptr, ..operand(meta) };
+    let x = operands(Some((meta, place.ptr)));
+    let inputs: SmallVec<[Operand; 4]> = r.inputs.iter().map(operand).collect();
+    let multiply = r.op.as_product().ok_or_else(|| err!(Runtime, "a plan's product is missing from the record"))?;
+    multiply.run_then(on, &inputs, &[place], Some(Then { program: &program, x: &x, out: &out }))
 }

@@ -53,6 +53,13 @@ pub(crate) struct Group {
 pub(crate) enum PlanStep {
     Single(usize),
     Fused(Group),
+    /// A matrix product, and the group that follows part by part in its epilogue.
+    Product {
+        op: usize,
+        group: Group,
+        /// Whether anything else reads the product itself.
+        kept: bool,
+    },
 }
 
 pub(crate) struct Plan {
@@ -192,6 +199,12 @@ struct Draft {
     closed: bool,
 }
 
+impl Draft {
+    fn touches(&self, storage: usize) -> bool {
+        self.reads.contains(&storage) || self.writes.contains(&storage)
+    }
+}
+
 /// Whether an operator can be part of a fused group.
 fn fusable(r: &Recorded) -> bool {
     let Some(map) = r.op.as_map() else { return false };
@@ -299,10 +312,26 @@ fn finish(ops: &[Recorded], storages: &Storages, mut drafts: Vec<Draft>) -> Plan
             drafts[g].closed = true;
         }
     }
+    // Merge a group into the epilogue of the product that it reads.
+    let mut followed: Vec<Option<usize>> = vec![None; drafts.len()];
+    for k in 0..drafts.len() {
+        if let Some(g) = product_before(ops, &drafts, k).filter(|g| !followed.contains(&Some(*g))) {
+            followed[k] = Some(g);
+        }
+    }
     let mut steps = Vec::new();
     let mut fused = 0;
     for (k, d) in drafts.iter().enumerate() {
-        if merged.contains(&Some(k)) {
+        if merged.contains(&Some(k)) || followed.contains(&Some(k)) {
+            continue;
+        }
+        if let Some(g) = followed[k] {
+            let product = drafts[g].written[0].storage;
+            let others = drafts.iter().enumerate().filter(|(j, _)| *j != g && *j != k);
+            let kept = storages.live[product] || others.into_iter().any(|(_, d)| d.touches(product));
+            fused += d.ops.len() as u64 + 1;
+            let group = group(ops, storages, &drafts, k, None);
+            steps.push(PlanStep::Product { op: drafts[g].ops[0], group, kept });
             continue;
         }
         match merged[k] {
@@ -318,6 +347,24 @@ fn finish(ops: &[Recorded], storages: &Storages, mut drafts: Vec<Draft>) -> Plan
         }
     }
     Plan { steps, fused }
+}
+
+/// The product in whose epilogue group `k` can run: one that the group reads, and that may wait until then.
+fn product_before(ops: &[Recorded], drafts: &[Draft], k: usize) -> Option<usize> {
+    let d = &drafts[k];
+    if !d.fusable || d.closed {
+        return None;
+    }
+    let reads = |g: &Draft| g.written.first().is_some_and(|p| d.reads.contains(&p.storage));
+    let g = (0..k).rev().find(|&g| ops[drafts[g].ops[0]].op.as_product().is_some() && reads(&drafts[g]))?;
+    let (product, between) = (&drafts[g], &drafts[g + 1..k]);
+    let place = &product.written[0];
+    let whole = place.sizes == d.sizes && place.strides == contiguous_strides(&place.sizes);
+    // Parts of the product that are not computed yet must not be read, nor what it still reads be written.
+    let same = d.read_places.iter().chain(&d.written).all(|p| p.storage != place.storage || p == place);
+    let apart = !d.writes.iter().any(|w| product.reads.contains(w));
+    let waits = !between.iter().any(|b| b.touches(place.storage) || b.writes.iter().any(|w| product.reads.contains(w)));
+    (whole && same && apart && waits && product.device == d.device).then_some(g)
 }
 
 /// A value inside a group.

@@ -40,7 +40,10 @@ impl Primitive for Matmul {
         Ok(())
     }
     fn run(&self, on: &dyn Backend, x: &[Operand], out: &[Operand]) -> Result<()> {
-        on.matmul(&x[0], &x[1], &out[0], Epilogue::default())
+        self.run_then(on, x, out, None)
+    }
+    fn as_product(&self) -> Option<&dyn Product> {
+        Some(self)
     }
     fn saves(&self, needs: Mask) -> Mask {
         (if needs & 1 != 0 { 2 } else { 0 }) | (if needs & 2 != 0 { 1 } else { 0 })
@@ -79,10 +82,35 @@ impl Primitive for Matmul {
         Some(run())
     }
 }
+impl Product for Matmul {
+    fn run_then(&self, on: &dyn Backend, x: &[Operand], out: &[Operand], then: Option<Then>) -> Result<()> {
+        on.matmul(&x[0], &x[1], &out[0], Epilogue { then, ..Default::default() })
+    }
+}
 
 /// `x Wᵀ + b` over the last dimension.
 #[derive(Clone)]
 struct Linear;
+impl Product for Linear {
+    fn run_then(&self, on: &dyn Backend, x: &[Operand], out: &[Operand], then: Option<Then>) -> Result<()> {
+        let (a, w, o) = (&x[0], &x[1], &out[0]);
+        let (k, n) = (w.sizes[1], w.sizes[0]);
+        let m = o.numel() / n.max(1);
+        let (sa, so, sw) = ([m, k], [m, n], [k, n]);
+        // From row to row: the stride of the innermost dimension that has more than one; those of size 1 mean nothing.
+        let rows = a.sizes.len().saturating_sub(1);
+        let row = (0..rows).rev().find(|&d| a.sizes[d] != 1).map_or(k, |d| a.strides[d]);
+        let ta = [row, *a.strides.last().unwrap_or(&1)];
+        let to = [n, 1];
+        let tw = [w.strides[1], w.strides[0]];
+        on.matmul(
+            &Operand { sizes: &sa, strides: &ta, ..*a },
+            &Operand { sizes: &sw, strides: &tw, ..*w },
+            &Operand { sizes: &so, strides: &to, ..*o },
+            Epilogue { bias: x.get(2).copied(), then, ..Default::default() },
+        )
+    }
+}
 impl Primitive for Linear {
     fn name(&self) -> &'static str {
         "linear"
@@ -122,22 +150,10 @@ impl Primitive for Linear {
         Ok(())
     }
     fn run(&self, on: &dyn Backend, x: &[Operand], out: &[Operand]) -> Result<()> {
-        let (a, w, o) = (&x[0], &x[1], &out[0]);
-        let (k, n) = (w.sizes[1], w.sizes[0]);
-        let m = o.numel() / n.max(1);
-        let (sa, so, sw) = ([m, k], [m, n], [k, n]);
-        // From row to row: the stride of the innermost dimension that has more than one; those of size 1 mean nothing.
-        let rows = a.sizes.len().saturating_sub(1);
-        let row = (0..rows).rev().find(|&d| a.sizes[d] != 1).map_or(k, |d| a.strides[d]);
-        let ta = [row, *a.strides.last().unwrap_or(&1)];
-        let to = [n, 1];
-        let tw = [w.strides[1], w.strides[0]];
-        on.matmul(
-            &Operand { sizes: &sa, strides: &ta, ..*a },
-            &Operand { sizes: &sw, strides: &tw, ..*w },
-            &Operand { sizes: &so, strides: &to, ..*o },
-            Epilogue { bias: x.get(2).copied(), accumulate: false },
-        )
+        self.run_then(on, x, out, None)
+    }
+    fn as_product(&self) -> Option<&dyn Product> {
+        Some(self)
     }
     fn saves(&self, needs: Mask) -> Mask {
         (if needs & 1 != 0 { 2 } else { 0 }) | (if needs & 2 != 0 { 1 } else { 0 })
@@ -362,7 +378,86 @@ fn combine(input: &Tensor, product: &Tensor, beta: Number, alpha: Number) -> Res
 pub fn addmm(input: &Tensor, a: &Tensor, b: &Tensor, beta: Number, alpha: Number) -> Result<Tensor> {
     ensure!(a.dim() == 2, Runtime, "mat1 must be a matrix, got {}-D tensor", a.dim());
     ensure!(b.dim() == 2, Runtime, "mat2 must be a matrix, got {}-D tensor", b.dim());
+    let dtype = a.dtype();
+    let vector =
+        input.dim() == 1 && input.sizes()[0] == b.sizes()[1] && beta == Number::Int(1) && alpha == Number::Int(1);
+    let alike = dtype.is_float() && [input, b].iter().all(|t| t.dtype() == dtype);
+    if vector && alike && ![input, a, b].iter().any(|t| t.is_sparse()) {
+        return apply1(Linear, &[a, &view::t(b)?, input], Dest::New);
+    }
     combine(input, &mm(a, b)?, beta, alpha)
+}
+/// `max(0, beta input + alpha a b)`, or `gelu` of the sum.
+///
+/// # Errors
+/// As [`mm`].
+pub fn addmm_activation(
+    input: &Tensor,
+    a: &Tensor,
+    b: &Tensor,
+    beta: Number,
+    alpha: Number,
+    gelu: bool,
+) -> Result<Tensor> {
+    let y = addmm(input, a, b, beta, alpha)?;
+    e::unary(if gelu { ScalarFn::Gelu } else { ScalarFn::Relu }, &y, Dest::New)
+}
+
+/// int8 (or uint8) times int8, summed in int32.
+#[derive(Clone)]
+struct IntMatmul;
+impl Primitive for IntMatmul {
+    fn name(&self) -> &'static str {
+        "_int_mm"
+    }
+    fn infer(&self, x: &[&Meta], out: &mut Draft) -> Result<()> {
+        let (a, b) = (x[0], x[1]);
+        ensure!(a.dim() == 2, Runtime, "_int_mm: Expected self to be of dimension 2 but got {}", a.dim());
+        ensure!(b.dim() == 2, Runtime, "_int_mm: Expected mat2 to be of dimension 2 but got {}", b.dim());
+        let (n, k) = (a.sizes[1], b.sizes[0]);
+        ensure!(n == k, Runtime, "_int_mm: self.size(1) needs to match mat2.size(0) but got {n} and {k}");
+        ensure!(
+            matches!(a.dtype, DType::I8 | DType::U8),
+            Runtime,
+            "_int_mm: Expected self dtype to be int8 or uint8 but got {}",
+            a.dtype.title()
+        );
+        ensure!(
+            b.dtype == DType::I8,
+            Runtime,
+            "_int_mm: Expected mat2 dtype to be of type int8 but got {}",
+            b.dtype.title()
+        );
+        out.push_constant([a.sizes[0], b.sizes[1]].as_slice(), DType::I32);
+        Ok(())
+    }
+    fn run(&self, on: &dyn Backend, x: &[Operand], out: &[Operand]) -> Result<()> {
+        on.matmul(&x[0], &x[1], &out[0], Epilogue::default())
+    }
+    fn differentiable(&self) -> bool {
+        false
+    }
+    fn vjp(&self, cx: &Vjp, _: &[Option<Tensor>]) -> Result<Gradients> {
+        Ok(SmallVec::from_elem(None, cx.len()))
+    }
+    fn key(&self, _: &mut PlanKey) {}
+    crate::shareable!();
+}
+/// The product of int8 or uint8 (m, k) and int8 (k, n), exact in int32.
+///
+/// # Errors
+/// `Runtime` for other ranks, dtypes or sizes that do not fit; or an output that is not int32.
+pub fn int_mm(a: &Tensor, b: &Tensor, dest: Dest) -> Result<Tensor> {
+    if let Dest::Out([out]) = &dest {
+        let dtype = out.dtype();
+        ensure!(
+            dtype == DType::I32,
+            Runtime,
+            "_int_mm: Expected result dtype to be of type kInt but got {}",
+            dtype.title()
+        );
+    }
+    apply1(IntMatmul, &[a, b], dest)
 }
 /// `beta input + alpha a v`
 ///
