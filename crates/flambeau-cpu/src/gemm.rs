@@ -6,7 +6,7 @@ use crate::element::{not_implemented, unravel, with_float, Element, Number, Ptr,
 use crate::finish::Finish;
 use crate::gemm_bf16::Pairs;
 use crate::gemm_kernels::{bf16_micro, Micro, NearFn, Put, Scalar, STREAM};
-use crate::gemv::Vector;
+use crate::gemv::{Vectors, VECTORS};
 use crate::isa::{dispatch, Isa, Kernel};
 use crate::pool;
 use flambeau_core::{ensure, Category, DType, Epilogue, Operand, Result, Shape};
@@ -261,8 +261,14 @@ const STRIPS: usize = 1 << 20;
 const NEAR_PANELS: usize = 16;
 /// Bytes of an A with adjacent rows up to which it is not packed.
 const NEAR_BYTES: usize = 128 << 10;
+/// Sums of a thread that wait to be rounded to half types, and steps of K up to which they do.
+const ROUNDED: usize = 1 << 17;
+const SHORT: usize = 128;
 /// Bytes of C from which the rest of an epilogue follows block by block.
 const FAR: usize = if cfg!(test) { 0 } else { 16 << 20 };
+/// Numbers of C up to which slices of K are products of their own, and how many slices.
+const SMALL: usize = 1 << 15;
+const SLICES: usize = 64;
 /// Multiplications below which threads do not pay.
 pub(crate) const SERIAL: usize = 1 << 19;
 
@@ -273,6 +279,35 @@ pub(crate) fn depth(k: usize) -> usize {
         k.max(1)
     } else {
         k.div_ceil(k.div_ceil(MOST))
+    }
+}
+
+/// `to += from`
+struct AddRow<'a, S>(&'a [S], &'a mut [S]);
+impl<S: Scalar> Kernel for AddRow<'_, S> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        for (to, from) in self.1.iter_mut().zip(self.0) {
+            *to = from.add(*to);
+        }
+    }
+}
+
+/// An operand from some step of K on.
+struct After<'a, S>(&'a dyn Panels<S>, usize);
+impl<S: 'static> Panels<S> for After<'_, S> {
+    unsafe fn pack(&self, dst: *mut S, width: usize, lane: usize, lanes: usize, k: usize, kb: usize) {
+        self.0.pack(dst, width, lane, lanes, self.1 + k, kb)
+    }
+    fn direct(&self) -> Option<(*const S, isize)> {
+        self.0.direct().map(|(p, step)| (p.wrapping_offset(self.1 as isize * step), step))
+    }
+    fn view(&self) -> Option<(*const S, [isize; 2])> {
+        self.0.view().map(|(p, steps)| (p.wrapping_offset(self.1 as isize * steps[1]), steps))
+    }
+    fn micro(&self) -> Option<Micro<S>> {
+        self.0.micro()
     }
 }
 
@@ -353,6 +388,13 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
         let micro = self.a.micro().unwrap_or_else(S::micro);
         let parallel = parallel && m * n * k >= SERIAL;
         let kc = depth(k);
+        let (slices, threads) = (k.div_ceil(kc), pool::num_threads());
+        if parallel && (2..=SLICES).contains(&slices) && m * n <= SMALL && threads > 1 {
+            // Slices that the threads can share out evenly.
+            if slices >= 4 * threads || slices.is_multiple_of(threads) {
+                return self.by_slices(kc, then);
+            }
+        }
         let near = if m * kc * std::mem::size_of::<S>() > BLOCK { None } else { self.near(&micro) };
         let few = n <= NEAR_PANELS * micro.nr && n.next_multiple_of(micro.nr) * k * std::mem::size_of::<S>() <= STRIPS;
         if near.is_none() && m > 4 * micro.mr && few {
@@ -366,6 +408,44 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
         for pc in (0..k).step_by(kc) {
             self.block(&micro, near, at, (pc, kc.min(k - pc)), parallel, ahead, then);
         }
+    }
+
+    /// A small result of long sums: every slice of K is a product of its own, which nobody waits for, and then they are added, in
+    /// the order in which one thread would.
+    unsafe fn by_slices(&self, kc: usize, then: Option<&Finish>) {
+        let (m, n, k) = (self.m, self.n, self.k);
+        let slices = k.div_ceil(kc);
+        let mut room = Scratch::<S>::new((slices - 1) * m * n);
+        let room = Ptr(room.ptr());
+        let c = Ptr(self.c);
+        split(true, slices, 1, |lo, hi| {
+            for slice in lo..hi {
+                let pc = slice * kc;
+                let (a, b) = (&After(self.a, pc), &After(self.b, pc));
+                // SAFETY: `run`'s contract; every slice has memory of its own.
+                unsafe {
+                    let (c, ldc, accumulate) = match slice {
+                        0 => (c.get(), self.ldc, self.accumulate),
+                        _ => (room.get().add((slice - 1) * m * n), n as isize, false),
+                    };
+                    let bias = if pc + kc >= k { self.bias } else { Bias::None };
+                    let bias = if let Bias::Columns(_) = bias { bias } else { Bias::None };
+                    Product { m, n, k: kc.min(k - pc), a, b, c, ldc, accumulate, bias }.run(false);
+                }
+            }
+        });
+        split(m * n >= 1 << 14, m, ((1 << 13) / n).max(1), |lo, hi| {
+            for i in lo..hi {
+                for slice in 0..slices - 1 {
+                    // SAFETY: as above; tasks write disjoint rows.
+                    unsafe {
+                        let (to, from) = (c.at(i as isize * self.ldc), room.get().add((slice * m + i) * n));
+                        dispatch(AddRow(std::slice::from_raw_parts(from, n), std::slice::from_raw_parts_mut(to, n)));
+                    }
+                }
+            }
+        });
+        self.finish(then, 0, m, 0, n);
     }
 
     /// A where it lies, when packing would cost more than it gains: it is read for few panels, stays in a cache near the threads,
@@ -434,7 +514,7 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
                 // SAFETY: `run`'s contract; tasks write disjoint parts of C.
                 unsafe {
                     let (b, ldb) = match direct {
-                        Some((b, step)) if columns == nr => {
+                        Some((b, step)) if columns.is_multiple_of(nr / 2) => {
                             (b.at(pc as isize * step).add(j * nr) as *const S, step as usize)
                         }
                         _ => {
@@ -735,7 +815,7 @@ pub fn matmul(a: &Operand, b: &Operand, out: &Operand, epilogue: Epilogue) -> Re
 fn in_rows(a: &Operand, b: &Operand, out: &Operand) -> bool {
     // The numbers' type matters to addresses alone.
     let p = batched::<f32>(a, b, out);
-    matches!(out.dtype, DType::F32 | DType::F64) && p.batches == 1 && p.m > 1 && p.n > 1 && p.out.cs == 1
+    matches!(out.dtype, DType::F32 | DType::F64) && p.batches == 1 && p.m.min(p.n) > VECTORS && p.out.cs == 1
 }
 
 fn with_integer(a: &Operand, b: &Operand, out: &Operand, epilogue: &Epilogue) {
@@ -860,13 +940,18 @@ unsafe fn matrix<E: Element>(
     let (m, n, k) = (p.m, p.n, p.k);
     let rows = Strided { ptr: a.ptr, lane: a.rs, step: a.cs };
     let columns = Strided { ptr: b.ptr, lane: b.cs, step: b.rs };
-    if m == 1 || n == 1 {
-        // The vector is the side with one lane; a bias has one value a column.
-        let bias = bias.map(|b| (Ptr(b as *mut E::Acc), if m == 1 { 1 } else { 0 }));
-        let (x, b, n, out_step) = if m == 1 { (rows, columns, n, out.cs) } else { (columns, rows, m, out.rs) };
-        let v = Vector { n, k, x: x.ptr, x_step: x.step, b, out: out.ptr, out_step, accumulate, bias };
-        if v.fits() {
-            return v.run(parallel);
+    if m.min(n) <= VECTORS {
+        // The vectors are the side with fewer lanes; a bias has one value a column.
+        let bias = bias.map(|b| Ptr(b as *mut E::Acc));
+        let common = |vectors, n, x, b, out_steps, steps| {
+            let bias = bias.map(|b| (b, steps));
+            Vectors { vectors, n, k, x, b, out: out.ptr, out_steps, accumulate, bias }
+        };
+        let by_row = common(m, n, rows, columns, [out.rs, out.cs], [0, 1]);
+        let by_column = common(n, m, columns, rows, [out.cs, out.rs], [1, 0]);
+        let ways = if m <= n { [by_row, by_column] } else { [by_column, by_row] };
+        if let Some(way) = ways.iter().find(|v| v.vectors <= VECTORS && v.fits()) {
+            return way.run(parallel);
         }
     }
     let own = same::<E, E::Acc>();
@@ -884,33 +969,52 @@ unsafe fn matrix<E: Element>(
         let bias = bias.map_or(Bias::None, Bias::Rows);
         Product { m: n, n: m, k, a: &columns, b: &rows, c, ldc: out.cs, accumulate, bias }.run(parallel);
     } else {
-        let mut whole = Scratch::<E::Acc>::new(m * n);
-        let c = Ptr(whole.ptr());
-        if same::<E, half::bf16>() && bf16_micro().is_some() {
-            let pairs = |x: &Strided<E>| Pairs { at: Ptr(x.ptr.get() as *mut u16), lane: x.lane, step: x.step, k };
-            let (a, b) = (pairs(&rows), pairs(&columns));
-            let bias = bias.map_or(Bias::None, |b| Bias::Columns(b as *const f32));
-            let c = c.get() as *mut f32;
-            Product { m, n, k: k.div_ceil(2), a: &a, b: &b, c, ldc: n as isize, accumulate: false, bias }.run(parallel);
-        } else {
-            let (bias, ldc) = (bias.map_or(Bias::None, Bias::Columns), n as isize);
-            Product { m, n, k, a: &rows, b: &columns, c: c.get(), ldc, accumulate: false, bias }.run(parallel);
-        }
-        split(parallel && m * n >= 1 << 16, m, ((1 << 14) / n).max(1), |lo, hi| {
-            for i in lo..hi {
-                // SAFETY: rows of `out` do not overlap, and the temporary has m rows of n.
+        let bias = bias.map(|b| Ptr(b as *mut E::Acc));
+        // Of short sums whoever computes some rows rounds them as well, while they are near; long ones are worth more than a B packed
+        // again for every few rows.
+        let threads = if parallel && m * n * k >= SERIAL { pool::num_threads() } else { 1 };
+        let high = (ROUNDED / n).clamp(64, 256);
+        let own = threads > 1 && k <= SHORT && m >= 2 * threads * high;
+        let (high, inside) = if own { (high, false) } else { (m, parallel) };
+        split(own, m.div_ceil(high), 1, |lo, hi| {
+            for i0 in (lo..hi).map(|i| i * high) {
+                let m = high.min(m - i0);
+                let mut whole = Scratch::<E::Acc>::new(m * n);
+                let c = Ptr(whole.ptr());
+                // SAFETY: of this function; tasks have rows of their own.
                 unsafe {
-                    let (s, d) = (c.get().add(i * n), out.ptr.at(i as isize * out.rs));
-                    if out.cs == 1 {
-                        dispatch(Store::<E>(s, d, n, accumulate));
+                    let rows = Strided { ptr: Ptr(rows.ptr.at(i0 as isize * rows.lane)), ..rows };
+                    let ldc = n as isize;
+                    if same::<E, half::bf16>() && bf16_micro().is_some() {
+                        let pairs =
+                            |x: &Strided<E>| Pairs { at: Ptr(x.ptr.get() as *mut u16), lane: x.lane, step: x.step, k };
+                        let (a, b) = (&pairs(&rows), &pairs(&columns));
+                        let bias = bias.map_or(Bias::None, |b| Bias::Columns(b.get() as *const f32));
+                        let c = c.get() as *mut f32;
+                        Product { m, n, k: k.div_ceil(2), a, b, c, ldc, accumulate: false, bias }.run(inside);
                     } else {
-                        for j in 0..n {
-                            let d = d.offset(j as isize * out.cs);
-                            let v = *s.add(j);
-                            *d = E::store(if accumulate { (*d).load().add(v) } else { v });
-                        }
+                        let bias = bias.map_or(Bias::None, |b| Bias::Columns(b.get() as *const _));
+                        Product { m, n, k, a: &rows, b: &columns, c: c.get(), ldc, accumulate: false, bias }
+                            .run(inside);
                     }
                 }
+                split(inside && m * n >= 1 << 16, m, ((1 << 14) / n).max(1), |lo, hi| {
+                    for i in lo..hi {
+                        // SAFETY: rows of `out` do not overlap, and the temporary has m rows of n.
+                        unsafe {
+                            let (s, d) = (c.get().add(i * n), out.ptr.at((i0 + i) as isize * out.rs));
+                            if out.cs == 1 {
+                                dispatch(Store::<E>(s, d, n, accumulate));
+                            } else {
+                                for j in 0..n {
+                                    let d = d.offset(j as isize * out.cs);
+                                    let v = *s.add(j);
+                                    *d = E::store(if accumulate { (*d).load().add(v) } else { v });
+                                }
+                            }
+                        }
+                    }
+                });
             }
         });
     }

@@ -13,6 +13,8 @@ const BLOCK: usize = 4096;
 const PIECE: usize = 16 * BLOCK;
 /// Rows of one block when columns are reduced side by side.
 const ROW_BLOCK: usize = 64;
+/// Lanes that the end of a row fills at once.
+const PART: usize = 16;
 
 /// How elements of type `T` combine into a state.
 trait Fold<T: Copy>: Copy + Sync {
@@ -324,6 +326,13 @@ fn run<T: Copy + Send + Sync, F: Fold<T>>(
     let row_pieces = if shape.outer * bands >= 64 { 1 } else { r.div_ceil(piece_rows).max(1) };
     let piece_rows = if row_pieces == 1 { usize::MAX } else { piece_rows };
     let states: Slots<Vec<F::State>> = Slots::new(shape.outer * bands * row_pieces, Vec::new());
+    // Elements from row to row, where the reduced dimensions are one.
+    let mut below = 1;
+    let place = (0..space.sizes.len()).rev().find(|&d| {
+        let found = below == shape.columns && space.sizes[d] == r;
+        below *= space.sizes[d];
+        found
+    });
     let unit = |u: usize| {
         let (ob, piece) = (u / row_pieces, u % row_pieces);
         let (o, band) = (ob / bands, ob % bands);
@@ -333,27 +342,23 @@ fn run<T: Copy + Send + Sync, F: Fold<T>>(
         let mut e = Evaluator::new(p, space);
         let (lo, hi) =
             (piece.saturating_mul(piece_rows).min(r), piece.saturating_add(1).saturating_mul(piece_rows).min(r));
+        let step = place.and_then(|d| e.step(value, d));
         let mut tree: Tree2<F::State> = Tree2::new();
         let mut at = lo;
         while at < hi {
             let end = (at + ROW_BLOCK).min(hi);
             let mut acc = vec![f.start(); w];
             let mut i = at;
+            if let (Some(step), Some(p)) = (step, e.span(value, (o * r + at) * shape.columns + c0, w)) {
+                dispatch(Rows { f, x: p as *const T, step, rows: end - at, i: at, acc: &mut acc });
+                i = end;
+            }
             while i < end {
                 let start = |i: usize| (o * r + i) * shape.columns + c0;
                 // SAFETY (here and below): a span has `w` numbers of the value's class, which is `T`.
                 let row = |e: &Evaluator, i| {
                     e.span(value, start(i), w).map(|p| unsafe { std::slice::from_raw_parts(p as *const T, w) })
                 };
-                if i + 4 <= end {
-                    if let (Some(a), Some(b), Some(c), Some(d)) =
-                        (row(&e, i), row(&e, i + 1), row(&e, i + 2), row(&e, i + 3))
-                    {
-                        dispatch(FourRows { f, x: [a, b, c, d], i, acc: &mut acc });
-                        i += 4;
-                        continue;
-                    }
-                }
                 if let Some(x) = row(&e, i) {
                     dispatch(Columns { f, x, i, acc: &mut acc });
                 } else {
@@ -417,6 +422,15 @@ fn each_row<T: Copy>(
             (lo..hi).for_each(|o| f(&mut e, o, None));
             return;
         }
+        if e.span(value, lo * r, r).is_some() {
+            for o in lo..hi {
+                // Rows are alike: what holds for the first does for all of them.
+                let Some(p) = e.span(value, o * r, r) else { continue };
+                // SAFETY: a span has `r` numbers of the value's class, which is `T`.
+                f(&mut e, o, Some(unsafe { std::slice::from_raw_parts(p as *const T, r) }));
+            }
+            return;
+        }
         for o in (lo..hi).step_by(rows_in_tile) {
             let rows = rows_in_tile.min(hi - o);
             e.tile(o * r, rows * r, None);
@@ -456,23 +470,37 @@ impl<T: Copy, F: Fold<T>> Kernel for Columns<'_, T, F> {
     }
 }
 
-/// Four rows taken in, one after another in each column.
-struct FourRows<'l, T: Copy, F: Fold<T>> {
+/// Rows that lie `step` apart taken in, one after another in each column, four a pass.
+struct Rows<'l, T: Copy, F: Fold<T>> {
     f: F,
-    x: [&'l [T]; 4],
+    x: *const T,
+    step: isize,
+    rows: usize,
     i: usize,
     acc: &'l mut [F::State],
 }
-impl<T: Copy, F: Fold<T>> Kernel for FourRows<'_, T, F> {
+impl<T: Copy, F: Fold<T>> Kernel for Rows<'_, T, F> {
     type Out = ();
     #[inline(always)]
     fn run<I: Isa>(self) {
-        let FourRows { f, x, i, acc } = self;
+        let Rows { f, x, step, rows, i, acc } = self;
         let n = acc.len();
-        let [a, b, c, d] = x.map(|x| &x[..n]);
-        for j in 0..n {
-            let s = f.push(f.push(acc[j], a[j], i), b[j], i + 1);
-            acc[j] = f.push(f.push(s, c[j], i + 2), d[j], i + 3);
+        // SAFETY: whoever makes it answers for rows of `n` elements.
+        let row = |r: usize| unsafe { std::slice::from_raw_parts(x.offset(r as isize * step), n) };
+        let mut r = 0;
+        while r + 4 <= rows {
+            let (a, b, c, d) = (row(r), row(r + 1), row(r + 2), row(r + 3));
+            for j in 0..n {
+                let s = f.push(f.push(acc[j], a[j], i + r), b[j], i + r + 1);
+                acc[j] = f.push(f.push(s, c[j], i + r + 2), d[j], i + r + 3);
+            }
+            r += 4;
+        }
+        while r < rows {
+            for (s, &x) in acc.iter_mut().zip(row(r)) {
+                *s = f.push(*s, x, i + r);
+            }
+            r += 1;
         }
     }
 }
@@ -576,8 +604,15 @@ impl<T: Copy, F: Fold<T>> Kernel for Block<'_, T, F> {
             return fold(&lanes, |a, b| f.join(a, b));
         }
         let mut lanes: [F::State; LANES] = std::array::from_fn(|j| lanes[j]);
-        for (j, &x) in rest.iter().enumerate() {
-            lanes[j] = f.push(lanes[j], x, i + j);
+        let (parts, last) = rest.as_chunks::<PART>();
+        for (lanes, part) in lanes.as_chunks_mut::<PART>().0.iter_mut().zip(parts) {
+            let sums: [F::State; PART] = std::array::from_fn(|j| f.push(lanes[j], part[j], i + j));
+            *lanes = sums;
+            i += PART;
+        }
+        let done = parts.len() * PART;
+        for (j, &x) in last.iter().enumerate() {
+            lanes[done + j] = f.push(lanes[done + j], x, i + j);
         }
         fold(&lanes, |a, b| f.join(a, b))
     }

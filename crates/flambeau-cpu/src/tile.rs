@@ -372,6 +372,12 @@ impl<'a, 'p> Evaluator<'a, 'p> {
         let at = self.space.offset(k, start - column) + column as isize;
         Some(operand.ptr.wrapping_offset(at * operand.dtype.size() as isize))
     }
+    /// Elements of an operand between neighbours along dimension `d` of the space, where [`Evaluator::span`] finds the value's
+    /// numbers in it.
+    pub fn step(&self, v: u16, d: usize) -> Option<isize> {
+        debug_assert_eq!(v, self.p.program.results[0]);
+        self.plain.map(|k| self.space.strides[k][d])
+    }
     /// Where value `v` of the last tile is.
     pub fn value(&self, v: u16) -> *const u8 {
         self.at[v as usize]
