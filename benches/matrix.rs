@@ -2,10 +2,11 @@
 
 use flambeau_core::*;
 use flambeau_cpu::cpu;
+use std::sync::Arc;
 
-/// A dense float32 tensor with numbers in [0, 1].
+/// A dense float32 tensor with numbers in [0, 1], in memory as tensors have it.
 pub struct Matrix {
-    data: Vec<f32>,
+    data: Arc<Storage>,
     sizes: Vec<i64>,
     strides: Vec<i64>,
 }
@@ -13,13 +14,18 @@ impl Matrix {
     /// A tensor of these sizes, row-major.
     pub fn new(sizes: &[i64]) -> Matrix {
         let n = numel(sizes) as usize;
-        let data = (0..n).map(|i| (i * 7919 % 1013) as f32 / 1013.0).collect();
+        let data = Storage::new(cpu().alloc(n * 4).expect("there is memory"), Device::Cpu);
+        let numbers = data.ptr().expect("it is ready") as *mut f32;
+        for i in 0..n {
+            // SAFETY: the block has `n` numbers and no other user.
+            unsafe { numbers.add(i).write((i * 7919 % 1013) as f32 / 1013.0) };
+        }
         Matrix { data, sizes: sizes.to_vec(), strides: contiguous_strides(sizes).to_vec() }
     }
     /// The tensor as kernels take it, which may write to it.
     pub fn operand(&self) -> Operand<'_> {
         Operand {
-            ptr: self.data.as_ptr() as *mut u8,
+            ptr: self.data.ptr().expect("it is ready"),
             dtype: DType::F32,
             sizes: &self.sizes,
             strides: &self.strides,
@@ -32,7 +38,7 @@ impl Matrix {
     }
     /// Bytes that it takes.
     pub fn bytes(&self) -> f64 {
-        self.data.len() as f64 * 4.0
+        numel(&self.sizes) as f64 * 4.0
     }
 }
 

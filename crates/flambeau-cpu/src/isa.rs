@@ -55,32 +55,54 @@ pub(crate) fn prefetch(p: *const u8) {
     let _ = p;
 }
 
-/// Copies bytes with stores that pass the caches by, where there are such stores.
+/// Bytes of a cache line.
+pub(crate) const LINE: usize = 64;
+/// How far ahead of a stream over memory that no cache holds its lines are asked for. The processor's own prefetching ends at pages,
+/// and does not look further ahead when what is computed of a line takes long.
+pub(crate) const STREAM_AHEAD: usize = 4 << 10;
+/// Bytes of a stream that are computed before they are stored: few, so that the memory is busy all the time.
+pub(crate) const STREAMED: usize = 1 << 10;
+
+/// Copies bytes with stores that pass the caches by, where there are such stores: they neither read the line first nor wait. Other
+/// threads see them after [`stream_end`]. As many bytes at each of `next` are asked for meanwhile, which spreads what the memory
+/// has to do; they need not be valid.
 ///
 /// # Safety
 /// As `copy_nonoverlapping`.
-pub(crate) unsafe fn stream(from: *const u8, to: *mut u8, n: usize) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_mm_loadu_si128, _mm_sfence, _mm_stream_si128};
+#[inline(always)]
+pub(crate) unsafe fn stream(from: *const u8, to: *mut u8, n: usize, next: &[*const u8]) {
+    dispatch(Stream(from, to, n, next))
+}
+struct Stream<'a>(*const u8, *mut u8, usize, &'a [*const u8]);
+impl Kernel for Stream<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let Stream(from, to, n, next) = self;
         // Whole cache lines; the ends in the ordinary way.
-        let head = to.align_offset(64).min(n);
-        std::ptr::copy_nonoverlapping(from, to, head);
-        let lines = (n - head) / 64;
-        for line in 0..lines {
-            let at = head + line * 64;
-            for part in (0..64).step_by(16) {
-                let v = _mm_loadu_si128(from.add(at + part) as *const _);
-                _mm_stream_si128(to.add(at + part) as *mut _, v);
+        let head = to.align_offset(LINE).min(n);
+        let done = head + (n - head) / LINE * LINE;
+        // SAFETY: `n` bytes at both, by `stream`'s contract; vectors move bits as they are, to multiples of their size.
+        unsafe {
+            std::ptr::copy_nonoverlapping(from, to, head);
+            for line in (head..done).step_by(LINE) {
+                next.iter().for_each(|next| prefetch(next.wrapping_add(line)));
+                for part in (line..line + LINE).step_by(I::WIDTH) {
+                    I::F32::load(from.add(part) as *const f32).stream(to.add(part) as *mut f32);
+                }
             }
+            std::ptr::copy_nonoverlapping(from.add(done), to.add(done), n - done);
         }
-        let done = head + lines * 64;
-        std::ptr::copy_nonoverlapping(from.add(done), to.add(done), n - done);
-        // Other threads are told of the data by ordinary stores, which these would otherwise not keep to.
-        _mm_sfence();
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    std::ptr::copy_nonoverlapping(from, to, n);
+}
+/// Ends a thread's [`stream`]s: ordinary stores, by which other threads are told of the data, would otherwise not wait for them.
+#[inline(always)]
+pub(crate) fn stream_end() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 processor has the instruction.
+    unsafe {
+        std::arch::x86_64::_mm_sfence()
+    };
 }
 
 /// Writes a pattern again and again, from its beginning, with stores that pass the caches by, where there are such stores.
@@ -91,13 +113,12 @@ pub(crate) unsafe fn stream_pattern(pattern: &[u8; 16], to: *mut u8, n: usize) {
     let whole = n / 16;
     #[cfg(target_arch = "x86_64")]
     {
-        use std::arch::x86_64::{_mm_loadu_si128, _mm_sfence, _mm_stream_si128};
+        use std::arch::x86_64::{_mm_loadu_si128, _mm_stream_si128};
         let v = _mm_loadu_si128(pattern.as_ptr() as *const _);
         for i in 0..whole {
             _mm_stream_si128(to.add(i * 16) as *mut _, v);
         }
-        // As in `stream`.
-        _mm_sfence();
+        stream_end();
     }
     #[cfg(not(target_arch = "x86_64"))]
     std::slice::from_raw_parts_mut(to as *mut [u8; 16], whole).fill(*pattern);

@@ -3,8 +3,9 @@
 
 use crate::element::{extent_of, unravel, with_float, without, Element, Float, Ptr, Scratch};
 use crate::gemm::{Load, Store};
-use crate::isa::{dispatch, prefetch, Isa, Kernel};
+use crate::isa::{dispatch, prefetch, stream, stream_end, Isa, Kernel};
 use crate::lanes::{fold, LANES};
+use crate::map::STREAM;
 use crate::pool;
 use flambeau_core::{bail, ensure, DType, Error, Operand, Result, Shape, SmallVec};
 use parking_lot::Mutex;
@@ -184,6 +185,8 @@ struct Rows<E> {
     stride: isize,
     sizes: SmallVec<[i64; 5]>,
     strides: SmallVec<[i64; 5]>,
+    /// Whether results are computed one row at a time in a buffer that the near caches hold, and stored past them from there.
+    streamed: bool,
 }
 
 /// Rows staged at once when they cannot be used where they lie.
@@ -192,7 +195,14 @@ const STAGED: usize = 16;
 impl<E: Element> Rows<E> {
     fn new(x: &Operand, dim: usize) -> Self {
         let (n, stride) = extent_of(x, dim);
-        Rows { ptr: Ptr(x.ptr as *mut E), n, stride, sizes: without(x.sizes, dim), strides: without(x.strides, dim) }
+        Rows {
+            ptr: Ptr(x.ptr as *mut E),
+            n,
+            stride,
+            sizes: without(x.sizes, dim),
+            strides: without(x.strides, dim),
+            streamed: false,
+        }
     }
     fn count(&self) -> usize {
         self.sizes.iter().product::<i64>() as usize
@@ -204,9 +214,19 @@ impl<E: Element> Rows<E> {
     fn at(&self, i: usize) -> isize {
         unravel(i, &self.sizes, &self.strides)
     }
+    /// Results of rows `x` that no cache will hold, in rows that are neither too short to be streamed nor too long for the near caches.
+    fn of(out: &Operand, dim: usize, x: &[&Self]) -> Self {
+        let mut y = Self::new(out, dim);
+        let bytes = y.n * std::mem::size_of::<E>();
+        y.streamed = (512..=256 << 10).contains(&bytes)
+            && y.count() * bytes >= STREAM
+            && y.direct()
+            && x.iter().all(|x| x.direct() && x.ptr.get() != y.ptr.get());
+        y
+    }
     /// Room for `step` rows, of which none is needed where rows are used one by one as they lie.
     fn room(&self, step: usize) -> Scratch<E::Acc> {
-        Scratch::new(if step == 1 && self.direct() { 0 } else { step * self.n })
+        Scratch::new(if step == 1 && self.direct() && !self.streamed { 0 } else { step * self.n })
     }
     fn offsets(&self, i: usize, rows: usize) -> ([isize; STAGED], bool) {
         let mut offsets = [0; STAGED];
@@ -245,13 +265,19 @@ impl<E: Element> Rows<E> {
     }
     /// Where results of rows `i..` go before [`Rows::write`]: the rows themselves if `read` would use them in place.
     unsafe fn target(&self, i: usize, rows: usize, buffer: *mut E::Acc) -> *mut E::Acc {
-        if rows == 1 && self.direct() {
+        if rows == 1 && self.direct() && !self.streamed {
             self.ptr.at(self.at(i)) as *mut E::Acc
         } else {
             buffer
         }
     }
-    unsafe fn write(&self, i: usize, rows: usize, from: *const E::Acc) {
+    /// Stores results of rows `i..` that are at `from`. Where they are streamed, what follows the rows `read` is fetched meanwhile.
+    unsafe fn write(&self, i: usize, rows: usize, from: *const E::Acc, read: &[*const E::Acc]) {
+        if self.streamed {
+            let next: SmallVec<[*const u8; 4]> = read.iter().map(|x| x.wrapping_add(self.n) as *const u8).collect();
+            let to = self.ptr.at(self.at(i)) as *mut u8;
+            return stream(from as *const u8, to, self.n * std::mem::size_of::<E>(), &next);
+        }
         if rows == 1 && self.direct() {
             return;
         }
@@ -280,11 +306,19 @@ impl<E: Element> Rows<E> {
 
 /// `f(first, rows)` over blocks of `step` rows, in parallel from about 10 µs of work.
 fn each_block(rows: usize, n: usize, step: usize, f: impl Fn(usize, usize) + Sync) {
-    let grain = (16_384 / n.max(1)).div_ceil(step).max(1);
+    each_block_of(rows, n, step, false, f)
+}
+/// The same for an `f` that may stream what it stores: then in larger pieces, at whose ends others may see it.
+fn each_block_of(rows: usize, n: usize, step: usize, streamed: bool, f: impl Fn(usize, usize) + Sync) {
+    let work = if streamed { 1 << 18 } else { 1 << 14 };
+    let grain = (work / n.max(1)).div_ceil(step).max(1);
     let blocks = rows.div_ceil(step);
     let run = |lo: usize, hi: usize| {
         for b in lo..hi {
             f(b * step, step.min(rows - b * step));
+        }
+        if streamed {
+            stream_end();
         }
     };
     if blocks <= grain {
@@ -364,10 +398,11 @@ pub fn softmax(x: &Operand, dim: usize, log: bool, out: &Operand) -> Result<()> 
         return Ok(());
     }
     with_float!(x.dtype, name, E => {
-        let (x, y) = (Rows::<E>::new(x, dim), Rows::<E>::new(out, dim));
+        let x = Rows::<E>::new(x, dim);
+        let y = Rows::<E>::of(out, dim, &[&x]);
         let n = x.n;
         let step = if x.direct() && y.direct() { 1 } else { STAGED };
-        each_block(x.count(), n * 4, step, |i, rows| {
+        each_block_of(x.count(), n * 4, step, y.streamed, |i, rows| {
             let (mut a, mut b) = (x.room(rows), y.room(rows));
             // SAFETY: rows of the operands; every block writes its own.
             unsafe {
@@ -375,7 +410,7 @@ pub fn softmax(x: &Operand, dim: usize, log: bool, out: &Operand) -> Result<()> 
                 for r in 0..rows {
                     dispatch(SoftmaxRow { x: slice(from.add(r * n), n), y: slice_mut(to.add(r * n), n), log });
                 }
-                y.write(i, rows, to);
+                y.write(i, rows, to, &[]);
             }
         });
     });
@@ -417,10 +452,11 @@ pub fn softmax_grad(g: &Operand, y: &Operand, dim: usize, log: bool, gx: &Operan
         return Ok(());
     }
     with_float!(g.dtype, name, E => {
-        let (g, y, gx) = (Rows::<E>::new(g, dim), Rows::<E>::new(y, dim), Rows::<E>::new(gx, dim));
+        let (g, y) = (Rows::<E>::new(g, dim), Rows::<E>::new(y, dim));
+        let gx = Rows::<E>::of(gx, dim, &[&g, &y]);
         let n = g.n;
         let step = if g.direct() && y.direct() && gx.direct() { 1 } else { STAGED };
-        each_block(g.count(), n * 2, step, |i, rows| {
+        each_block_of(g.count(), n * 2, step, gx.streamed, |i, rows| {
             let (mut a, mut b, mut c) = (g.room(rows), y.room(rows), gx.room(rows));
             // SAFETY: as in `softmax`.
             unsafe {
@@ -429,7 +465,7 @@ pub fn softmax_grad(g: &Operand, y: &Operand, dim: usize, log: bool, gx: &Operan
                     let o = r * n;
                     dispatch(SoftmaxGradRow { g: slice(p.add(o), n), y: slice(q.add(o), n), gx: slice_mut(to.add(o), n), log });
                 }
-                gx.write(i, rows, to);
+                gx.write(i, rows, to, &[p, q]);
             }
         });
     });
@@ -499,6 +535,8 @@ struct NormRow<'a, S> {
     weight: Option<&'a [S]>,
     bias: Option<&'a [S]>,
     eps: f64,
+    /// Whether to fetch the row that follows.
+    fetch: bool,
 }
 impl<S: Float> Kernel for NormRow<'_, S> {
     type Out = (S, S);
@@ -512,7 +550,9 @@ impl<S: Float> Kernel for NormRow<'_, S> {
             let d = v.sub(mean);
             d.mul(d)
         };
-        fetch_next(x);
+        if self.fetch {
+            fetch_next(x);
+        }
         let rstd = S::ONE.div(sum1(x, square).div(count).add(S::of(self.eps)).sqrt());
         match (self.weight, self.bias) {
             (Some(w), Some(b)) => {
@@ -566,22 +606,24 @@ pub fn layer_norm(
         return Ok(());
     }
     with_float!(x.dtype, name, E => {
-        let (x, y) = (Rows::<E>::new(x, 1), Rows::<E>::new(out, 1));
+        let x = Rows::<E>::new(x, 1);
+        let y = Rows::<E>::of(out, 1, &[&x]);
         let (mut w, mut b) = (values::<<E as Element>::Acc>(weight, n), values::<<E as Element>::Acc>(bias, n));
         let (w, b) = (w.as_mut().map(|v| &*v.slice()), b.as_mut().map(|v| &*v.slice()));
         let step = if x.direct() && y.direct() { 1 } else { STAGED };
-        each_block(rows, n * 2, step, |i, rows| {
+        each_block_of(rows, n * 2, step, y.streamed, |i, rows| {
             let (mut p, mut q) = (x.room(rows), y.room(rows));
             // SAFETY: as in `softmax`; the vectors have been checked.
             unsafe {
                 let (from, to) = (x.read(i, rows, p.ptr()), y.target(i, rows, q.ptr()));
                 for r in 0..rows {
+                    let fetch = !y.streamed;
                     let (x, y) = (slice(from.add(r * n), n), slice_mut(to.add(r * n), n));
-                    let (m, s) = dispatch(NormRow { x, y, weight: w, bias: b, eps });
+                    let (m, s) = dispatch(NormRow { x, y, weight: w, bias: b, eps, fetch });
                     put(mean, i + r, m.to_f64());
                     put(rstd, i + r, s.to_f64());
                 }
-                y.write(i, rows, to);
+                y.write(i, rows, to, &[from]);
             }
         });
     });
@@ -691,7 +733,7 @@ pub fn layer_norm_grad(
     with_float!(x.dtype, name, E => {
         type S = <E as Element>::Acc;
         let (g, x) = (Rows::<E>::new(g, 1), Rows::<E>::new(x, 1));
-        let gx = gx.map(|gx| Rows::<E>::new(gx, 1));
+        let gx = gx.map(|gx| Rows::<E>::of(gx, 1, &[&g, &x]));
         let mut w = values::<S>(weight, n);
         let w = w.as_mut().map(|v| &*v.slice());
         let step = if g.direct() && x.direct() && gx.as_ref().is_none_or(|gx| gx.direct()) { 1 } else { STAGED };
@@ -703,7 +745,8 @@ pub fn layer_norm_grad(
             partial.slice().fill(0.0);
         }
         let sums = Ptr(partial.ptr());
-        each_block(rows, n * 4, SUMMED, |first, count| {
+        let streamed = gx.as_ref().is_some_and(|gx| gx.streamed);
+        each_block_of(rows, n * 4, SUMMED, streamed, |first, count| {
             let (mut a, mut b) = (g.room(step), x.room(step));
             let mut c = gx.as_ref().map_or(Scratch::new(0), |gx| gx.room(step));
             for i in (first..first + count).step_by(step) {
@@ -728,7 +771,7 @@ pub fn layer_norm_grad(
                         });
                     }
                     if let (Some(gx), Some(to)) = (&gx, to) {
-                        gx.write(i, rows, to);
+                        gx.write(i, rows, to, &[p, q]);
                     }
                 }
             }
@@ -910,7 +953,7 @@ pub fn cross_entropy_grad(
                         out[t as usize] = dispatch(One(x - lse, g));
                     }
                 }
-                y.write(i, rows, to);
+                y.write(i, rows, to, &[]);
             }
         });
     });
@@ -1080,6 +1123,45 @@ mod tests {
                 let bad = Case::real(DType::I64, &[40], &[70.0; 40]);
                 let e = cross_entropy(&x.operand(), &bad.operand(), -100, &loss.operand(), &lse.operand()).unwrap_err();
                 assert_eq!(e.message(), "Target 70 is out of bounds.");
+            }
+        }
+    }
+
+    /// Results that are stored past the caches, beside the same computed row by row.
+    #[test]
+    fn streamed_rows_are_the_same() {
+        for dtype in [DType::F32, DType::F64] {
+            for n in [300i64, 1024] {
+                let rows = 90;
+                let all = || [1, 2].map(|seed| Case::random(dtype, &[rows, n], false, seed));
+                let ([x, g], [w, _]) = (all(), all());
+                let run = |step: i64, threads| {
+                    pool::set_num_threads(threads);
+                    let outs: Vec<Case> = (0..6).map(|seed| Case::random(dtype, &[rows, n], false, seed)).collect();
+                    for first in (0..rows).step_by(step as usize) {
+                        let sizes = [step, n];
+                        let part = |x: &Case| x.operand().ptr.wrapping_add((first * n) as usize * x.dtype.size());
+                        fn at<'a>(x: &'a Case, ptr: *mut u8, sizes: &'a [i64]) -> Operand<'a> {
+                            Operand { ptr, sizes, strides: &x.strides[2 - sizes.len()..], ..x.operand() }
+                        }
+                        let whole = |x| at(x, part(x), &sizes);
+                        // A number of each row.
+                        let beside = |x: &'_ Case| x.operand().ptr.wrapping_add(first as usize * x.dtype.size());
+                        let weight = at(&w, w.operand().ptr, &sizes[1..]);
+                        softmax(&whole(&x), 1, false, &whole(&outs[0])).unwrap();
+                        softmax_grad(&whole(&g), &whole(&outs[0]), 1, false, &whole(&outs[1])).unwrap();
+                        let [mean, rstd] = [2, 3].map(|k: usize| at(&outs[k], beside(&outs[k]), &sizes[..1]));
+                        layer_norm(&whole(&x), Some(&weight), None, 1e-5, &whole(&outs[4]), &mean, &rstd).unwrap();
+                        let gx = whole(&outs[5]);
+                        layer_norm_grad(&whole(&g), &whole(&x), &mean, &rstd, Some(&weight), Some(&gx), None, None)
+                            .unwrap();
+                    }
+                    outs.into_iter().map(|o| o.bytes).collect::<Vec<_>>()
+                };
+                let want = run(1, 1);
+                for threads in [1, 2, 8] {
+                    assert!(run(rows, threads) == want, "{dtype} {n} {threads}");
+                }
             }
         }
     }

@@ -13,6 +13,11 @@ pub trait Vector: Copy {
     /// # Safety
     /// `N` numbers are writable at `p`.
     unsafe fn store(self, p: *mut f32);
+    /// As `store`, past the caches where the machine has such stores, which other stores do not wait for.
+    ///
+    /// # Safety
+    /// `N` numbers are writable at `p`, which is aligned to a register.
+    unsafe fn stream(self, p: *mut f32);
     /// Puts the numbers at `p` into the lanes whose bits are set in `mask`; the other lanes stay. `self` is 0 in the set lanes.
     ///
     /// # Safety
@@ -71,6 +76,13 @@ impl Vector for Plain {
     #[inline(always)]
     unsafe fn store(self, p: *mut f32) {
         (p as *mut [f32; 4]).write_unaligned(self.0)
+    }
+    #[inline(always)]
+    unsafe fn stream(self, p: *mut f32) {
+        #[cfg(target_arch = "x86_64")]
+        std::arch::x86_64::_mm_stream_ps(p, std::mem::transmute::<[f32; 4], std::arch::x86_64::__m128>(self.0));
+        #[cfg(not(target_arch = "x86_64"))]
+        self.store(p)
     }
     #[inline(always)]
     unsafe fn fill(mut self, p: *const f32, mask: u32) -> Self {
@@ -175,6 +187,10 @@ pub(crate) mod x86 {
             _mm512_storeu_ps(p, self.0)
         }
         #[inline(always)]
+        unsafe fn stream(self, p: *mut f32) {
+            _mm512_stream_ps(p, self.0)
+        }
+        #[inline(always)]
         unsafe fn fill(self, p: *const f32, mask: u32) -> Self {
             V512(_mm512_mask_loadu_ps(self.0, mask as u16, p))
         }
@@ -270,6 +286,10 @@ pub(crate) mod x86 {
         #[inline(always)]
         unsafe fn store(self, p: *mut f32) {
             _mm256_storeu_ps(p, self.0)
+        }
+        #[inline(always)]
+        unsafe fn stream(self, p: *mut f32) {
+            _mm256_stream_ps(p, self.0)
         }
         #[inline(always)]
         unsafe fn fill(self, p: *const f32, mask: u32) -> Self {
