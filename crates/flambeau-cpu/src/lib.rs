@@ -4,6 +4,7 @@
 
 pub mod alloc;
 pub mod attention;
+mod attention_rows;
 pub mod batch_norm;
 pub mod conv;
 mod conv_windows;
