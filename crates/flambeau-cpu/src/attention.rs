@@ -5,7 +5,7 @@
 
 use crate::attention_rows::{CopyRows, Dots, Lanes, ScaleRows, Slopes, Weights, WIDTH};
 use crate::element::{with_float, Element, Float, Number, Ptr, Scratch};
-use crate::gemm::{same, split, Panels, Strided, Tiles, SERIAL};
+use crate::gemm::{same, Panels, Strided, Tiles, SERIAL};
 use crate::gemm_kernels::{Micro, Scalar};
 use crate::isa::dispatch;
 use crate::pool;
@@ -389,6 +389,9 @@ fn forward_block<E: Element>(
         tiler.turned(&q.rows(first, m, p.e), 0, m, p.e, turned.ptr());
         for j in (0..end).step_by(KEYS) {
             let n = KEYS.min(end - j);
+            if p.e == 0 {
+                scores.slice().fill(zero);
+            }
             let (a, at) = (k.at(j), [k.ld as isize, 1]);
             tiler.run(
                 &Small { m: n, n: wide, a, at, b: turned.ptr(), ldb: nr, panel: nr * p.e, c: x, ldc: wide },
@@ -558,6 +561,9 @@ where
                     for (rows, columns, n_e, turned, c) in
                         [(&k, &q, p.e, turned_q.ptr(), x), (&v, &g, p.f, turned_g.ptr(), y)]
                     {
+                        if n_e == 0 {
+                            std::slice::from_raw_parts_mut(c, n * wide).fill(E::Acc::default());
+                        }
                         tiler.turned(columns, i - first, m, n_e, turned);
                         let (a, at) = (rows.at(j - begin), [rows.ld as isize, 1]);
                         tiler.run(
@@ -646,6 +652,7 @@ mod tests {
                 (1, 17, 130, 9, 8, 8),
                 (1, 1, 3, 0, 4, 4),
                 (1, 1, 1, 600, 8, 8),
+                (1, 2, 70, 20, 0, 5),
             ] {
                 for kind in 0..4 {
                     let transposed = kind % 2 == 1;
