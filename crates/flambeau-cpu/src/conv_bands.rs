@@ -1,6 +1,8 @@
 //! Convolutions of few channels with many results: register tiles over a copied band of the image, in which the positions of every
 //! tap lie beside each other, so that no windows are packed. Sums are those of the matrix product, in its order.
 
+#![allow(clippy::needless_range_loop)] // Rows and vectors are indices: several arrays move together.
+
 use crate::conv::Correlation;
 use crate::conv_windows::Windows;
 use crate::direct::{Band, LANES};
