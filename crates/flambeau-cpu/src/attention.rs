@@ -3,17 +3,20 @@
 //!
 //! After Dao et al., "FlashAttention: Fast and Memory-Efficient Exact Attention with IO-Awareness", 2022.
 
+use crate::attention_rows::{CopyRows, Dots, Lanes, ScaleRows, Slopes, Weights, WIDTH};
 use crate::element::{with_float, Element, Float, Number, Ptr, Scratch};
-use crate::gemm::{split, Bias, Product, Store, Strided, SERIAL};
-use crate::gemm_kernels::Scalar;
-use crate::isa::{dispatch, Isa, Kernel};
+use crate::gemm::{same, Panels, Strided, Tiles, SERIAL};
+use crate::gemm_kernels::{Micro, Scalar};
+use crate::isa::dispatch;
 use crate::pool;
-use crate::rows::sum;
 use flambeau_core::{bail, ensure, Attention, DType, Operand, Result, Shape};
 use half::{bf16, f16};
+use std::ops::Range;
 
-/// Queries and keys in a tile: whole register tiles, and scores that stay in the second-level cache.
-const QUERIES: usize = 112;
+/// Queries and keys in a tile of scores: whole vectors, and what stays in the nearest caches. Forward takes fewer queries, of which
+/// fewer do not see a key that others do.
+const QUERIES: usize = 64;
+const FORWARD_QUERIES: usize = 32;
 const KEYS: usize = 256;
 
 /// One head's matrix: rows and columns with strides.
@@ -23,33 +26,135 @@ struct Head<E> {
     row: isize,
     column: isize,
 }
-impl<E: Element> Head<E> {
+impl<E: Element> Head<E>
+where
+    E::Acc: Scalar,
+{
     /// Head `i` (of all samples) of an operand (n, h, rows, columns).
     fn new(x: &Operand, i: usize) -> Self {
         let at = (i / x.sizes[1] as usize) as i64 * x.strides[0] + (i % x.sizes[1] as usize) as i64 * x.strides[1];
         let ptr = Ptr((x.ptr as *mut E).wrapping_offset(at as isize));
         Head { ptr, row: x.strides[2] as isize, column: x.strides[3] as isize }
     }
-    /// Rows from `i` on as lanes, columns as steps.
-    fn rows(&self, i: usize) -> Strided<E> {
-        Strided { ptr: Ptr(self.ptr.get().wrapping_offset(i as isize * self.row)), lane: self.row, step: self.column }
+    fn copy(&self, from: usize, rows: usize, n: usize, numbers: *mut E::Acc, ld: usize, load: bool) {
+        let at = Ptr(self.ptr.get().wrapping_offset(from as isize * self.row));
+        dispatch(CopyRows { at, by: [self.row, self.column], numbers, ld, rows, n, load });
     }
-    /// Columns as lanes, rows from `i` on as steps.
-    fn columns(&self, i: usize) -> Strided<E> {
-        let Strided { ptr, lane, step } = self.rows(i);
-        Strided { ptr, lane: step, step: lane }
+    /// Rows of `n` numbers, where they lie or copied.
+    fn rows(&self, from: usize, rows: usize, n: usize) -> Rows<E::Acc> {
+        // Whole vectors are read, and rows that begin on the same sets of a cache would push each other out of it.
+        let lies = same::<E, E::Acc>()
+            && self.column == 1
+            && self.row > 0
+            && n.is_multiple_of(WIDTH)
+            && !(self.row as usize * size_of::<E>()).is_multiple_of(1024);
+        if lies {
+            let ptr = self.ptr.get().wrapping_offset(from as isize * self.row) as *mut E::Acc;
+            return Rows { ptr: Ptr(ptr), ld: self.row as usize, _copy: None };
+        }
+        let ld = n.next_multiple_of(WIDTH);
+        let mut copy = Scratch::new(rows * ld);
+        self.copy(from, rows, n, copy.ptr(), ld, true);
+        Rows { ptr: Ptr(copy.ptr()), ld, _copy: Some(copy) }
     }
-    /// Stores rows of `n` numbers from row `i` on.
-    unsafe fn store(&self, i: usize, rows: usize, n: usize, from: *const E::Acc) {
-        for r in 0..rows {
-            let (to, from) = (self.ptr.at((i + r) as isize * self.row), from.add(r * n));
-            if self.column == 1 {
-                dispatch(Store::<E>(from, to, n, false));
-            } else {
-                for j in 0..n {
-                    *to.offset(j as isize * self.column) = E::store(*from.add(j));
+    /// Where rows of `n` numbers are summed up: where they are wanted, or apart.
+    fn sums(&self, from: usize, rows: usize, n: usize) -> Rows<E::Acc> {
+        if same::<E, E::Acc>() && self.column == 1 && self.row > 0 {
+            let ptr = self.ptr.get().wrapping_offset(from as isize * self.row) as *mut E::Acc;
+            return Rows { ptr: Ptr(ptr), ld: self.row as usize, _copy: None };
+        }
+        let mut copy = Scratch::new(rows * n);
+        Rows { ptr: Ptr(copy.ptr()), ld: n, _copy: Some(copy) }
+    }
+    /// Stores what was summed up apart.
+    fn store(&self, from: usize, rows: usize, n: usize, sums: &Rows<E::Acc>) {
+        if sums._copy.is_some() {
+            self.copy(from, rows, n, sums.ptr.get(), sums.ld, false);
+        }
+    }
+}
+
+/// Rows of adjacent numbers.
+struct Rows<S: Copy> {
+    ptr: Ptr<S>,
+    ld: usize,
+    _copy: Option<Scratch<S>>,
+}
+impl<S: Scalar> Rows<S> {
+    fn at(&self, i: usize) -> *mut S {
+        self.ptr.get().wrapping_add(i * self.ld)
+    }
+    /// Writes zeros.
+    unsafe fn clear(&self, rows: Range<usize>, n: usize) {
+        for r in rows {
+            std::slice::from_raw_parts_mut(self.at(r), n).fill(S::default());
+        }
+    }
+}
+
+/// `C = A B` or `C += A B` of small matrices: distances between A's rows and steps, between B's steps and panels.
+struct Small<S> {
+    m: usize,
+    n: usize,
+    a: *const S,
+    at: [isize; 2],
+    b: *const S,
+    ldb: usize,
+    panel: usize,
+    c: *mut S,
+    ldc: usize,
+}
+/// What a product does for some rows.
+struct Part {
+    steps: Range<usize>,
+    /// Columns before it are not wanted.
+    column: usize,
+    add: bool,
+}
+
+/// The machine's register tile, for products within one thread.
+struct Tiler<S: Scalar> {
+    micro: Micro<S>,
+}
+impl<S: Scalar> Tiler<S> {
+    /// # Safety
+    /// Operands are readable, B for whole vectors, and C is writable and nobody else's.
+    unsafe fn run(&self, x: &Small<S>, part: impl Fn(usize, usize) -> Part) {
+        let Micro { mr, nr, run, near } = self.micro;
+        let tiles = Tiles { rows: x.m, count: x.m.div_ceil(mr) };
+        for t in 0..tiles.count {
+            let (i, rows) = tiles.at(t);
+            let Part { steps, column, add } = part(i, rows);
+            if steps.is_empty() {
+                continue;
+            }
+            let k = steps.len();
+            let a = x.a.wrapping_offset(i as isize * x.at[0] + steps.start as isize * x.at[1]);
+            let mut packed = Scratch::<S>::new(if near.is_none() { mr * k } else { 0 });
+            if near.is_none() {
+                Strided { ptr: Ptr(a as *mut S), lane: x.at[0], step: x.at[1] }.pack(packed.ptr(), mr, 0, rows, 0, k);
+            }
+            for j in (0..x.n).step_by(nr) {
+                let columns = nr.min(x.n - j);
+                if column >= j + columns {
+                    continue;
+                }
+                let skip = if column >= j + nr / 2 { nr / 2 } else { 0 };
+                let b = x.b.wrapping_add(j / nr * x.panel + steps.start * x.ldb + skip);
+                let c = x.c.wrapping_add(i * x.ldc + j + skip);
+                let (ldc, columns, put) = (x.ldc as isize, columns - skip, add.into());
+                match near {
+                    Some(near) => near(k, a, x.at, b, x.ldb, c, ldc, rows, columns, put, a),
+                    None => run(k, packed.ptr(), b, x.ldb, c, ldc, rows, columns, put, b),
                 }
             }
+        }
+    }
+    /// Rows as lanes, in panels.
+    unsafe fn turned(&self, x: &Rows<S>, from: usize, rows: usize, n: usize, to: *mut S) {
+        let nr = self.micro.nr;
+        for r in (0..rows).step_by(nr) {
+            S::transpose(to.add(r * n), nr, x.at(from + r), x.ld as isize, nr.min(rows - r), n);
         }
     }
 }
@@ -125,17 +230,51 @@ impl Problem<'_> {
             per_sample: q.sizes[1] as usize,
         })
     }
-    /// How many of the keys `from..to` query `i` sees.
-    fn visible(&self, i: usize, from: usize, to: usize) -> usize {
+    /// How many of `n` keys from `j` on any query before `i` sees.
+    fn seen(&self, i: usize, j: usize, n: usize) -> usize {
         if self.causal {
-            (i + 1).clamp(from, to) - from
+            i.saturating_sub(j).min(n)
         } else {
-            to - from
+            n
         }
     }
+    /// The first of the queries from `i` on that see key `j`, counted from `i`.
+    fn unseen(&self, i: usize, j: usize) -> usize {
+        if self.causal {
+            j.saturating_sub(i)
+        } else {
+            0
+        }
+    }
+    /// Scores of the queries `i..i + WIDTH`, which lie at `x`, with `n` keys from `j` on.
+    #[allow(clippy::too_many_arguments)]
+    fn lanes<S: Scalar>(
+        &self,
+        head: usize,
+        i: usize,
+        j: usize,
+        n: usize,
+        x: *mut S,
+        ld: usize,
+        mask: &mut MaskTile<S>,
+    ) -> Lanes<S> {
+        let keys = self.seen(i + WIDTH, j, n);
+        let visible = if self.causal { i.saturating_sub(j) } else { keys };
+        let mask = self.mask.is_some().then(|| {
+            let rows = WIDTH.min(self.l - i);
+            for r in 0..rows {
+                self.mask(head, i + r, j, &mut mask.rows.slice()[r * KEYS..][..keys]);
+            }
+            let to = mask.turned.ptr();
+            // SAFETY: both have room for a tile of keys.
+            unsafe { S::transpose(to, WIDTH, mask.rows.ptr(), KEYS as isize, rows, keys) };
+            to as *const S
+        });
+        Lanes { x, ld, keys, visible, zeros: n - keys, mask, scale: S::of(self.scale) }
+    }
     /// What the mask adds to the scores of query `i` with keys from `j` on.
-    fn mask<S: Float>(&self, head: usize, i: usize, j: usize, to: &mut [S]) -> bool {
-        let Some(m) = &self.mask else { return false };
+    fn mask<S: Float>(&self, head: usize, i: usize, j: usize, to: &mut [S]) {
+        let Some(m) = &self.mask else { return };
         let [sn, sh, sl, ss] = self.strides;
         let at = (head / self.per_sample) as isize * sn
             + (head % self.per_sample) as isize * sh
@@ -159,100 +298,18 @@ impl Problem<'_> {
                 _ => load!(f32, x => S::of(x as f64)),
             }
         }
-        true
     }
 }
 
-/// Scores lie in rows of whole vectors, so that no row ends with single numbers.
-const WIDTH: usize = 16;
-
-/// `f` over all numbers of a row, by lanes and then over the lanes in a tree.
-#[inline(always)]
-fn folded<S: Float>(x: &[[S; WIDTH]], first: S, f: impl Fn(S, S) -> S) -> S {
-    let mut acc = [first; WIDTH];
-    for x in x {
-        for l in 0..WIDTH {
-            acc[l] = f(acc[l], x[l]);
-        }
-    }
-
-    let a: [S; 8] = std::array::from_fn(|l| f(acc[l], acc[l + 8]));
-    let b: [S; 4] = std::array::from_fn(|l| f(a[l], a[l + 4]));
-    f(f(b[0], b[2]), f(b[1], b[3]))
+/// What the mask adds to the scores of `WIDTH` queries: by queries, and by keys.
+struct MaskTile<S: Copy> {
+    rows: Scratch<S>,
+    turned: Scratch<S>,
 }
-
-/// A row's last vector with `rest` behind its numbers; written whole, since vectors are read from it again at once.
-#[inline(always)]
-fn end_with<S: Float>(x: &mut [[S; WIDTH]], numbers: usize, rest: S) {
-    let count = numbers % WIDTH;
-    if let (Some(last), true) = (x.last_mut(), count > 0) {
-        *last = std::array::from_fn(|l| if l < count { last[l] } else { rest });
-    }
-}
-
-/// Scores of one query become weights: returns the new maximum and the tile's sum, and rescales what was summed so far.
-struct WeightRow<'a, S> {
-    /// Whole vectors.
-    scores: &'a mut [S],
-    mask: Option<&'a [S]>,
-    visible: usize,
-    scale: S,
-    max: S,
-    sum: S,
-    out: &'a mut [S],
-}
-impl<S: Float> Kernel for WeightRow<'_, S> {
-    type Out = (S, S);
-    #[inline(always)]
-    fn run<I: Isa>(self) -> (S, S) {
-        let visible = self.visible;
-        let row = &mut self.scores[..visible.next_multiple_of(WIDTH)];
-        let (x, _) = row.as_chunks_mut::<WIDTH>();
-        // A positive scale is left to the exponential's argument.
-        let scale = match self.mask {
-            Some(m) => {
-                for (x, m) in x.iter_mut().zip(m.as_chunks::<WIDTH>().0) {
-                    for l in 0..WIDTH {
-                        x[l] = S::fma::<I>(x[l], self.scale, m[l]);
-                    }
-                }
-                S::ONE
-            }
-            None if self.scale > S::default() => self.scale,
-            None => {
-                for x in x.as_flattened_mut() {
-                    *x = x.mul(self.scale);
-                }
-                S::ONE
-            }
-        };
-        end_with(x, visible, S::NEG_INFINITY);
-        let top = folded(x, S::NEG_INFINITY, |a, b| if b > a { b } else { a }).mul(scale);
-        let max = if top > self.max { top } else { self.max };
-        if max == S::NEG_INFINITY {
-            // Nothing is seen so far, but NaN stays NaN.
-            for x in x.as_flattened_mut() {
-                *x = if *x == S::NEG_INFINITY { S::default() } else { *x };
-            }
-        } else {
-            let below = S::default().sub(max);
-            for x in &mut *x {
-                for x in x {
-                    *x = S::fma::<I>(*x, scale, below).exp::<I>();
-                }
-            }
-        }
-        end_with(x, visible, S::default());
-        let tile = folded(x, S::default(), S::add);
-        self.scores[visible.next_multiple_of(WIDTH)..].fill(S::default());
-        if max == self.max {
-            return (max, self.sum.add(tile));
-        }
-        let factor = self.max.sub(max).exp::<I>();
-        for o in self.out {
-            *o = o.mul(factor);
-        }
-        (max, S::fma::<I>(self.sum, factor, tile))
+impl<S: Copy> MaskTile<S> {
+    fn new(p: &Problem) -> Self {
+        let n = if p.mask.is_some() { WIDTH * KEYS } else { 0 };
+        MaskTile { rows: Scratch::new(n), turned: Scratch::new(n) }
     }
 }
 
@@ -277,139 +334,110 @@ fn forward<E: Element>(p: &Problem, q: &Operand, k: &Operand, v: &Operand, out: 
 where
     E::Acc: Scalar,
 {
-    let tiles = p.l.div_ceil(QUERIES);
+    let blocks = p.l.div_ceil(FORWARD_QUERIES);
+    let serial = p.heads * p.l * p.s * (p.e + p.f) < SERIAL;
+    // What a task makes of the keys serves all of its queries.
+    let threads = if serial { 1 } else { pool::num_threads() };
+    let tasks = (8 * threads).div_ceil(p.heads).min(blocks);
+    let shares = Tiles { rows: blocks, count: tasks };
     let task = |task: usize| {
-        let (head, first) = (task / tiles, task % tiles * QUERIES);
-        let rows = QUERIES.min(p.l - first);
-        let (hq, hk, hv, ho) =
-            (Head::<E>::new(q, head), Head::<E>::new(k, head), Head::<E>::new(v, head), Head::<E>::new(out, head));
-        let mut scores = Scratch::<E::Acc>::new(rows * KEYS.min(p.s.next_multiple_of(WIDTH)));
-        let mut sums = Scratch::<E::Acc>::new(rows * p.f);
-        let mut mask = Scratch::<E::Acc>::new(KEYS);
-        let (mut max, mut total) = ([E::Acc::NEG_INFINITY; QUERIES], [E::Acc::default(); QUERIES]);
-        sums.slice().fill(E::Acc::default());
-        let end = if p.causal { p.s.min(first + rows) } else { p.s };
-        for j in (0..end).step_by(KEYS) {
-            let n = KEYS.min(end - j);
-            let wide = n.next_multiple_of(WIDTH);
-            let c = scores.ptr();
-            // SAFETY: the operands describe their memory; every task writes its own rows.
-            unsafe {
-                Product {
-                    m: rows,
-                    n,
-                    k: p.e,
-                    a: &hq.rows(first),
-                    b: &hk.rows(j),
-                    c,
-                    ldc: wide as isize,
-                    accumulate: false,
-                    bias: Bias::None,
-                }
-                .run(false);
-                for r in 0..rows {
-                    let masked = p.mask(head, first + r, j, &mut mask.slice()[..n]);
-                    let row = WeightRow {
-                        scores: std::slice::from_raw_parts_mut(c.add(r * wide), wide),
-                        mask: masked.then(|| &*mask.slice()),
-                        visible: p.visible(first + r, j, j + n),
-                        scale: <E::Acc as Float>::of(p.scale),
-                        max: max[r],
-                        sum: total[r],
-                        out: std::slice::from_raw_parts_mut(sums.ptr().add(r * p.f), p.f),
-                    };
-                    (max[r], total[r]) = dispatch(row);
-                }
-                let weights = Strided { ptr: Ptr(c), lane: wide as isize, step: 1 };
-                Product {
-                    m: rows,
-                    n: p.f,
-                    k: n,
-                    a: &weights,
-                    b: &hv.columns(j),
-                    c: sums.ptr(),
-                    ldc: p.f as isize,
-                    accumulate: true,
-                    bias: Bias::None,
-                }
-                .run(false);
-            }
+        let (head, (block, count)) = (task / tasks, shares.at(task % tasks));
+        let end = ((block + count) * FORWARD_QUERIES).min(p.l);
+        let keys = p.seen(end, 0, p.s);
+        let [q, k, v, out] = [q, k, v, out].map(|x| Head::<E>::new(x, head));
+        let (k, v) = (k.rows(0, keys, p.e), v.rows(0, keys, p.f));
+        for block in block..block + count {
+            forward_block(p, head, block * FORWARD_QUERIES, &q, &k, &v, &out, lse);
         }
-        for r in 0..rows {
-            let (m, t) = (max[r], total[r]);
-            let zero = t == E::Acc::default();
-            if !zero {
-                for o in &mut sums.slice()[r * p.f..(r + 1) * p.f] {
-                    *o = Float::div(*o, t);
-                }
-            }
-            let log = if zero { f64::NEG_INFINITY } else { Float::to_f64(m.add(Float::ln(t))) };
-            // SAFETY: as above.
-            unsafe {
-                let to = lse_at(lse, head, first + r);
-                if lse.dtype == DType::F64 {
-                    *(to as *mut f64) = log;
-                } else {
-                    *(to as *mut f32) = log as f32;
-                }
-            }
-        }
-        // SAFETY: as above.
-        unsafe { ho.store(first, rows, p.f, sums.ptr()) };
     };
-    if p.heads * p.l * p.s * (p.e + p.f) < SERIAL {
-        (0..p.heads * tiles).for_each(task);
+    if serial {
+        (0..p.heads * tasks).for_each(task);
     } else {
-        pool::parallel(p.heads * tiles, task);
+        pool::parallel(p.heads * tasks, task);
     }
 }
 
-/// Scores and the gradients of weights of one query become weights and the gradients of scores.
-struct GradRow<'a, S> {
-    scores: &'a mut [S],
-    grads: &'a mut [S],
-    mask: Option<&'a [S]>,
-    visible: usize,
-    scale: S,
-    lse: S,
-    /// `Σ g out` of the row.
-    delta: S,
-}
-impl<S: Float> Kernel for GradRow<'_, S> {
-    type Out = ();
-    #[inline(always)]
-    fn run<I: Isa>(self) {
-        let visible = if self.lse == S::NEG_INFINITY { 0 } else { self.visible };
-        let whole = visible.next_multiple_of(WIDTH);
-        let (x, _) = self.scores[..whole].as_chunks_mut::<WIDTH>();
-        let (g, _) = self.grads[..whole].as_chunks_mut::<WIDTH>();
-        let below = S::default().sub(self.lse);
-        match self.mask {
-            Some(m) => {
-                for (x, m) in x.iter_mut().zip(m.as_chunks::<WIDTH>().0) {
-                    for l in 0..WIDTH {
-                        x[l] = S::fma::<I>(x[l], self.scale, m[l]).add(below).exp::<I>();
-                    }
-                }
+/// A block of queries from `first` on.
+#[allow(clippy::too_many_arguments)]
+fn forward_block<E: Element>(
+    p: &Problem,
+    head: usize,
+    first: usize,
+    q: &Head<E>,
+    k: &Rows<E::Acc>,
+    v: &Rows<E::Acc>,
+    out: &Head<E>,
+    lse: &Operand,
+) where
+    E::Acc: Scalar,
+{
+    let tiler = Tiler { micro: E::Acc::micro() };
+    let nr = tiler.micro.nr;
+    let m = FORWARD_QUERIES.min(p.l - first);
+    let wide = m.next_multiple_of(WIDTH);
+    let end = p.seen(first + m, 0, p.s);
+    let mut scores = Scratch::<E::Acc>::new(KEYS.min(end) * wide);
+    let mut turned = Scratch::<E::Acc>::new(wide.next_multiple_of(nr) * p.e);
+    let mut mask = MaskTile::new(p);
+    let zero = E::Acc::default();
+    let (mut max, mut total, mut factor) =
+        ([E::Acc::NEG_INFINITY; FORWARD_QUERIES], [zero; FORWARD_QUERIES], [zero; FORWARD_QUERIES]);
+    let sums = out.sums(first, m, p.f);
+    let x = scores.ptr();
+    // SAFETY: the operands describe their memory; every task writes its own rows.
+    unsafe {
+        tiler.turned(&q.rows(first, m, p.e), 0, m, p.e, turned.ptr());
+        for j in (0..end).step_by(KEYS) {
+            let n = KEYS.min(end - j);
+            if p.e == 0 {
+                scores.slice().fill(zero);
             }
-            None => {
-                for x in &mut *x {
-                    for x in x {
-                        *x = S::fma::<I>(*x, self.scale, below).exp::<I>();
-                    }
-                }
+            let (a, at) = (k.at(j), [k.ld as isize, 1]);
+            tiler.run(
+                &Small { m: n, n: wide, a, at, b: turned.ptr(), ldb: nr, panel: nr * p.e, c: x, ldc: wide },
+                |key, _| Part { steps: 0..p.e, column: p.unseen(first, j + key), add: false },
+            );
+            for i in (0..m).step_by(WIDTH) {
+                let of = p.lanes(head, first + i, j, n, x.add(i), wide, &mut mask);
+                let [max, sum, factor] =
+                    [&mut max, &mut total, &mut factor].map(|x| (&mut x[i..i + WIDTH]).try_into().expect("WIDTH long"));
+                dispatch(Weights { of, max, sum, factor });
+            }
+            if j > 0 {
+                dispatch(ScaleRows { rows: sums.at(0), ld: sums.ld as isize, n: p.f, by: &factor[..m] });
+            }
+            tiler.run(
+                &Small {
+                    m,
+                    n: p.f,
+                    a: x,
+                    at: [1, wide as isize],
+                    b: v.at(j),
+                    ldb: v.ld,
+                    panel: nr,
+                    c: sums.at(0),
+                    ldc: sums.ld,
+                },
+                |i, rows| Part { steps: 0..p.seen(first + i + rows, j, n), column: 0, add: j > 0 },
+            );
+        }
+        if end == 0 {
+            sums.clear(0..m, p.f);
+        }
+        for r in 0..m {
+            let t = total[r];
+            factor[r] = if t == zero { zero } else { Float::div(E::Acc::ONE, t) };
+            let log = if t == zero { f64::NEG_INFINITY } else { Float::to_f64(max[r].add(Float::ln(t))) };
+            let to = lse_at(lse, head, first + r);
+            if lse.dtype == DType::F64 {
+                *(to as *mut f64) = log;
+            } else {
+                *(to as *mut f32) = log as f32;
             }
         }
-        end_with(x, visible, S::default());
-        end_with(g, visible, S::default());
-        for (g, x) in g.iter_mut().zip(x) {
-            for l in 0..WIDTH {
-                g[l] = x[l].mul(g[l].sub(self.delta)).mul(self.scale);
-            }
-        }
-        self.scores[whole..].fill(S::default());
-        self.grads[whole..].fill(S::default());
+        dispatch(ScaleRows { rows: sums.at(0), ld: sums.ld as isize, n: p.f, by: &factor[..m] });
     }
+    out.store(first, m, p.f, &sums);
 }
 
 /// See [`flambeau_core::Backend::attention_grad`].
@@ -460,23 +488,6 @@ where
     fn run(&self) {
         let p = self.p;
         let (queries, keys) = (p.l.div_ceil(QUERIES), p.s.div_ceil(KEYS));
-        let mut delta = Scratch::<E::Acc>::new(p.heads * p.l);
-        let to = Ptr(delta.ptr());
-        split(p.heads * p.l * p.f >= 1 << 15, p.heads, 1, |lo, hi| {
-            for head in lo..hi {
-                let (g, out) = (Head::<E>::new(self.x[0], head), Head::<E>::new(self.x[4], head));
-                for i in 0..p.l {
-                    // SAFETY: the operands describe their memory; heads are disjoint.
-                    unsafe {
-                        let (g, o) = (g.ptr.at(i as isize * g.row), out.ptr.at(i as isize * out.row));
-                        let (sg, so) = (self.x[0].strides[3] as isize, self.x[4].strides[3] as isize);
-                        *to.get().add(head * p.l + i) =
-                            sum(p.f, |j| (*g.offset(j as isize * sg)).load().mul((*o.offset(j as isize * so)).load()));
-                    }
-                }
-            }
-        });
-        let delta = Ptr(delta.ptr());
         let work = p.heads * p.l * p.s * (p.e + p.f);
         let each = |n: usize, f: &(dyn Fn(usize) + Sync)| {
             if work < SERIAL {
@@ -486,148 +497,142 @@ where
             }
         };
         if p.heads >= 16 || keys * queries <= 2 {
-            each(p.heads, &|i| self.part(i, 0..keys.max(1), 0..queries, true, true, delta));
+            each(p.heads, &|i| self.part(i, 0..keys.max(1), 0..queries, true, true));
         } else {
             // Few heads: keys and queries apart, at the price of computing the scores once more.
             let k = keys.max(1);
-            each(p.heads * k, &|i| self.part(i / k, i % k..i % k + 1, 0..queries, true, false, delta));
-            each(p.heads * queries, &|i| {
-                self.part(i / queries, 0..keys, i % queries..i % queries + 1, false, true, delta)
-            });
+            each(p.heads * k, &|i| self.part(i / k, i % k..i % k + 1, 0..queries, true, false));
+            each(p.heads * queries, &|i| self.part(i / queries, 0..keys, i % queries..i % queries + 1, false, true));
         }
     }
 
     /// Gradients of some keys and values summed over some queries, and the other way round.
-    fn part(
-        &self,
-        head: usize,
-        keys: std::ops::Range<usize>,
-        queries: std::ops::Range<usize>,
-        want_kv: bool,
-        want_q: bool,
-        delta: Ptr<E::Acc>,
-    ) {
+    fn part(&self, head: usize, keys: Range<usize>, queries: Range<usize>, want_kv: bool, want_q: bool) {
         let p = self.p;
-        let [g, q, k, v, _] = self.x.map(|x| Head::<E>::new(x, head));
+        let tiler = Tiler { micro: E::Acc::micro() };
+        let nr = tiler.micro.nr;
+        let [g, q, k, v, out] = self.x.map(|x| Head::<E>::new(x, head));
         let [gq, gk, gv] = self.to.map(|x| Head::<E>::new(x, head));
-        let first = queries.start * QUERIES;
-        let last = (queries.end * QUERIES).min(p.l);
-        let (tq, tk) = (QUERIES.min(p.l), KEYS.min(p.s.next_multiple_of(WIDTH)));
-        let (mut scores, mut grads) = (Scratch::<E::Acc>::new(tq * tk), Scratch::<E::Acc>::new(tq * tk));
-        let mut sum_q = Scratch::<E::Acc>::new(if want_q { (last - first) * p.e } else { 0 });
-        let (mut sum_k, mut sum_v) = (Scratch::<E::Acc>::new(tk * p.e), Scratch::<E::Acc>::new(tk * p.f));
-        let mut mask = Scratch::<E::Acc>::new(KEYS);
-        sum_q.slice().fill(E::Acc::default());
+        let (first, last) = (queries.start * QUERIES, (queries.end * QUERIES).min(p.l));
+        let wide = QUERIES.min(p.l.next_multiple_of(WIDTH));
+        let count = (last - first).next_multiple_of(WIDTH);
+        let (mut lse, mut delta) = (Scratch::<E::Acc>::new(count), Scratch::<E::Acc>::new(count));
+        let by = [[g.row, g.column], [out.row, out.column]];
+        let [pg, po] = [&g, &out].map(|x| Ptr(x.ptr.get().wrapping_offset(first as isize * x.row)));
+        dispatch(Dots { g: pg, out: po, by, n: p.f, rows: last - first, to: delta.ptr() });
+        // Lanes without a query compute too: what they hold should not be slow to compute with.
+        lse.slice()[last - first..].fill(E::Acc::default());
+        delta.slice()[last - first..].fill(E::Acc::default());
+        for (r, to) in lse.slice()[..last - first].iter_mut().enumerate() {
+            // SAFETY: a value of an (n, h, l) operand.
+            unsafe {
+                let at = lse_at(self.lse, head, first + r);
+                let value = if self.lse.dtype == DType::F64 { *(at as *const f64) } else { *(at as *const f32) as f64 };
+                *to = <E::Acc as Float>::of(value);
+            }
+        }
+        let (q, g) = (q.rows(first, last - first, p.e), g.rows(first, last - first, p.f));
+        let begin = keys.start * KEYS;
+        let end = (keys.end * KEYS).min(p.seen(last, 0, p.s)).max(begin);
+        let (k, v) = (k.rows(begin, end - begin, p.e), v.rows(begin, end - begin, p.f));
+        let room = KEYS.min(p.s) * wide;
+        let (mut scores, mut grads) = (Scratch::<E::Acc>::new(room), Scratch::<E::Acc>::new(room));
+        let panels = wide.next_multiple_of(nr);
+        let (mut turned_q, mut turned_g) = (Scratch::<E::Acc>::new(panels * p.e), Scratch::<E::Acc>::new(panels * p.f));
+        let mut mask = MaskTile::new(p);
         let (x, y) = (scores.ptr(), grads.ptr());
+        let to_q = want_q.then(|| gq.sums(first, last - first, p.e));
         for kt in keys {
             let j = kt * KEYS;
             let there = KEYS.min(p.s - j.min(p.s));
-            sum_k.slice().fill(E::Acc::default());
-            sum_v.slice().fill(E::Acc::default());
+            let to_kv = want_kv.then(|| (gk.sums(j, there, p.e), gv.sums(j, there, p.f)));
             for qt in queries.clone() {
                 let i = qt * QUERIES;
                 let m = QUERIES.min(p.l - i);
                 // Keys that the last of these queries sees.
-                let n = if p.causal { there.min((i + m).saturating_sub(j)) } else { there };
+                let n = p.seen(i + m, j, there);
                 if n == 0 {
                     continue;
                 }
-                let wide = n.next_multiple_of(WIDTH);
-                let product = |a: &Strided<E>, b: &Strided<E>, depth: usize, c: *mut E::Acc| {
-                    // SAFETY: the operands describe their memory, and `c` has m rows of n.
-                    unsafe {
-                        Product { m, n, k: depth, a, b, c, ldc: wide as isize, accumulate: false, bias: Bias::None }
-                            .run(false)
-                    }
-                };
-                product(&q.rows(i), &k.rows(j), p.e, x);
-                product(&g.rows(i), &v.rows(j), p.f, y);
-                for r in 0..m {
-                    let masked = p.mask(head, i + r, j, &mut mask.slice()[..n]);
-                    // SAFETY: rows of the two tiles, and values of (n, h, l) operands.
-                    unsafe {
-                        let lse = lse_at(self.lse, head, i + r);
-                        let lse = if self.lse.dtype == DType::F64 {
-                            *(lse as *const f64)
-                        } else {
-                            *(lse as *const f32) as f64
-                        };
-                        dispatch(GradRow {
-                            scores: std::slice::from_raw_parts_mut(x.add(r * wide), wide),
-                            grads: std::slice::from_raw_parts_mut(y.add(r * wide), wide),
-                            mask: masked.then(|| &*mask.slice()),
-                            visible: p.visible(i + r, j, j + n),
-                            scale: <E::Acc as Float>::of(p.scale),
-                            lse: <E::Acc as Float>::of(lse),
-                            delta: *delta.get().add(head * p.l + i + r),
-                        });
-                    }
-                }
-                let bias = Bias::None;
-                // Keys as rows: the tiles read down their columns.
-                let (weights, slopes) = (
-                    Strided { ptr: Ptr(x), lane: 1, step: wide as isize },
-                    Strided { ptr: Ptr(y), lane: 1, step: wide as isize },
-                );
-                // SAFETY: as above; the sums have room for n rows of f, n of e, and all queries' rows of e.
+                let wide = m.next_multiple_of(WIDTH);
+                // SAFETY: the operands describe their memory; the tiles and sums have room for n keys and m queries, and nobody
+                // else writes these gradients.
                 unsafe {
-                    if want_kv {
-                        let c = sum_v.ptr();
-                        Product {
-                            m: n,
-                            n: p.f,
-                            k: m,
-                            a: &weights,
-                            b: &g.columns(i),
-                            c,
-                            ldc: p.f as isize,
-                            accumulate: true,
-                            bias,
+                    for (rows, columns, n_e, turned, c) in
+                        [(&k, &q, p.e, turned_q.ptr(), x), (&v, &g, p.f, turned_g.ptr(), y)]
+                    {
+                        if n_e == 0 {
+                            std::slice::from_raw_parts_mut(c, n * wide).fill(E::Acc::default());
                         }
-                        .run(false);
-                        let c = sum_k.ptr();
-                        Product {
-                            m: n,
-                            n: p.e,
-                            k: m,
-                            a: &slopes,
-                            b: &q.columns(i),
-                            c,
-                            ldc: p.e as isize,
-                            accumulate: true,
-                            bias,
-                        }
-                        .run(false);
+                        tiler.turned(columns, i - first, m, n_e, turned);
+                        let (a, at) = (rows.at(j - begin), [rows.ld as isize, 1]);
+                        tiler.run(
+                            &Small { m: n, n: wide, a, at, b: turned, ldb: nr, panel: nr * n_e, c, ldc: wide },
+                            |key, _| Part { steps: 0..n_e, column: p.unseen(i, j + key), add: false },
+                        );
                     }
-                    if want_q {
-                        let slopes = Strided { ptr: Ptr(y), lane: wide as isize, step: 1 };
-                        let c = sum_q.ptr().add((i - first) * p.e);
-                        Product {
-                            m,
-                            n: p.e,
-                            k: n,
-                            a: &slopes,
-                            b: &k.columns(j),
-                            c,
-                            ldc: p.e as isize,
-                            accumulate: true,
-                            bias,
-                        }
-                        .run(false);
+                    for c in (0..m).step_by(WIDTH) {
+                        let mut of = p.lanes(head, i + c, j, n, x.add(c), wide, &mut mask);
+                        // A product's rows may be more than these queries see.
+                        of.zeros = (n + tiler.micro.mr).min(there) - of.keys;
+                        let at = i - first + c;
+                        let [lse, delta] =
+                            [&mut lse, &mut delta].map(|x| &*(x.ptr().add(at) as *const [E::Acc; WIDTH]));
+                        dispatch(Slopes { of, grads: y.add(c), lse, delta });
+                    }
+                    // Keys as rows, over the queries that see any of them.
+                    for (weights, rows, to, n_e) in
+                        to_kv.iter().flat_map(|(to_k, to_v)| [(x, &g, to_v, p.f), (y, &q, to_k, p.e)])
+                    {
+                        let b = rows.at(i - first);
+                        tiler.run(
+                            &Small {
+                                m: there,
+                                n: n_e,
+                                a: weights,
+                                at: [wide as isize, 1],
+                                b,
+                                ldb: rows.ld,
+                                panel: nr,
+                                c: to.at(0),
+                                ldc: to.ld,
+                            },
+                            |key, _| {
+                                let begin = p.unseen(i, j + key);
+                                Part { steps: begin.min(m)..m, column: 0, add: p.unseen(0, j + key) / QUERIES < qt }
+                            },
+                        );
+                    }
+                    if let Some(to) = &to_q {
+                        let (b, c) = (k.at(j - begin), to.at(i - first));
+                        tiler.run(
+                            &Small { m, n: p.e, a: y, at: [1, wide as isize], b, ldb: k.ld, panel: nr, c, ldc: to.ld },
+                            |row, rows| Part { steps: 0..p.seen(i + row + rows, j, n), column: 0, add: j > 0 },
+                        );
                     }
                 }
             }
-            if want_kv {
+            if let Some((to_k, to_v)) = to_kv {
+                // Whole register tiles of keys that no query sees were left out.
+                let mr = tiler.micro.mr;
+                let tiles = Tiles { rows: there, count: there.div_ceil(mr) };
+                let left = (0..tiles.count).map(|t| tiles.at(t).0).find(|key| p.unseen(0, j + key) >= p.l);
+                let left = left.unwrap_or(there)..there;
                 // SAFETY: every part owns its keys.
                 unsafe {
-                    gk.store(j, there, p.e, sum_k.ptr());
-                    gv.store(j, there, p.f, sum_v.ptr());
+                    to_k.clear(left.clone(), p.e);
+                    to_v.clear(left, p.f);
                 }
+                gk.store(j, there, p.e, &to_k);
+                gv.store(j, there, p.f, &to_v);
             }
         }
-        if want_q {
-            // SAFETY: every part owns its queries.
-            unsafe { gq.store(first, last - first, p.e, sum_q.ptr()) };
+        if let Some(to) = to_q {
+            if p.s == 0 {
+                // SAFETY: every part owns its queries.
+                unsafe { to.clear(0..last - first, p.e) };
+            }
+            gq.store(first, last - first, p.e, &to);
         }
     }
 }
@@ -647,6 +652,7 @@ mod tests {
                 (1, 17, 130, 9, 8, 8),
                 (1, 1, 3, 0, 4, 4),
                 (1, 1, 1, 600, 8, 8),
+                (1, 2, 70, 20, 0, 5),
             ] {
                 for kind in 0..4 {
                     let transposed = kind % 2 == 1;

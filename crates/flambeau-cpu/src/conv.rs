@@ -2,6 +2,7 @@
 //! ever stored. The gradient with respect to the input is such a product for every phase of the stride, so its sums are
 //! gathered, in a fixed order, and never scattered.
 
+use crate::conv_bands::Bands;
 use crate::conv_windows::{name, Images, Rows, Tap, Transposed, Windows};
 use crate::direct::{self, Direct, DirectGrad};
 use crate::element::{not_implemented, with_element, Element, Number, Ptr, Scratch};
@@ -134,19 +135,19 @@ impl<E: Element> Weight<E> {
 }
 
 /// `out[n, row, t] = Σ_k w[row, k] · window_k(n, t)`: rows of weights against windows of images.
-struct Correlation<'a, E: Element> {
-    rows: usize,
-    windows: &'a Windows<'a, E>,
-    weight: Ptr<E>,
+pub(crate) struct Correlation<'a, E: Element> {
+    pub rows: usize,
+    pub windows: &'a Windows<'a, E>,
+    pub weight: Ptr<E>,
     /// Elements between rows of the weight, and the offset of each step of K.
-    weight_row: isize,
-    weight_steps: &'a [isize],
+    pub weight_row: isize,
+    pub weight_steps: &'a [isize],
     /// The result's memory: samples, rows, positions.
-    out: Ptr<E>,
-    out_sample: isize,
-    out_row: isize,
-    out_position: [isize; 3],
-    bias: Option<Ptr<E::Acc>>,
+    pub out: Ptr<E>,
+    pub out_sample: isize,
+    pub out_row: isize,
+    pub out_position: [isize; 3],
+    pub bias: Option<Ptr<E::Acc>>,
 }
 
 /// The stride of positions walked as one, if there is one.
@@ -404,7 +405,7 @@ where
     }
     for group in 0..g.groups {
         let windows = Windows { image: Ptr(unsafe_at(x.ptr, (group * channels) as isize * x.channel)), ..all };
-        Correlation {
+        let correlation = Correlation {
             rows,
             windows: &windows,
             weight: Ptr(unsafe_at(weight.ptr, (group * rows) as isize * weight.so)),
@@ -415,8 +416,12 @@ where
             out_row: y.channel,
             out_position: y.stride,
             bias: bias.map(|b| Ptr(unsafe_at(b, (group * rows) as isize))),
+        };
+        if Bands(&correlation).pays() {
+            Bands(&correlation).run();
+        } else {
+            correlation.run();
         }
-        .run();
     }
 }
 
@@ -873,6 +878,9 @@ mod tests {
             problem(&[2, 3, 5, 6, 7], &[4, 3, 2, 3, 2], &[1, 2, 1], &[1, 0, 1], &[1, 1, 2], 1),
             problem(&[1, 3, 40, 40], &[8, 3, 7, 7], &[2, 2], &[3, 3], &[1, 1], 1),
             problem(&[2, 4, 3, 3], &[6, 4, 2, 2], &[5, 5], &[0, 0], &[1, 1], 1),
+            // Bands for many results, in the first layout and type: slices, phases, rows and columns that do not fill a tile.
+            problem(&[2, 5, 4, 11, 41], &[11, 5, 2, 3, 3], &[1, 1, 2], &[1, 1, 1], &[1, 1, 1], 1),
+            problem(&[1, 8, 23, 40], &[20, 4, 5, 3], &[3, 1], &[2, 2], &[1, 2], 2),
             // Winograd's filters, in the first layout and type: odd sizes, groups, wide padding and none.
             problem(&[2, 40, 10, 9], &[40, 40, 3, 3], &[1, 1], &[1, 1], &[1, 1], 1),
             problem(&[1, 80, 13, 12], &[80, 40, 3, 3], &[1, 1], &[2, 3], &[1, 1], 2),

@@ -5,11 +5,13 @@
 
 use crate::conv_windows::{Images, Windows};
 use crate::element::{Element, Float, Number, Ptr, Scratch};
+use crate::gemm::same;
 use crate::isa::{dispatch, Isa, Kernel};
 use crate::pool;
+use crate::vector::{mask, Vector};
 
 /// Results that are summed at once.
-const LANES: usize = 32;
+pub(crate) const LANES: usize = 32;
 /// Numbers of a copied band, which stays in the first cache beside its results.
 const BAND: usize = 6 << 10;
 /// Multiplications of a task.
@@ -23,19 +25,19 @@ pub(crate) fn pays(rows: usize, channels: usize, taps: usize) -> bool {
 /// A band of rows of an image with zeros around it, split by the phases of the stride, so that positions beside each other
 /// lie beside each other for every tap. Rows follow each other without gaps: a run of lanes may go on into the next row.
 #[derive(Clone, Copy)]
-struct Band {
+pub(crate) struct Band {
     /// Where the first tap reads, relative to `position · step`.
     low: [isize; 3],
     step: [usize; 3],
     /// Slices of the image that a window spans, rows of results, and height and width of one phase.
     slices: usize,
-    rows: usize,
+    pub rows: usize,
     height: usize,
-    width: usize,
+    pub width: usize,
 }
 
 impl Band {
-    fn new<E>(windows: &Windows<E>, channels: usize) -> Band {
+    pub(crate) fn new<E>(windows: &Windows<E>, channels: usize) -> Band {
         let (mut low, mut high) = ([0; 3], [0; 3]);
         for d in 0..3 {
             low[d] = windows.taps.iter().map(|t| t.shift[d]).min().unwrap_or(0);
@@ -55,11 +57,11 @@ impl Band {
         self.step[1] * self.step[2]
     }
     /// Numbers of the copy, with room for the lanes past the last.
-    fn len(&self, channels: usize) -> usize {
+    pub(crate) fn len(&self, channels: usize) -> usize {
         channels * self.slices * self.phases() * self.height * self.width + LANES
     }
     /// Where a tap of a channel reads for the band's first result.
-    fn offset(&self, channel: usize, shift: [isize; 3]) -> usize {
+    pub(crate) fn offset(&self, channel: usize, shift: [isize; 3]) -> usize {
         let [a, b, c]: [usize; 3] = std::array::from_fn(|d| (shift[d] - self.low[d]) as usize);
         let [_, s1, s2] = self.step;
         let phase = ((channel * self.slices + a) * s1 + b % s1) * s2 + c % s2;
@@ -71,7 +73,7 @@ impl Band {
     /// # Safety
     /// `image` leads to `channels` channels of an image as `windows` describes it, `dst` to `len` numbers.
     #[inline(always)]
-    unsafe fn fill<E: Element>(
+    pub(crate) unsafe fn fill<I: Isa, E: Element>(
         &self,
         windows: &Windows<E>,
         image: *const E,
@@ -118,6 +120,25 @@ impl Band {
                             let from = std::slice::from_raw_parts(from.add(lo), hi - lo);
                             for (to, from) in row[lo..hi].iter_mut().zip(from) {
                                 *to = from.load();
+                            }
+                        } else if by == 2 && same::<E, f32>() && hi >= lo + I::F32::N {
+                            let n = I::F32::N;
+                            let (from, to) = (from as *const f32, row.as_mut_ptr() as *mut f32);
+                            // Vectors of every second number, the last overlapping those before and without the number behind it.
+                            let mut j = lo;
+                            loop {
+                                let last = j + n >= hi;
+                                let (low, high) = (I::F32::load(from.add(2 * j)), from.add(2 * j + n));
+                                let high = if last {
+                                    I::F32::zero().fill(high, mask(0, n as isize - 1, n))
+                                } else {
+                                    I::F32::load(high)
+                                };
+                                low.split(high).0.store(to.add(j));
+                                if last {
+                                    break;
+                                }
+                                j = (j + n).min(hi - n);
                             }
                         } else {
                             for j in lo..hi {
@@ -237,7 +258,7 @@ where
             // SAFETY: the operands describe their memory; tasks write disjoint rows; `copy` and `sums` hold a band.
             unsafe {
                 let image = (group * d.channels) as isize * windows.channel + sample as isize * windows.sample;
-                band.fill(windows, windows.image.at(image), d.channels, (slice, first), copy);
+                band.fill::<I, E>(windows, windows.image.at(image), d.channels, (slice, first), copy);
                 for r in 0..d.rows {
                     let output = group * d.rows + r;
                     let weights = std::slice::from_raw_parts(weights.add(output * k), k);
@@ -432,7 +453,7 @@ where
                     // SAFETY: the operands describe their memory; the scratch holds a band of each.
                     unsafe {
                         let image = (group * d.channels) as isize * windows.channel + sample as isize * windows.sample;
-                        band.fill(windows, windows.image.at(image), d.channels, (slice, first), copy);
+                        band.fill::<I, E>(windows, windows.image.at(image), d.channels, (slice, first), copy);
                         for r in 0..d.rows {
                             for b in 0..rows {
                                 let from = y.at(sample, group * d.rows + r, [slice, first + b, 0]) as *const E;

@@ -692,14 +692,14 @@ impl<S: Scalar, A: Panels<S>, B: Panels<S>> Product<'_, S, A, B> {
 
 /// Rows shared out evenly among tiles.
 #[derive(Clone, Copy)]
-struct Tiles {
-    rows: usize,
-    count: usize,
+pub(crate) struct Tiles {
+    pub rows: usize,
+    pub count: usize,
 }
 impl Tiles {
     /// The first row of a tile, and how many there are.
     #[inline(always)]
-    fn at(self, tile: usize) -> (usize, usize) {
+    pub(crate) fn at(self, tile: usize) -> (usize, usize) {
         let first = tile * self.rows / self.count;
         (first, (tile + 1) * self.rows / self.count - first)
     }

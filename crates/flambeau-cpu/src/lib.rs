@@ -4,8 +4,10 @@
 
 pub mod alloc;
 pub mod attention;
+mod attention_rows;
 pub mod batch_norm;
 pub mod conv;
+mod conv_bands;
 mod conv_windows;
 pub mod convert;
 pub mod decomposition;
