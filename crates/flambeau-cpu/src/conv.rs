@@ -3,6 +3,7 @@
 //! gathered, in a fixed order, and never scattered.
 
 use crate::conv_bands::Bands;
+use crate::conv_planes;
 use crate::conv_windows::{name, Images, Rows, Tap, Transposed, Windows};
 use crate::direct::{self, Direct, DirectGrad};
 use crate::element::{not_implemented, with_element, Element, Number, Ptr, Scratch};
@@ -89,7 +90,7 @@ impl Geometry {
         std::array::from_fn(|d| (tap[d] * self.dilation[d]) as isize - self.padding[d])
     }
     /// What Winograd's filters are for.
-    fn is_three_by_three(&self) -> bool {
+    pub(crate) fn is_three_by_three(&self) -> bool {
         self.kernel == [1, 3, 3] && self.stride == [1; 3] && self.dilation == [1; 3] && self.padding[0] == 0
     }
     /// A product of one tap that reads every position once.
@@ -322,6 +323,10 @@ pub fn conv(x: &Operand, w: &Operand, bias: Option<&Operand>, geometry: &Conv, o
     if out.numel() == 0 {
         return Ok(());
     }
+    let (rows, channels) = (w.sizes[0] as usize / g.groups, w.sizes[1] as usize);
+    if conv_planes::pay(x, out, &g, rows, channels) {
+        return conv_planes::with(x, out, true, |x, out| conv(x, w, bias, geometry, out));
+    }
     with_kind!(x.dtype, "conv", E, forward::<E>(x, w, bias, &g, out), plain_forward::<E>(x, w, bias, &g, out));
     Ok(())
 }
@@ -435,6 +440,10 @@ pub fn conv_input_grad(g: &Operand, w: &Operand, geometry: &Conv, gx: &Operand) 
     let shape = Geometry::new("conv_input_grad", gx, w, g, geometry)?;
     if gx.numel() == 0 {
         return Ok(());
+    }
+    let (rows, channels) = (w.sizes[0] as usize / shape.groups, w.sizes[1] as usize);
+    if conv_planes::pay(g, gx, &shape, channels, rows) {
+        return conv_planes::with(g, gx, true, |g, gx| conv_input_grad(g, w, geometry, gx));
     }
     with_kind!(
         g.dtype,
@@ -562,6 +571,10 @@ pub fn conv_weight_grad(g: &Operand, x: &Operand, geometry: &Conv, gw: &Operand)
     let shape = Geometry::new("conv_weight_grad", x, gw, g, geometry)?;
     if gw.numel() == 0 {
         return Ok(());
+    }
+    let (rows, channels) = (gw.sizes[0] as usize / shape.groups, gw.sizes[1] as usize);
+    if conv_planes::pay(x, g, &shape, rows, channels) {
+        return conv_planes::with(x, g, false, |x, g| conv_weight_grad(g, x, geometry, gw));
     }
     with_kind!(
         g.dtype,
@@ -881,6 +894,8 @@ mod tests {
             // Bands for many results, in the first layout and type: slices, phases, rows and columns that do not fill a tile.
             problem(&[2, 5, 4, 11, 41], &[11, 5, 2, 3, 3], &[1, 1, 2], &[1, 1, 1], &[1, 1, 1], 1),
             problem(&[1, 8, 23, 40], &[20, 4, 5, 3], &[3, 1], &[2, 2], &[1, 2], 2),
+            // The same with more steps than are summed at once.
+            problem(&[1, 30, 8, 21], &[9, 30, 5, 5], &[1, 1], &[2, 2], &[1, 1], 1),
             // Winograd's filters, in the first layout and type: odd sizes, groups, wide padding and none.
             problem(&[2, 40, 10, 9], &[40, 40, 3, 3], &[1, 1], &[1, 1], &[1, 1], 1),
             problem(&[1, 80, 13, 12], &[80, 40, 3, 3], &[1, 1], &[2, 3], &[1, 1], 2),

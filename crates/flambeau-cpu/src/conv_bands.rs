@@ -24,13 +24,12 @@ impl<E: Element> Bands<'_, '_, E> {
     }
     /// Whether this is the way to compute it.
     pub(crate) fn pays(&self) -> bool {
-        let (windows, k) = (self.0.windows, self.0.windows.taps.len());
+        let windows = self.0.windows;
         same::<E, f32>()
             && crate::isa::level() > 1
             && windows.cycle > 1
             && windows.area() > 0
             && self.0.rows >= 8
-            && depth(k) == k
             && self.0.out_position[2] == 1
             && windows.extent[2] >= 16
             && Band::new(windows, self.channels()).len(self.channels()) <= MOST
@@ -69,21 +68,24 @@ impl<E: Element> Bands<'_, '_, E> {
                 + first as isize * self.0.out_position[1];
             let out = Ptr(self.0.out.get().wrapping_offset(out) as *mut f32);
             let bias = self.0.bias.map(|b| b.get() as *const f32);
-            for tile in 0..tiles {
+            let deep = depth(k);
+            for (tile, from) in (0..tiles).flat_map(|tile| (0..k).step_by(deep).map(move |from| (tile, from))) {
                 let row = tile * height;
+                let end = (from + deep).min(k);
                 dispatch(Tile {
-                    offsets: &offsets,
-                    weights: weights.get().wrapping_add(row * k),
+                    offsets: &offsets[from..end],
+                    weights: weights.get().wrapping_add(row * k + from * height),
+                    add: from > 0,
                     height,
                     rows: height.min(self.0.rows - row),
-                    from: copy,
+                    image: copy,
                     width: band.width,
                     lines: rows,
                     columns: e2,
                     to: out.get().wrapping_offset(row as isize * self.0.out_row),
                     to_row: self.0.out_row,
                     to_line: self.0.out_position[1],
-                    bias: bias.map_or(std::ptr::null(), |b| b.wrapping_add(row)),
+                    bias: bias.filter(|_| end == k).map_or(std::ptr::null(), |b| b.wrapping_add(row)),
                 });
             }
         };
@@ -125,7 +127,9 @@ struct Tile<'a> {
     weights: *const f32,
     height: usize,
     rows: usize,
-    from: *const f32,
+    /// Whether results hold the sums over steps before these.
+    add: bool,
+    image: *const f32,
     /// The band's numbers a line, lines of results, and results in each.
     width: usize,
     lines: usize,
@@ -166,9 +170,14 @@ impl Tile<'_> {
             }
             let bias = if self.bias.is_null() { None } else { Some(I::F32::splat(*self.bias.add(m))) };
             for v in 0..V {
-                let sum = if let Some(bias) = bias { acc[v].add(bias) } else { acc[v] };
                 let (_, to, lanes) = places[v];
                 let to = to.offset(m as isize * self.to_row);
+                let sum = match (self.add, lanes == whole) {
+                    (false, _) => acc[v],
+                    (true, true) => acc[v].add(I::F32::load(to)),
+                    (true, false) => acc[v].add(I::F32::zero().fill(to, lanes)),
+                };
+                let sum = if let Some(bias) = bias { sum.add(bias) } else { sum };
                 if lanes == whole {
                     sum.store(to);
                 } else {
@@ -184,7 +193,7 @@ impl Tile<'_> {
         let count = self.lines * vectors;
         let place = |i: usize| -> Place {
             let (line, column) = (i / vectors, i % vectors * n);
-            let from = self.from.add(line * self.width + column);
+            let from = self.image.add(line * self.width + column);
             let to = self.to.offset(line as isize * self.to_line).add(column);
             (from, to, mask(0, (self.columns - column) as isize, n))
         };
@@ -193,7 +202,11 @@ impl Tile<'_> {
         for i in (0..whole).step_by(V) {
             self.sums::<I, M, V>(std::array::from_fn(|v| place(i + v)));
         }
-        for i in whole..count {
+        let two = if V == 3 && count - whole == 2 { 2 } else { 0 };
+        if two == 2 {
+            self.sums::<I, M, 2>([place(whole), place(whole + 1)]);
+        }
+        for i in whole + two..count {
             self.sums::<I, M, 1>([place(i)]);
         }
     }

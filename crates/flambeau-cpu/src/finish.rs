@@ -1,8 +1,8 @@
 //! Element-by-element work on the parts of a matrix that has just been computed, while they are in a cache.
 
 use crate::convert;
-use crate::gemm::merged;
 use crate::isa::dispatch;
+use crate::matmul::merged;
 use crate::tile::{CopyRows, Evaluator, Prepared, Space, TILE};
 use flambeau_core::{Result, Then};
 
@@ -64,7 +64,7 @@ impl<'a> Finish<'a> {
 #[cfg(test)]
 mod tests {
     use crate::testing::Case;
-    use crate::{gemm, map, pool};
+    use crate::{map, matmul, pool};
     use flambeau_core::*;
 
     /// What follows by blocks gives the bits that it gives afterwards, wherever the product goes.
@@ -90,7 +90,7 @@ mod tests {
                     [5, 6, 7, 8].map(|s| Case::random(DType::F32, &[m, n], s > 6 && turned, s));
                 let product = |out: &Case, then: Option<Then>| {
                     let epilogue = Epilogue { bias: Some(bias.operand()), accumulate: false, then };
-                    gemm::matmul(&a.operand(), &b.operand(), &out.operand(), epilogue).unwrap();
+                    matmul::matmul(&a.operand(), &b.operand(), &out.operand(), epilogue).unwrap();
                 };
                 product(&want, None);
                 let (x, out) = ([want.operand(), row], [want.operand(), other_want.operand()]);

@@ -3,9 +3,10 @@
 //! at once (VNNI), else two of 16 bits.
 
 use crate::element::{unravel, Ptr, Scratch};
-use crate::gemm::{plain, split, Bias, Panels, Product, SERIAL};
+use crate::gemm::{split, Bias, Panels, Product, SERIAL};
 use crate::gemm_kernels::{int8_micro, transpose_bits, Micro};
 use crate::isa::{dispatch, prefetch, Isa, Kernel};
+use crate::matmul::plain;
 use flambeau_core::{contiguous_strides, DType, Epilogue, Operand};
 
 /// A matrix of bytes, read as words along K.
@@ -308,7 +309,7 @@ unsafe fn vector<X: Copy + Into<i16>>(
 }
 
 /// The product of int8 or uint8 and int8 into int32, which wraps around where K is beyond 2¹⁷ or so. Operands are as
-/// [`crate::gemm::matmul`] has checked them.
+/// [`crate::matmul::matmul`] has checked them.
 pub(crate) fn matmul(a: &Operand, b: &Operand, out: &Operand, epilogue: &Epilogue) {
     product(int8_micro(true), a, b, out, epilogue);
 }

@@ -173,34 +173,69 @@ fn apart(o: &Operand, x: &[Operand]) -> bool {
     x.iter().all(|i| end(o) <= i.ptr as usize || end(i) <= o.ptr as usize)
 }
 
-/// One step over operands in its own class whose rows are contiguous (others broadcast over them): the kernel, a row at a
-/// time. False when it is not that.
+/// One step over operands in its own class whose rows are contiguous or one value throughout, and numbers: the kernel, a row at
+/// a time. False when it is not that.
 fn by_rows(program: &Program, x: &[Operand], out: &[Operand], space: &Space, total: usize) -> bool {
     let ([step], [o], [result]) = (program.steps, out, program.results) else { return false };
     let StepOp::Apply(f) = step.op else { return false };
     let dtype = step.class.dtype();
-    if space.inner() < 128
+    let inner = space.inner();
+    let same = |k: usize| space.inner_stride(k) == 0;
+    if inner < 128
         || *result as usize != program.inputs.len()
-        || x.len() != program.inputs.len()
         || x.is_empty()
         || o.dtype != dtype
-        || !(0..=x.len()).all(|k| space.inner_stride(k) == 1)
+        || space.inner_stride(x.len()) != 1
+        || !(0..x.len()).all(|k| same(k) || space.inner_stride(k) == 1)
         || !x.iter().all(|i| i.dtype == dtype)
-        || !program.inputs.iter().all(|i| *i == Input::Operand(step.class))
+        || !program.inputs.iter().all(|i| i.class() == step.class)
         || !x.iter().enumerate().all(|(k, i)| apart(o, &[*i]) || over_first(program, *result, k, i, o))
     {
         return false;
     }
     let Some(kernel) = kernel(f, step.class) else { return false };
-    let size = dtype.size() as isize;
+    let size = dtype.size();
+    // What is one value along a row has a stretch of it, as long as the parts of rows that then go to the kernel.
+    let spread = program.inputs.len() - (0..x.len()).filter(|&k| !same(k)).count();
+    let part = if spread > 0 { inner.min(TILE) } else { inner };
     let run = |lo: usize, hi: usize| {
+        let mut room = Scratch::<u8>::new(spread * part * size);
+        let room = room.ptr();
+        // Each input's operand, and its stretch.
+        let mut sources: SmallVec<[(Option<usize>, Option<*mut u8>); 4]> = SmallVec::new();
+        let (mut k, mut used) = (0, 0);
+        for input in program.inputs {
+            let operand = matches!(input, Input::Operand(_)).then_some(k);
+            let stretch = operand.is_none_or(same).then(|| room.wrapping_add(used * part * size));
+            used += stretch.is_some() as usize;
+            k += operand.is_some() as usize;
+            if let (Input::Number(number, class), Some(to)) = (*input, stretch) {
+                // SAFETY: the room has a stretch for each input that is one value.
+                unsafe { convert::fill(class, number, part, to) };
+            }
+            sources.push((operand, stretch));
+        }
         space.rows(lo, hi, |at, j0, j1| {
-            let p = |k: usize| x[k].ptr.wrapping_offset((at[k] + j0 as isize) * size) as *const u8;
-            let a = |i: usize| p(step.args[i] as usize);
-            let dst = o.ptr.wrapping_offset((at[x.len()] + j0 as isize) * size);
-            // SAFETY: the space's rows lie in the operands' memory, contiguous in the class's form, and the output is the
-            // first of them or overlaps none. Unused arguments are valid pointers that are not read.
-            unsafe { kernel(j1 - j0, a(0), a(1), a(2), a(3), dst) };
+            for &(operand, stretch) in &sources {
+                if let (Some(k), Some(to)) = (operand, stretch) {
+                    let from = x[k].ptr.wrapping_offset(at[k] * size as isize);
+                    // SAFETY: the element lies in the operand; the stretch has room for a part.
+                    unsafe { spread_value(from, size, part.min(j1 - j0), to) };
+                }
+            }
+            for j in (j0..j1).step_by(part) {
+                let p = |i: usize| match sources[step.args[i] as usize] {
+                    (_, Some(stretch)) => stretch as *const u8,
+                    (k, _) => {
+                        let k = k.unwrap_or(0);
+                        x[k].ptr.wrapping_offset((at[k] + j as isize) * size as isize) as *const u8
+                    }
+                };
+                let dst = o.ptr.wrapping_offset((at[x.len()] + j as isize) * size as isize);
+                // SAFETY: the space's rows lie in the operands' memory, contiguous in the class's form, and the output is the
+                // first of them or overlaps none; stretches hold a part. Unused arguments are valid pointers that are not read.
+                unsafe { kernel(part.min(j1 - j), p(0), p(1), p(2), p(3), dst) };
+            }
         });
     };
     if total < 2 * GRAIN {
@@ -209,6 +244,18 @@ fn by_rows(program: &Program, x: &[Operand], out: &[Operand], space: &Space, tot
         pool::chunks(total, GRAIN, run);
     }
     true
+}
+
+/// Writes the `size` bytes at `from` `n` times.
+///
+/// # Safety
+/// The bytes are readable at any alignment, `to` is writable for `n` times as many and aligned for them.
+unsafe fn spread_value(from: *const u8, size: usize, n: usize, to: *mut u8) {
+    match size {
+        4 => std::slice::from_raw_parts_mut(to as *mut u32, n).fill((from as *const u32).read_unaligned()),
+        8 => std::slice::from_raw_parts_mut(to as *mut u64, n).fill((from as *const u64).read_unaligned()),
+        _ => (0..n).for_each(|i| std::ptr::copy_nonoverlapping(from, to.add(i * size), size)),
+    }
 }
 
 /// One step over operands in its own class that are contiguous along rows, or across them: the latter are turned, a band of

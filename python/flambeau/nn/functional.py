@@ -502,6 +502,8 @@ def group_norm(
     flat = input.reshape(n, num_groups, c // num_groups * math.prod(input.shape[2:]))
     result = layer_norm(flat, flat.shape[-1:], eps=eps).reshape(input.shape)
     shape = [1, c] + [1] * (input.dim() - 2)
+    if weight is not None and bias is not None and weight.dtype == bias.dtype == result.dtype:
+        return ops.addcmul(bias.reshape(shape), result, weight.reshape(shape))
     if weight is not None:
         result = result * weight.reshape(shape)
     return result if bias is None else result + bias.reshape(shape)
