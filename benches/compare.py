@@ -1,13 +1,15 @@
 """Times pairs of the same expression in Flambeau and in an installed PyTorch.
 
-    python -m pip install . torch && python benches/compare.py [--threads N] [--only SUBSTRING] [--seconds S]
+    python -m pip install . torch && python benches/compare.py [--threads N] [--only SUBSTRING] [--seconds S] [--cases FILE]
 
 The two take turns, round by round, so that a machine that changes speed changes it for both; a row gives each one's
-median and the median of the rounds' ratios (above 1: Flambeau is faster).
+median and the median of the rounds' ratios (above 1: Flambeau is faster). `--cases benches/breadth.py` times a few hundred
+single operators instead.
 """
 
 import argparse
 import importlib
+import runpy
 import statistics
 import time
 
@@ -65,7 +67,9 @@ def main():
     parser.add_argument("--threads", type=int)
     parser.add_argument("--only", default="")
     parser.add_argument("--seconds", type=float, default=1.0, help="time for each row")
+    parser.add_argument("--cases", help="a Python file whose CASES to time")
     options = parser.parse_args()
+    cases = runpy.run_path(options.cases)["CASES"] if options.cases else CASES
     import flambeau
 
     try:
@@ -77,12 +81,16 @@ def main():
         torch.set_num_threads(options.threads)
     print(f"threads: {flambeau.get_num_threads()} and {torch.get_num_threads()}; torch {torch.__version__}")
     print(f"{'':34s} {'flambeau µs':>12s} {'torch µs':>12s} {'ratio':>7s}")
-    for name, (setup, statement) in CASES.items():
+    ratios = []
+    for name, (setup, statement) in cases.items():
         if options.only not in name:
             continue
         runs = [prepare(module, setup, statement) for module in (flambeau, torch)]
         ours, theirs, ratio = measure(*runs, options.seconds)
         print(f"{name:34s} {ours * 1e6:12.2f} {theirs * 1e6:12.2f} {ratio:7.2f}", flush=True)
+        ratios.append(ratio)
+    slower = sum(ratio < 0.95 for ratio in ratios)
+    print(f"geometric mean {statistics.geometric_mean(ratios):.2f} over {len(ratios)}; below 0.95: {slower}")
 
 
 if __name__ == "__main__":

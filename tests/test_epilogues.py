@@ -1,20 +1,32 @@
 """Element-by-element work that follows a matrix product runs in its epilogue when compiled: the same bits as eagerly, at every
 blocking of the product, whoever else reads or writes its memory; and products of 8-bit integers."""
-import pytest
 
 import flambeau as torch
+import pytest
 from flambeau.nn import functional as F
 
 # Few rows, few columns, blocks of rows, several slices of the summed dimension, vectors, nothing, a product beyond the caches.
-SHAPES = [(3, 5, 4), (20, 40, 32), (128, 784, 512), (1000, 700, 70), (700, 1500, 530), (1, 64, 64), (64, 64, 1), (30, 0, 20), (2100, 40, 2050)]
+SHAPES = [
+    (3, 5, 4),
+    (20, 40, 32),
+    (128, 784, 512),
+    (1000, 700, 70),
+    (700, 1500, 530),
+    (1, 64, 64),
+    (64, 64, 1),
+    (30, 0, 20),
+    (2100, 40, 2050),
+]
 
 
 def same(f, *arguments):
     """Runs `f` eagerly and compiled over copies of the arguments; results and arguments must agree in every bit."""
+
     def run(g):
         own = [a.clone() for a in arguments]
         results = g(*own)
         return [*(results if isinstance(results, tuple) else (results,)), *own]
+
     for a, b in zip(run(f), run(torch.compile(f)), strict=True):
         assert a.dtype == b.dtype and a.stride() == b.stride()
         assert torch.equal(a, b)

@@ -172,6 +172,9 @@ where
     E::Acc: Scalar,
 {
     fn run(&self) {
+        if Bands(self).pays() {
+            return Bands(self).run();
+        }
         let windows = self.windows;
         let (area, samples, k) = (windows.area(), windows.samples, windows.taps.len());
         let (m, n) = (self.rows, area * samples);
@@ -410,7 +413,7 @@ where
     }
     for group in 0..g.groups {
         let windows = Windows { image: Ptr(unsafe_at(x.ptr, (group * channels) as isize * x.channel)), ..all };
-        let correlation = Correlation {
+        Correlation {
             rows,
             windows: &windows,
             weight: Ptr(unsafe_at(weight.ptr, (group * rows) as isize * weight.so)),
@@ -421,12 +424,8 @@ where
             out_row: y.channel,
             out_position: y.stride,
             bias: bias.map(|b| Ptr(unsafe_at(b, (group * rows) as isize))),
-        };
-        if Bands(&correlation).pays() {
-            Bands(&correlation).run();
-        } else {
-            correlation.run();
         }
+        .run();
     }
 }
 

@@ -1,4 +1,4 @@
-//! Convolutions of few channels with many results: register tiles over a copied band of the image, in which the positions of every
+//! Convolutions of few channels: register tiles over a copied band of the image, in which the positions of every
 //! tap lie beside each other, so that no windows are packed. Sums are those of the matrix product, in its order.
 
 #![allow(clippy::needless_range_loop)] // Rows and vectors are indices: several arrays move together.
@@ -29,7 +29,6 @@ impl<E: Element> Bands<'_, '_, E> {
             && crate::isa::level() > 1
             && windows.cycle > 1
             && windows.area() > 0
-            && self.0.rows >= 8
             && self.0.out_position[2] == 1
             && windows.extent[2] >= 16
             && Band::new(windows, self.channels()).len(self.channels()) <= MOST
