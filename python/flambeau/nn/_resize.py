@@ -327,8 +327,8 @@ def _sample(input: Tensor, grid: Tensor, mode: str, padding_mode: str, align: bo
             return p.clamp(0, size - 1)
         return p
 
-    def look_up(indices: list[Tensor]) -> Tensor:
-        """The values at integer positions, zero outside."""
+    def look_up(indices: list[Tensor], weight: Tensor | None = None) -> Tensor:
+        """The values at integer positions, zero outside, times their weights."""
         inside = None
         linear = None
         for index, size in zip(indices, sizes, strict=True):
@@ -338,7 +338,8 @@ def _sample(input: Tensor, grid: Tensor, mode: str, padding_mode: str, align: bo
             linear = clamped if linear is None else linear * size + clamped
         values = flat.gather(2, linear.reshape(n, 1, -1).expand(n, c, -1))
         # A product and no view of one: what gradients formally read is noted at results that own their memory.
-        return values.reshape([n, c, *out]) * inside.reshape([n, 1, *out]).to(values.dtype)
+        share = inside.to(values.dtype) if weight is None else weight * inside
+        return values.reshape([n, c, *out]) * share.reshape([n, 1, *out])
 
     if mode == "bicubic":
         y, x = positions
@@ -347,8 +348,7 @@ def _sample(input: Tensor, grid: Tensor, mode: str, padding_mode: str, align: bo
         total = None
         for i in range(4):
             for j in range(4):
-                value = look_up([place(y0.detach() + i - 1, sizes[0]), place(x0.detach() + j - 1, sizes[1])])
-                term = value * (wy[i] * wx[j]).unsqueeze(1)
+                term = look_up([place(y0.detach() + i - 1, sizes[0]), place(x0.detach() + j - 1, sizes[1])], wy[i] * wx[j])
                 total = term if total is None else total + term
         return total  # type: ignore[return-value]
     placed = [place(p, s) for p, s in zip(positions, sizes, strict=True)]
@@ -364,6 +364,6 @@ def _sample(input: Tensor, grid: Tensor, mode: str, padding_mode: str, align: bo
             part = placed[axis] - lows[axis] if high else lows[axis] + 1 - placed[axis]
             weight = part if weight is None else weight * part
             indices.append(index)
-        term = look_up(indices) * weight.unsqueeze(1)  # type: ignore[union-attr]
+        term = look_up(indices, weight)
         total = term if total is None else total + term
     return total  # type: ignore[return-value]
