@@ -805,6 +805,18 @@ def pad(input: Tensor, pad: Any, mode: str = "constant", value: float | None = N
         raise RuntimeError("Padding length too large")
     if mode != "constant" and input.dim() not in (len(widths) // 2 + 1, len(widths) // 2 + 2):
         raise NotImplementedError(f"Padding size {len(widths)} is not supported for {input.dim()}D input tensor.")
+    if mode == "constant" and widths and min(widths) >= 0 and max(widths) > 0 and not input.requires_grad and _plain_memory(input):
+        # The number everywhere, and the input into the middle: two passes, however many sides there are.
+        shape = list(input.shape)
+        for i in range(len(widths) // 2):
+            shape[-1 - i] += widths[2 * i] + widths[2 * i + 1]
+        padded = ops.full(shape, 0 if value is None else value, dtype=input.dtype, device=input.device)
+        middle = padded
+        for i in range(len(widths) // 2):
+            if widths[2 * i] or widths[2 * i + 1]:
+                middle = middle.narrow(-1 - i, widths[2 * i], input.size(-1 - i))
+        middle.copy_(input)
+        return padded
     padded = input
     for i in range(len(widths) // 2):
         before, after = widths[2 * i], widths[2 * i + 1]
@@ -813,6 +825,10 @@ def pad(input: Tensor, pad: Any, mode: str = "constant", value: float | None = N
     if mode in ("reflect", "replicate"):
         padded = ops._formally_reads(padded, input, "reflection_pad" if mode == "reflect" else "replication_pad")
     return padded
+
+
+def _plain_memory(input: Tensor) -> bool:
+    return not input.is_sparse and not _flambeau._is_batched(input) and input.is_contiguous()
 
 
 def _pad_one(input: Tensor, dim: int, before: int, after: int, mode: str, value: float) -> Tensor:
