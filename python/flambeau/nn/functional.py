@@ -330,6 +330,22 @@ def embedding_bag(
         raise NotImplementedError(
             f"embedding_bag: per_sample_weights was not None. per_sample_weights is only supported for mode='sum' (got mode='{mode}')."
         )
+    plain = (
+        mode != "max"
+        and max_norm is None
+        and padding_idx is None
+        and not (scale_grad_by_freq or sparse)
+        and weight.device.type == "cpu"
+        and weight.dtype in (_flambeau.float32, _flambeau.float64)
+        and weight.dim() == 2
+        and input.numel() > 0
+        and input.dtype in (_flambeau.int64, _flambeau.int32)
+        and not any(t is not None and _flambeau._is_batched(t) for t in (input, weight, offsets, per_sample_weights))
+        and not (per_sample_weights is not None and per_sample_weights.requires_grad)
+    )
+    if plain and input.dim() == 2 and offsets is None:
+        bags, width = input.shape
+        return _bags(input.reshape(-1), weight, ops.arange(0, bags * width + 1, width), mode, per_sample_weights)
     if input.dim() == 2:
         if offsets is not None:
             raise ValueError(
@@ -355,6 +371,9 @@ def embedding_bag(
                     f"offsets[-1] can not be greater than the input's length {input.size(0)}, but got {int(offsets[-1])}"
                 )
         starts = offsets[:bags] if include_last_offset else offsets
+        if plain and bags > 0:
+            ends = ops.cat([starts.long(), ops.tensor([input.size(0)])])
+            return _bags(input, weight, ends, mode, per_sample_weights)
         positions = ops.arange(input.size(0), device=input.device)
         bag_of = ops.searchsorted(starts, positions.to(starts.dtype), right=True) - 1
     else:
@@ -375,6 +394,18 @@ def embedding_bag(
         counts = ops.bincount(bag_of, minlength=bags).clamp(min=1).unsqueeze(1)
         result = result / counts.to(result.dtype)
     return result
+
+
+def _bags(indices: Tensor, weight: Tensor, starts: Tensor, mode: str, shares: Tensor | None) -> Tensor:
+    """Sums or means of rows of a table, bag by bag, as one product with a sparse matrix."""
+    if shares is not None:
+        shares = shares.detach().reshape(-1)
+    elif mode == "mean":
+        counts = starts.diff()
+        shares = (1 / counts.clamp(min=1).to(weight.dtype)).repeat_interleave(counts)
+    else:
+        shares = ops.ones(indices.size(0), dtype=weight.dtype)
+    return ops._weave(weight, starts, indices.long(), shares, 0)
 
 
 # ---- normalisation -------------------------------------------------------------------------------------
