@@ -358,7 +358,7 @@ NO_GRADIENT_PREFIXES = ("is_", "_is_", "signal.windows.", "special.chebyshev", "
 CASES_ONLY = {"linalg.eig", "linalg.eigh", "linalg.svd", "svd", "linalg.lstsq", "put", "as_strided_scatter"}
 # Written over in other rows' tests: parts of nn.LSTM, other constructors of what `sparse_coo_tensor` makes, signs of what is read.
 ELSEWHERE = {
-    "_lstm", "_formally_reads", "_sparse_coo_tensor_unsafe", "sparse_csr_tensor", "sparse_csc_tensor", "sparse_bsr_tensor",
+    "_lstm", "_weave", "_formally_reads", "_sparse_coo_tensor_unsafe", "sparse_csr_tensor", "sparse_csc_tensor", "sparse_bsr_tensor",
     "sparse_bsc_tensor", "sparse_compressed_tensor", "sparse.spdiags", "_neg_view",
 }  # fmt: skip
 

@@ -263,6 +263,24 @@ pub trait Backend: Send + Sync {
     fn masked_select(&self, _x: &Operand, _mask: &Operand, _out: &Operand) -> Result<()> {
         unsupported("masked_select")
     }
+    /// A sparse matrix applied along `dim`: `out[j] = Σ weight[k] x[index[k]]` over `k` in `starts[j]..starts[j + 1]`, in this order; or
+    /// its transpose. Contiguous operands, float32 or float64; `starts` and `index` are int64.
+    ///
+    /// # Errors
+    /// `Index` for an index out of range.
+    #[allow(clippy::too_many_arguments)]
+    fn weave(
+        &self,
+        _x: &Operand,
+        _starts: &Operand,
+        _index: &Operand,
+        _weight: &Operand,
+        _dim: usize,
+        _transposed: bool,
+        _out: &Operand,
+    ) -> Result<()> {
+        unsupported("weave")
+    }
     /// Values and their int64 positions sorted along `dim`; NaN is the largest. Always stable.
     fn sort(&self, x: &Operand, dim: usize, descending: bool, values: &Operand, indices: &Operand) -> Result<()>;
     /// The `k` largest (smallest) along `dim`, sorted; outputs have size k there.

@@ -69,8 +69,11 @@ fn half_from_single(x: f32) -> u16 {
 /// C's conversion as x86 does it: what does not fit gives the smallest integer.
 #[inline(always)]
 fn to_i64(x: f64) -> i64 {
-    if (-9.223_372_036_854_775_8e18..9.223_372_036_854_775_8e18).contains(&x) {
-        x as i64
+    let fits = (-9.223_372_036_854_775_8e18..9.223_372_036_854_775_8e18).contains(&x);
+    // SAFETY: the number is in range. Both choices are between numbers, which vectors make.
+    let whole = unsafe { (if fits { x } else { 0.0 }).to_int_unchecked::<i64>() };
+    if fits {
+        whole
     } else {
         i64::MIN
     }

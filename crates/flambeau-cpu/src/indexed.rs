@@ -1,7 +1,7 @@
 //! Positions computed from index tensors, and reading at them. Bytes are moved by element size, whatever the dtype.
 
 use crate::element::{unravel, Ptr};
-use crate::isa::prefetch;
+use crate::isa::{dispatch, prefetch, Isa, Kernel};
 use crate::pool;
 use crate::tile::Space;
 use flambeau_core::{bail, contiguous_strides, ensure, err, DType, Error, Index, Operand, Result, Shape, SmallVec};
@@ -32,6 +32,10 @@ impl Failure {
                 index.size
             ));
         }
+    }
+    /// Fails as `other` did.
+    fn take(&self, other: Failure) {
+        *self.error.lock() = other.error.into_inner();
     }
     pub(crate) fn result(self) -> Result<()> {
         self.error.into_inner().map_or(Ok(()), Err)
@@ -290,6 +294,180 @@ impl Positions<'_> {
     }
 }
 
+/// Values of a block of indices that are checked, and then read at, together.
+const CHECKED: usize = 1024;
+
+/// `to[j] = from[values[j] · stride + j · step]`; false, before anything of that block is read, when a value is not below `size`.
+struct ReadRow<'a, T> {
+    values: &'a [i64],
+    from: *const T,
+    step: isize,
+    stride: isize,
+    size: i64,
+    to: *mut T,
+}
+impl<T: Copy> Kernel for ReadRow<'_, T> {
+    type Out = bool;
+    #[inline(always)]
+    fn run<I: Isa>(self) -> bool {
+        let ReadRow { values, from, step, stride, size, to } = self;
+        for (k, values) in values.chunks(CHECKED).enumerate() {
+            // Negative when one of them is not within 0..size.
+            let signs = values.iter().fold(0i64, |signs, &v| signs | v | (size - 1 - v));
+            if signs < 0 {
+                return false;
+            }
+            // SAFETY: checked against the size of what is indexed; the caller's rows are disjoint.
+            unsafe {
+                let first = k * CHECKED;
+                let (from, to) = (from.offset(first as isize * step), to.add(first));
+                if stride == 1 && step == 0 {
+                    for (j, &v) in values.iter().enumerate() {
+                        *to.add(j) = *from.offset(v as isize);
+                    }
+                } else {
+                    for (j, &v) in values.iter().enumerate() {
+                        *to.add(j) = *from.offset(v as isize * stride + j as isize * step);
+                    }
+                }
+            }
+        }
+        true
+    }
+}
+
+/// Adjacent places of a row, read in one way.
+#[derive(Clone, Copy)]
+enum Stretch {
+    /// Forwards from an offset, as many.
+    Along(isize, usize),
+    /// Backwards.
+    Back(isize, usize),
+    /// Each at an offset of its own: positions from, to.
+    Each(usize, usize),
+}
+/// Runs of adjacent offsets shorter than this are read one by one.
+const RUN: usize = 8;
+fn stretches(offsets: &[isize]) -> Vec<Stretch> {
+    let mut out: Vec<Stretch> = Vec::new();
+    let mut i = 0;
+    while i < offsets.len() {
+        let run = |by: isize| 1 + offsets[i..].windows(2).take_while(|w| w[1] - w[0] == by).count();
+        let (ahead, back) = (run(1), run(-1));
+        let n = ahead.max(back);
+        if n < RUN {
+            match out.last_mut() {
+                Some(Stretch::Each(_, to)) => *to = i + n,
+                _ => out.push(Stretch::Each(i, i + n)),
+            }
+        } else {
+            out.push(if ahead >= back { Stretch::Along(offsets[i], n) } else { Stretch::Back(offsets[i], n) });
+        }
+        i += n;
+    }
+    out
+}
+/// Rows of which all read at the same offsets: `row(r)` says where row `r` begins on both sides.
+struct ReadRows<'a, T, F> {
+    offsets: &'a [isize],
+    stretches: &'a [Stretch],
+    rows: std::ops::Range<usize>,
+    row: F,
+    types: std::marker::PhantomData<T>,
+}
+impl<T: Copy, F: Fn(usize) -> (*const T, *mut T)> Kernel for ReadRows<'_, T, F> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        for r in self.rows {
+            let (from, mut to) = (self.row)(r);
+            for s in self.stretches {
+                // SAFETY: offsets are checked; stretches make up the row.
+                unsafe {
+                    let n = match *s {
+                        Stretch::Along(at, n) => {
+                            std::ptr::copy_nonoverlapping(from.offset(at), to, n);
+                            n
+                        }
+                        Stretch::Back(at, n) => {
+                            let from = std::slice::from_raw_parts(from.offset(at + 1 - n as isize), n);
+                            let to = std::slice::from_raw_parts_mut(to, n);
+                            to.iter_mut().zip(from.iter().rev()).for_each(|(to, from)| *to = *from);
+                            n
+                        }
+                        Stretch::Each(lo, hi) => {
+                            for (j, &at) in self.offsets[lo..hi].iter().enumerate() {
+                                *to.add(j) = *from.offset(at);
+                            }
+                            hi - lo
+                        }
+                    };
+                    to = to.add(n);
+                }
+            }
+        }
+    }
+}
+
+/// Reads where the one index tensor varies along dimension `d` alone, so that its values are looked at once: into dense `out`.
+/// False when it is not that.
+fn read_along(x: &Operand, index: &[Index], out: &Operand, failure: &Failure) -> bool {
+    let [ix] = index else { return false };
+    let varies = |d: &usize| ix.values.strides[*d] != 0 && ix.values.sizes[*d] != 1;
+    let mut dims = (0..out.sizes.len()).filter(varies);
+    let (Some(d), None) = (dims.next(), dims.next()) else { return false };
+    let (m, inner) =
+        (out.sizes[d] as usize, Inner::new(&out.sizes[d + 1..], &x.strides[d + 1..], &out.strides[d + 1..]));
+    let rows = out.sizes[..d].iter().product::<i64>() as usize;
+    let n = inner.numel();
+    // One row alone has its places read once anyway.
+    if rows < 2 || !out.is_contiguous() || inner.sizes.len() != 1 || (n > 1 && inner.a[0] != 1) {
+        return false;
+    }
+    let positions = Positions { index, failure: Failure::new() };
+    let mut offsets = Vec::with_capacity(m);
+    for j in 0..m {
+        // SAFETY: the operand describes its memory.
+        match unsafe { positions.one(0, j as isize * ix.values.strides[d] as isize, j) } {
+            Some(at) => offsets.push(at + j as isize * x.strides[d] as isize),
+            None => {
+                failure.take(positions.failure);
+                return true;
+            }
+        }
+    }
+    let stretches = stretches(&offsets);
+    by_size!(out.dtype, T => {
+        let (from, to) = (Ptr(x.ptr as *mut T), Ptr(out.ptr as *mut T));
+        let start = |r: usize| unravel(r, &out.sizes[..d], &x.strides[..d]);
+        if n == 1 {
+            let row = |r: usize| {
+                // SAFETY: rows of the operands.
+                unsafe { (from.at(start(r)) as *const T, to.at((r * m) as isize)) }
+            };
+            pool::chunks(rows, (GRAIN / m).max(1), |lo, hi| {
+                let (offsets, stretches) = (&offsets[..], &stretches[..]);
+                dispatch(ReadRows { offsets, stretches, rows: lo..hi, row, types: std::marker::PhantomData::<T> });
+            });
+        } else {
+            pool::chunks(rows * m, (GRAIN / n).max(1), |lo, hi| {
+                let (mut r, mut j) = (lo / m, lo % m);
+                let mut base = start(r);
+                for i in lo..hi {
+                    // SAFETY: offsets are checked; every row is written by one task.
+                    unsafe { copy_run(from.at(base + offsets[j]) as *const T, 1, to.at((i * n) as isize), 1, n) };
+                    j += 1;
+                    if j == m && i + 1 < hi {
+                        (r, j) = (r + 1, 0);
+                        base = start(r);
+                    }
+                }
+            });
+        }
+    });
+    true
+}
+
 /// Rows ahead that are fetched into the cache while one is copied.
 const AHEAD: usize = 12;
 
@@ -298,6 +476,10 @@ pub fn index_read(x: &Operand, index: &[Index], out: &Operand) -> Result<()> {
     check("index", x, index, out)?;
     if out.numel() == 0 {
         return Ok(());
+    }
+    let failure = Failure::new();
+    if read_along(x, index, out, &failure) {
+        return failure.result();
     }
     let d = leading(index);
     let outer: usize = out.sizes[..d].iter().product::<i64>() as usize;
@@ -310,6 +492,26 @@ pub fn index_read(x: &Operand, index: &[Index], out: &Operand) -> Result<()> {
             let space = element_space(out.sizes, out.strides, x.strides, &contiguous_strides(out.sizes), index);
             let work = |lo: usize, hi: usize| {
                 space.rows(lo, hi, |at, j0, j1| {
+                    if let ([ix], 1, DType::I64) = (index, space.inner_stride(0), index[0].values.dtype) {
+                        if space.inner_stride(3) == 1 && !ix.wrap && j1 - j0 >= 16 {
+                            // SAFETY: elements j0..j1 of a row of the space.
+                            let whole = unsafe {
+                                let values = (ix.values.ptr as *const i64).offset(at[3] + j0 as isize);
+                                let step = space.inner_stride(1);
+                                dispatch(ReadRow {
+                                    values: std::slice::from_raw_parts(values, j1 - j0),
+                                    from: from.at(at[1] + j0 as isize * step) as *const T,
+                                    step,
+                                    stride: ix.stride as isize,
+                                    size: ix.size,
+                                    to: to.at(at[0] + j0 as isize),
+                                })
+                            };
+                            if whole {
+                                return;
+                            }
+                        }
+                    }
                     // SAFETY: positions are checked against the sizes of what is indexed; tasks write disjoint elements.
                     unsafe { positions.each(&space, at, j0, j1, |o, p| *to.at(o) = *from.at(p)) }
                 });

@@ -48,6 +48,7 @@ pub mod special;
 mod testing;
 pub mod tile;
 pub mod vector;
+pub mod weave;
 mod wide;
 mod winograd;
 
@@ -212,6 +213,8 @@ impl Backend for Cpu {
             cells: &Operand, active: &Operand) -> Result<()>;
         recurrent::lstm_grad(g: &Operand, g_last: &Operand, active: &Operand, cells: &Operand, c0: &Operand, w: &Operand,
             reverse: bool, g_gates: &Operand, g_h0: &Operand, g_c0: &Operand) -> Result<()>;
+        weave::weave(x: &Operand, starts: &Operand, index: &Operand, weight: &Operand, dim: usize, transposed: bool, out: &Operand)
+            -> Result<()>;
         optimizer::optimizer(step: &OptimizerStep, lists: &[&[Operand]]) -> Result<()>;
     }
 }

@@ -495,7 +495,7 @@ fn copy_as<T: Copy + Send + Sync>(space: &Space, x: &Operand, out: &Operand, tot
     let (src, dst) = (Ptr(x.ptr as *mut T), Ptr(out.ptr as *mut T));
     // A transposed source: its unit stride is in an outer dimension. Walk both in blocks that fit the cache.
     let dims = space.sizes.len();
-    if sx != 1 && so == 1 && dims >= 2 && inner >= 8 {
+    if sx != 1 && so == 1 && dims >= 2 && inner >= 2 {
         if let Some(d) = (0..dims - 1).rev().find(|&d| space.strides[0][d] == 1 && space.sizes[d] >= 8) {
             return transpose(space, d, src, dst, total);
         }

@@ -512,14 +512,6 @@ fn counted(window: &Window, include_padding: bool, size: usize, d: usize, o: usi
     (hi - lo).max(0) as f64
 }
 
-/// The divisor of the window at `o`: a fixed one, or the taps that count.
-fn divisor(window: &Window, geometry: &Pool, sizes: &[usize; 5], o: [usize; 3]) -> f64 {
-    match geometry.divisor {
-        Some(d) => d as f64,
-        None => (0..3).map(|d| counted(window, geometry.count_include_pad, sizes[d + 2], d, o[d])).product(),
-    }
-}
-
 fn check_average(name: &str, geometry: &Pool, small: &Operand, large: &Operand) -> Result<()> {
     ensure!(
         geometry.dilation.iter().all(|&d| d == 1) && small.dtype == large.dtype && geometry.divisor != Some(0),
@@ -620,43 +612,106 @@ pub fn avg_pool_grad(g: &Operand, geometry: &Pool, gx: &Operand) -> Result<()> {
         return Ok(());
     }
     with_float!(g.dtype, "avg_pool_backward", E => {
-        type S = <E as Element>::Acc;
         let (g, x) = (Volume::<E>::new(g), Volume::<E>::new(gx));
         let [_, c, d, h, w] = x.sizes;
         let [_, _, od, oh, ow] = g.sizes;
-        let area = od * oh * ow;
+        let steps: [Vec<_>; 3] =
+            std::array::from_fn(|k| (0..g.sizes[k + 2]).map(|o| window.taps(k, o, x.sizes[k + 2])).collect());
+        let counts: [Vec<f64>; 3] = std::array::from_fn(|k| {
+            (0..g.sizes[k + 2]).map(|o| counted(&window, geometry.count_include_pad, x.sizes[k + 2], k, o)).collect()
+        });
+        let (steps, counts) = (&steps, &counts);
         pool::chunks(x.sizes[0] * c, (16_384 / (d * h * w)).max(1), |lo, hi| {
-            let mut plane = Scratch::<S>::new(d * h * w);
-            for p in lo..hi {
-                let sums = plane.slice();
-                sums.fill(0.0);
-                // SAFETY: windows are clipped to the input; each task writes its own planes.
-                unsafe {
-                    let (pg, px) = (g.plane(p / c, p % c), x.plane(p / c, p % c));
-                    for o in 0..area {
-                        let o = [o / (oh * ow), o / ow % oh, o % ow];
-                        let at = (0..3).map(|d| o[d] as isize * g.strides[d + 2]).sum::<isize>();
-                        let v = (*pg.offset(at)).load() / <S as Float>::of(divisor(&window, geometry, &x.sizes, o));
-                        let t: [_; 3] = std::array::from_fn(|d| window.taps(d, o[d], x.sizes[d + 2]));
-                        for i in t[0].0..t[0].1 {
-                            for j in t[1].0..t[1].1 {
-                                let row = ((t[0].2 as usize).wrapping_add(i) * h + (t[1].2 as usize).wrapping_add(j)) * w;
-                                let from = (row as isize + t[2].2 + t[2].0 as isize) as usize;
-                                for s in &mut sums[from..from + (t[2].1 - t[2].0)] {
-                                    *s += v;
+            dispatch(AverageGrad { g, x, dims: [od, oh, ow], steps, counts, fixed: geometry.divisor, stride: window.stride[2], lo, hi });
+        });
+    });
+    Ok(())
+}
+
+/// Gradients of planes `lo..hi`.
+struct AverageGrad<'a, E> {
+    g: Volume<E>,
+    x: Volume<E>,
+    dims: [usize; 3],
+    steps: &'a [Vec<(usize, usize, isize)>; 3],
+    counts: &'a [Vec<f64>; 3],
+    fixed: Option<i64>,
+    stride: usize,
+    lo: usize,
+    hi: usize,
+}
+impl<E: Element> Kernel for AverageGrad<'_, E>
+where
+    E::Acc: Float,
+{
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let AverageGrad { g, x, dims: [od, oh, ow], steps, counts, fixed, stride, lo, hi } = self;
+        let [_, c, d, h, w] = x.sizes;
+        let (mut plane, mut shares) = (Scratch::<E::Acc>::new(d * h * w), Scratch::<E::Acc>::new(ow));
+        // Windows that lie within the row, to which the same taps go.
+        let whole = {
+            let widest = steps[2].iter().map(|t| t.1 - t.0).max().unwrap_or(0);
+            let first = steps[2].iter().position(|t| t.1 - t.0 == widest).unwrap_or(0);
+            let like = |t: &&(usize, usize, isize)| t.1 - t.0 == widest && t.0 == steps[2][first].0;
+            first..first + steps[2][first.min(ow)..].iter().take_while(like).count()
+        };
+        for p in lo..hi {
+            let sums = plane.slice();
+            sums.fill(E::Acc::of(0.0));
+            // SAFETY: windows are clipped to the input; each task writes its own planes.
+            unsafe {
+                let (pg, px) = (g.plane(p / c, p % c), x.plane(p / c, p % c));
+                for o in 0..od * oh {
+                    let (oz, oy) = (o / oh, o % oh);
+                    let from = pg.offset(oz as isize * g.strides[2] + oy as isize * g.strides[3]);
+                    let shares = shares.slice();
+                    for (k, s) in shares.iter_mut().enumerate() {
+                        let n = fixed.map_or(counts[0][oz] * counts[1][oy] * counts[2][k], |d| d as f64);
+                        *s = (*from.offset(k as isize * g.strides[4])).load().div(E::Acc::of(n));
+                    }
+                    let (z, y) = (steps[0][oz], steps[1][oy]);
+                    for i in z.0..z.1 {
+                        for j in y.0..y.1 {
+                            let row = ((z.2 + i as isize) as usize * h + (y.2 + j as isize) as usize) * w;
+                            let row = &mut sums[row..row + w];
+                            let mut edge = |k: usize| {
+                                let t = steps[2][k];
+                                let from = (t.2 + t.0 as isize) as usize;
+                                row[from..from + (t.1 - t.0)].iter_mut().for_each(|s| *s = s.add(shares[k]));
+                            };
+                            (0..whole.start).for_each(&mut edge);
+                            (whole.end..ow).for_each(&mut edge);
+                            let Some(&t) = steps[2].get(whole.start) else { continue };
+                            for tap in t.0..t.1 {
+                                let first = (t.2 + tap as isize) as usize;
+                                let shares = &shares[whole.clone()];
+                                if stride == 1 {
+                                    row[first..first + shares.len()]
+                                        .iter_mut()
+                                        .zip(shares)
+                                        .for_each(|(s, v)| *s = s.add(*v));
+                                } else {
+                                    row[first..]
+                                        .iter_mut()
+                                        .step_by(stride)
+                                        .zip(shares)
+                                        .for_each(|(s, v)| *s = s.add(*v));
                                 }
                             }
                         }
                     }
-                    for (i, &v) in sums.iter().enumerate() {
-                        let at = (i / (h * w)) as isize * x.strides[2] + (i / w % h) as isize * x.strides[3] + (i % w) as isize * x.strides[4];
-                        *px.offset(at) = E::store(v);
+                }
+                for (r, sums) in sums.chunks(w).enumerate() {
+                    let to = px.offset((r / h) as isize * x.strides[2] + (r % h) as isize * x.strides[3]);
+                    for (k, s) in sums.iter().enumerate() {
+                        *to.offset(k as isize * x.strides[4]) = E::store(*s);
                     }
                 }
             }
-        });
-    });
-    Ok(())
+        }
+    }
 }
 
 #[cfg(test)]

@@ -417,6 +417,33 @@ pub fn masked_select(x: &Operand, mask: &Operand, out: &Operand) -> Result<()> {
     Ok(())
 }
 
+/// How many values have each place below `bins`.
+///
+/// # Panics
+/// For a place beyond.
+pub fn count<T: Sync>(values: &[T], bins: usize, place: impl Fn(&T) -> usize + Sync) -> Vec<i64> {
+    let total = parking_lot::Mutex::new(vec![0i64; bins]);
+    // Few pieces of many values, beside which adding up their counts is little.
+    pool::chunks(values.len(), (1usize << 16).max(4 * bins), |lo, hi| {
+        // Values in turn count in tables of their own: equal neighbours would wait for each other.
+        let mut tables = vec![0u32; 2 * bins];
+        let (even, odd) = tables.split_at_mut(bins);
+        for part in values[lo..hi].chunks(1 << 30) {
+            for pair in part.chunks(2) {
+                even[place(&pair[0])] += 1;
+                if let Some(v) = pair.get(1) {
+                    odd[place(v)] += 1;
+                }
+            }
+            let mut total = total.lock();
+            for (to, (a, b)) in total.iter_mut().zip(even.iter_mut().zip(odd.iter_mut())) {
+                *to += i64::from(std::mem::take(a)) + i64::from(std::mem::take(b));
+            }
+        }
+    });
+    total.into_inner()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

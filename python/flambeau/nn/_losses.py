@@ -130,6 +130,17 @@ def nll_loss(
         _class_weights(weight, input, input.shape[class_dim])
     if target.dtype == _flambeau.uint8:
         target = target.to(_flambeau.int64)
+    if (
+        weight is None
+        and input.dim() == 2
+        and reduction == "mean"
+        and target.numel()
+        and not (_flambeau._is_batched(target) or _flambeau._is_batched(input))
+    ):
+        low, high = target.aminmax()
+        if low.item() >= 0 and high.item() < input.shape[1] and not low.item() <= ignore_index <= high.item():
+            # The usual case: nothing to ignore, and nothing to weigh.
+            return ops._formally_reads(-input.gather(1, target.unsqueeze(1)).mean(), input, "nll_loss")
     ignored = target == ignore_index
     index = target.masked_fill(ignored, 0)
     # Inside `vmap` nobody can look at one example's values; what gathers them checks them again.

@@ -22,6 +22,15 @@ def _positions(size: int, out: int, align_corners: bool, scale: float | None, li
     return position if cubic else position.clamp(min=0)
 
 
+def _woven(x: Tensor, dim: int, taps: list[Tensor], weights: list[Tensor]) -> Tensor | None:
+    """The sum of weighted taps along an axis, in one pass; None where the host does not do it."""
+    if x.device.type != "cpu" or x.dtype not in (_flambeau.float32, _flambeau.float64) or _flambeau._is_batched(x):
+        return None
+    index, weight = ops.stack(taps, 1).reshape(-1), ops.stack(weights, 1).reshape(-1)
+    starts = ops.arange(0, index.numel() + 1, len(taps))
+    return ops._weave(x, starts, index, weight, dim)
+
+
 def _broadcast(weight: Tensor, dim: int, rank: int) -> Tensor:
     return weight.reshape([-1 if i == dim else 1 for i in range(rank)])
 
@@ -32,9 +41,14 @@ def _linear_axis(x: Tensor, dim: int, out: int, align_corners: bool, scale: floa
         return x
     position = _positions(size, out, align_corners, scale, x)
     low = position.floor().clamp(max=size - 1)
-    part = _broadcast((position - low).to(x.dtype), dim, x.dim())
+    part = (position - low).to(x.dtype)
     index = low.to(_flambeau.int64)
-    a, b = x.index_select(dim, index), x.index_select(dim, (index + 1).clamp(max=size - 1))
+    after = (index + 1).clamp(max=size - 1)
+    woven = _woven(x, dim, [index, after], [1 - part, part])
+    if woven is not None:
+        return woven
+    part = _broadcast(part, dim, x.dim())
+    a, b = x.index_select(dim, index), x.index_select(dim, after)
     return a * (1 - part) + b * part
 
 
@@ -57,9 +71,11 @@ def _cubic_axis(x: Tensor, dim: int, out: int, align_corners: bool, scale: float
     low = position.floor()
     index = low.to(_flambeau.int64)
     weights = _cubic_weights((position - low).to(x.dtype))
-    taps = [
-        x.index_select(dim, (index + i - 1).clamp(0, size - 1)) * _broadcast(w, dim, x.dim()) for i, w in enumerate(weights)
-    ]
+    places = [(index + i - 1).clamp(0, size - 1) for i in range(4)]
+    woven = _woven(x, dim, places, weights)
+    if woven is not None:
+        return woven
+    taps = [x.index_select(dim, place) * _broadcast(w, dim, x.dim()) for place, w in zip(places, weights, strict=True)]
     return taps[0] + taps[1] + taps[2] + taps[3]
 
 
@@ -208,8 +224,9 @@ def interpolate(
     halves = input.dtype in (_flambeau.float16, _flambeau.bfloat16) and "nearest" not in mode
     result = input.float() if halves else input
     bytewise = input.dtype == _flambeau.uint8 and mode in ("bilinear", "bicubic") and dims == 2
-    # Bytes are rounded after each axis, the last axis first.
-    for axis in reversed(range(dims)) if bytewise else range(dims):
+    # Bytes are rounded after each axis, the last axis first. Otherwise an axis that grows comes later the more of the others it copies.
+    growing = sizes[0] >= input.shape[2]
+    for axis in reversed(range(dims)) if bytewise or growing else range(dims):
         dim, out, factor = axis + 2, sizes[axis], factors[axis]
         if bytewise:
             weights = (_antialias_rows if antialias else _rows)(result.size(dim), out, bool(align_corners), factor, mode == "bicubic")
@@ -327,8 +344,8 @@ def _sample(input: Tensor, grid: Tensor, mode: str, padding_mode: str, align: bo
             return p.clamp(0, size - 1)
         return p
 
-    def look_up(indices: list[Tensor]) -> Tensor:
-        """The values at integer positions, zero outside."""
+    def look_up(indices: list[Tensor], weight: Tensor | None = None) -> Tensor:
+        """The values at integer positions, zero outside, times their weights."""
         inside = None
         linear = None
         for index, size in zip(indices, sizes, strict=True):
@@ -338,7 +355,8 @@ def _sample(input: Tensor, grid: Tensor, mode: str, padding_mode: str, align: bo
             linear = clamped if linear is None else linear * size + clamped
         values = flat.gather(2, linear.reshape(n, 1, -1).expand(n, c, -1))
         # A product and no view of one: what gradients formally read is noted at results that own their memory.
-        return values.reshape([n, c, *out]) * inside.reshape([n, 1, *out]).to(values.dtype)
+        share = inside.to(values.dtype) if weight is None else weight * inside
+        return values.reshape([n, c, *out]) * share.reshape([n, 1, *out])
 
     if mode == "bicubic":
         y, x = positions
@@ -347,8 +365,7 @@ def _sample(input: Tensor, grid: Tensor, mode: str, padding_mode: str, align: bo
         total = None
         for i in range(4):
             for j in range(4):
-                value = look_up([place(y0.detach() + i - 1, sizes[0]), place(x0.detach() + j - 1, sizes[1])])
-                term = value * (wy[i] * wx[j]).unsqueeze(1)
+                term = look_up([place(y0.detach() + i - 1, sizes[0]), place(x0.detach() + j - 1, sizes[1])], wy[i] * wx[j])
                 total = term if total is None else total + term
         return total  # type: ignore[return-value]
     placed = [place(p, s) for p, s in zip(positions, sizes, strict=True)]
@@ -364,6 +381,6 @@ def _sample(input: Tensor, grid: Tensor, mode: str, padding_mode: str, align: bo
             part = placed[axis] - lows[axis] if high else lows[axis] + 1 - placed[axis]
             weight = part if weight is None else weight * part
             indices.append(index)
-        term = look_up(indices) * weight.unsqueeze(1)  # type: ignore[union-attr]
+        term = look_up(indices, weight)
         total = term if total is None else total + term
     return total  # type: ignore[return-value]

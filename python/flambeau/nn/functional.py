@@ -330,6 +330,22 @@ def embedding_bag(
         raise NotImplementedError(
             f"embedding_bag: per_sample_weights was not None. per_sample_weights is only supported for mode='sum' (got mode='{mode}')."
         )
+    plain = (
+        mode != "max"
+        and max_norm is None
+        and padding_idx is None
+        and not (scale_grad_by_freq or sparse)
+        and weight.device.type == "cpu"
+        and weight.dtype in (_flambeau.float32, _flambeau.float64)
+        and weight.dim() == 2
+        and input.numel() > 0
+        and input.dtype in (_flambeau.int64, _flambeau.int32)
+        and not any(t is not None and _flambeau._is_batched(t) for t in (input, weight, offsets, per_sample_weights))
+        and not (per_sample_weights is not None and per_sample_weights.requires_grad)
+    )
+    if plain and input.dim() == 2 and offsets is None:
+        bags, width = input.shape
+        return _bags(input.reshape(-1), weight, ops.arange(0, bags * width + 1, width), mode, per_sample_weights)
     if input.dim() == 2:
         if offsets is not None:
             raise ValueError(
@@ -355,6 +371,9 @@ def embedding_bag(
                     f"offsets[-1] can not be greater than the input's length {input.size(0)}, but got {int(offsets[-1])}"
                 )
         starts = offsets[:bags] if include_last_offset else offsets
+        if plain and bags > 0:
+            ends = ops.cat([starts.long(), ops.tensor([input.size(0)])])
+            return _bags(input, weight, ends, mode, per_sample_weights)
         positions = ops.arange(input.size(0), device=input.device)
         bag_of = ops.searchsorted(starts, positions.to(starts.dtype), right=True) - 1
     else:
@@ -375,6 +394,18 @@ def embedding_bag(
         counts = ops.bincount(bag_of, minlength=bags).clamp(min=1).unsqueeze(1)
         result = result / counts.to(result.dtype)
     return result
+
+
+def _bags(indices: Tensor, weight: Tensor, starts: Tensor, mode: str, shares: Tensor | None) -> Tensor:
+    """Sums or means of rows of a table, bag by bag, as one product with a sparse matrix."""
+    if shares is not None:
+        shares = shares.detach().reshape(-1)
+    elif mode == "mean":
+        counts = starts.diff()
+        shares = (1 / counts.clamp(min=1).to(weight.dtype)).repeat_interleave(counts)
+    else:
+        shares = ops.ones(indices.size(0), dtype=weight.dtype)
+    return ops._weave(weight, starts, indices.long(), shares, 0)
 
 
 # ---- normalisation -------------------------------------------------------------------------------------
@@ -807,6 +838,18 @@ def pad(input: Tensor, pad: Any, mode: str = "constant", value: float | None = N
         raise RuntimeError("Padding length too large")
     if mode != "constant" and input.dim() not in (len(widths) // 2 + 1, len(widths) // 2 + 2):
         raise NotImplementedError(f"Padding size {len(widths)} is not supported for {input.dim()}D input tensor.")
+    if mode == "constant" and widths and min(widths) >= 0 and max(widths) > 0 and not input.requires_grad and _plain_memory(input):
+        # The number everywhere, and the input into the middle: two passes, however many sides there are.
+        shape = list(input.shape)
+        for i in range(len(widths) // 2):
+            shape[-1 - i] += widths[2 * i] + widths[2 * i + 1]
+        padded = ops.full(shape, 0 if value is None else value, dtype=input.dtype, device=input.device)
+        middle = padded
+        for i in range(len(widths) // 2):
+            if widths[2 * i] or widths[2 * i + 1]:
+                middle = middle.narrow(-1 - i, widths[2 * i], input.size(-1 - i))
+        middle.copy_(input)
+        return padded
     padded = input
     for i in range(len(widths) // 2):
         before, after = widths[2 * i], widths[2 * i + 1]
@@ -815,6 +858,10 @@ def pad(input: Tensor, pad: Any, mode: str = "constant", value: float | None = N
     if mode in ("reflect", "replicate"):
         padded = ops._formally_reads(padded, input, "reflection_pad" if mode == "reflect" else "replication_pad")
     return padded
+
+
+def _plain_memory(input: Tensor) -> bool:
+    return not input.is_sparse and not _flambeau._is_batched(input) and input.is_contiguous()
 
 
 def _pad_one(input: Tensor, dim: int, before: int, after: int, mode: str, value: float) -> Tensor:

@@ -190,6 +190,7 @@ operators! { NN;
     "nn.functional.adaptive_avg_pool3d(Tensor input, object output_size)" [function] => |x: &Tensor, s: Object| pooling::adaptive_avg_pool(x, &output_sizes(x, s)?, 3);
     "_lstm(Tensor gates, Tensor hidden, Tensor cell, Tensor weight, bool reverse)" [function] => recurrent::lstm;
     "_formally_reads(Tensor input, Tensor other, str name)" [function] => reads;
+    "_weave(Tensor input, Tensor starts, Tensor index, Tensor weight, int dim)" [function] => flambeau::ops::weave::weave;
     "_cross_entropy(Tensor input, Tensor target, int ignore_index=-100)" [function] => loss::cross_entropy;
     "_cross_entropy_rows(Tensor input, Tensor target, int ignore_index=-100)" [function] => loss::cross_entropy_rows;
     "nn.functional.scaled_dot_product_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, float dropout_p=0.0, bool is_causal=False, float? scale=None, bool enable_gqa=False)" [function] => attention::scaled_dot_product_attention;

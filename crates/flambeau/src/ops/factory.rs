@@ -185,8 +185,13 @@ pub fn arange(start: Number, end: Number, step: Number, dtype: Option<DType>, de
         ((span + s as i128 - (s as i128).signum()) / s as i128) as i64
     };
     check_sizes(&[n], dtype)?;
-    let t = if dtype.is_integral(true) {
-        let (a, s) = (start.to_i64(), step.to_i64());
+    let (whole, by) = (start.to_i64(), step.to_i64());
+    let t = if dtype == DType::I64 && n < MANY {
+        series(n, dtype, |i| whole.wrapping_add(i.wrapping_mul(by)))?
+    } else if dtype == DType::F32 && n < MANY {
+        series(n, dtype, |i| (a + number(i) * s) as f32)?
+    } else if dtype.is_integral(true) {
+        let (a, s) = (whole, by);
         let values = listed("arange", n, |i| a.wrapping_add(i.wrapping_mul(s)))?;
         Tensor::from_slice(&values, &[n])?
     } else {
@@ -206,6 +211,27 @@ pub(crate) fn listed<T>(name: &str, n: i64, value: impl FnMut(i64) -> T) -> Resu
         .map_err(|_| err!(OutOfMemory, "{name}: can't allocate memory for {n} numbers in double precision"))?;
     values.extend((0..n).map(value));
     Ok(values)
+}
+/// Numbers that no host has memory for: asking for them is refused in the words of [`listed`].
+const MANY: i64 = 1 << 48;
+/// `i`, which is below 2^53, as a double: through 32 bits, which vectors convert at every level.
+#[inline(always)]
+fn number(i: i64) -> f64 {
+    (i >> 31) as i32 as f64 * 2_147_483_648.0 + (i & 0x7fff_ffff) as i32 as f64
+}
+/// `n` numbers of `dtype`, whose type is `T`, each made of its position, straight into host memory.
+fn series<T: Copy + Send>(n: i64, dtype: DType, value: impl Fn(i64) -> T + Sync) -> Result<Tensor> {
+    let t = empty(&[n], dtype, Device::Cpu)?;
+    let to = t.data_ptr()? as usize;
+    flambeau_cpu::pool::chunks(n as usize, 1 << 16, |lo, hi| {
+        // SAFETY: fresh host memory of `n` elements of `T`; pieces write disjoint parts.
+        unsafe {
+            for i in lo..hi {
+                (to as *mut T).add(i).write(value(i as i64));
+            }
+        }
+    });
+    Ok(t)
 }
 fn finish(t: Tensor, dtype: DType, device: Device) -> Result<Tensor> {
     let t = e::to_dtype(&t, dtype)?;
@@ -231,7 +257,11 @@ pub fn linspace(start: Number, end: Number, steps: i64, dtype: Option<DType>, de
             b - step * (steps - 1 - i) as f64
         }
     };
-    let t = if dtype.is_complex() {
+    let t = if dtype == DType::F32 && steps < MANY {
+        let (a, b, step, half) = (a.re, b.re, step.re, if steps == 1 { 1 } else { steps / 2 });
+        let both = |i: i64| (a + step * number(i), b - step * number(steps - 1 - i));
+        series(steps, dtype, |i| if i < half { both(i).0 as f32 } else { both(i).1 as f32 })?
+    } else if dtype.is_complex() {
         Tensor::from_slice(&listed("linspace", steps, value)?, &[steps])?
     } else {
         Tensor::from_slice(&listed("linspace", steps, |i| value(i).re)?, &[steps])?

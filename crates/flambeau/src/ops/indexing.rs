@@ -1091,6 +1091,18 @@ pub fn setitem(t: &Tensor, items: &[IndexItem], value: Value) -> Result<()> {
             }
         }
     };
+    if let ([Some(mask)], [], false) = (&advanced[..], &values.sizes()[..], target.device() != Device::Cpu) {
+        let (m, t) = (mask.sizes(), target.sizes());
+        if mask.dtype() == DType::Bool && m.len() <= t.len() && m[..] == t[..m.len()] && mask.device() == Device::Cpu {
+            // One number wherever a mask holds: no positions are needed.
+            let mut mask = mask.clone();
+            for _ in m.len()..t.len() {
+                mask = view::unsqueeze(&mask, -1)?;
+            }
+            masked_fill(&target, &mask, Value::Tensor(&values), Dest::Inplace(&target))?;
+            return Ok(());
+        }
+    }
     index_put_(&target, &advanced, &values, false)?;
     Ok(())
 }
@@ -1219,5 +1231,12 @@ pub fn one_hot(t: &Tensor, classes: i64) -> Result<Tensor> {
         }
         classes
     };
-    e::to_dtype(&e::eq(&view::unsqueeze(t, -1)?, &factory::arange_to(n, t.device())?)?, DType::I64)
+    let at = view::unsqueeze(t, -1)?;
+    if t.as_batched().is_some() || t.numel() == 0 {
+        return e::to_dtype(&e::eq(&at, &factory::arange_to(n, t.device())?)?, DType::I64);
+    }
+    let mut sizes = t.sizes();
+    sizes.push(n);
+    let zeros = factory::zeros(&sizes, DType::I64, t.device())?;
+    scatter_value(&zeros, -1, &at, Number::Int(1), Dest::Inplace(&zeros))
 }

@@ -771,8 +771,8 @@ fn triangle(t: &Tensor, k: i64, lower: bool, dest: Dest) -> Result<Tensor> {
     let (n, m) = (s[s.len() - 2], s[s.len() - 1]);
     let rows = view::unsqueeze(&crate::ops::factory::arange_to(n, t.device())?, 1)?;
     let cols = crate::ops::factory::arange_to(m, t.device())?;
-    let edge = e::sub(&cols, &rows)?;
-    let keep = if lower { e::le(&edge, k)? } else { e::ge(&edge, k)? };
+    let edge = e::add(&rows, k)?;
+    let keep = if lower { e::le(&cols, &edge)? } else { e::ge(&cols, &edge)? };
     match dest {
         Dest::Inplace(t) => e::copy_(t, &e::where_(&keep, t, 0)?),
         dest => e::map(

@@ -32,4 +32,5 @@ pub mod sparse;
 pub mod spectrogram;
 pub mod statistics;
 pub mod view;
+pub mod weave;
 pub mod windows;

@@ -594,7 +594,7 @@ pub fn multinomial(t: &Tensor, count: i64, replacement: bool, generator: Option<
         if count == 1 {
             return reduction::argmax(&keys, Some(-1), true);
         }
-        return top_indices(&keys, count);
+        return Ok(crate::ops::sorting::topk(&keys, count, -1, true)?.1);
     }
     let mut out_sizes = sizes.clone();
     if let Some(last) = out_sizes.last_mut() {
@@ -641,23 +641,6 @@ fn cumulative(row: &[f64], single: bool) -> Vec<f64> {
         *last = 1.0;
     }
     out
-}
-/// Positions of the `count` largest of each row, largest first.
-fn top_indices(keys: &Tensor, count: i64) -> Result<Tensor> {
-    let sizes = keys.sizes();
-    let classes = sizes[sizes.len() - 1] as usize;
-    let values = keys.to_vec::<f64>()?;
-    let mut out: Vec<i64> = Vec::with_capacity(values.len() / classes * count as usize);
-    for row in values.chunks_exact(classes) {
-        let mut order: Vec<usize> = (0..classes).collect();
-        order.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
-        out.extend(order[..count as usize].iter().map(|&i| i as i64));
-    }
-    let mut out_sizes = sizes.clone();
-    if let Some(last) = out_sizes.last_mut() {
-        *last = count;
-    }
-    device::to_device(&Tensor::from_slice(&out, &out_sizes)?, keys.device())
 }
 /// 1 where `x` is positive, else a number drawn from `[lower, upper)`.
 pub(crate) fn slopes(x: &Tensor, lower: f64, upper: f64) -> Result<Tensor> {

@@ -308,6 +308,12 @@ pub fn isin(elements: Value, tests: Value, invert: bool) -> Result<Tensor> {
     answer(e::eq(&indexing::take(&sorted, &at)?, &keys)?)
 }
 
+/// Bins up to which every piece of the data has counts of its own.
+const FEW: usize = 1 << 14;
+/// Whether values may be looked at where they lie: in host memory, outside `vmap`.
+fn counts_here(t: &Tensor) -> bool {
+    t.device() == Device::Cpu && t.as_batched().is_none() && !t.is_sparse() && t.numel() > 0
+}
 /// How often each whole number from 0 occurs in a 1-d tensor, or the sums of their weights.
 ///
 /// # Errors
@@ -328,6 +334,13 @@ pub fn bincount(t: &Tensor, weights: Option<&Tensor>, minlength: i64) -> Result<
     let low = reduction::amin(t, &[], false, Dest::New)?.item()?.to_i64();
     ensure!(low >= 0, Runtime, "bincount only supports 1-d non-negative integral inputs, got {low}");
     let n = (reduction::amax(t, &[], false, Dest::New)?.item()?.to_i64() + 1).max(minlength);
+    if let (None, true) = (weights, counts_here(t) && n as usize <= FEW) {
+        let t = view::contiguous(&e::to_dtype(t, DType::I64)?)?;
+        // SAFETY: whole numbers in host memory, all of them below `n`.
+        let values = unsafe { std::slice::from_raw_parts(t.data_ptr()? as *const i64, t.numel() as usize) };
+        let counts = flambeau_cpu::select::count(values, n as usize, |&v| v as usize);
+        return Tensor::from_slice(&counts, &[n]);
+    }
     let source = match weights {
         None => factory::ones(&t.sizes(), DType::I64, t.device())?,
         Some(w) => {
@@ -374,6 +387,24 @@ pub fn histc(t: &Tensor, bins: i64, low: f64, high: f64) -> Result<Tensor> {
     let t = &t.detach();
     let (low, high) = range_of("torch.histc", t, (low != high || t.numel() == 0).then_some((low, high)), 1.0)?;
     let x = view::reshape(t, &[-1])?;
+    if t.dtype() == DType::F32 && counts_here(t) && bins as usize <= FEW {
+        let x = view::contiguous(&x)?;
+        let (first, last, scale, span, end) =
+            (low as f32, high as f32, bins as f32, (high - low) as f32, bins as usize - 1);
+        // SAFETY: float32 numbers in host memory. A number outside the range counts for one bin more, which nobody asked for.
+        let values = unsafe { std::slice::from_raw_parts(x.data_ptr()? as *const f32, x.numel() as usize) };
+        let place = |&v: &f32| {
+            let bin = ((v - first) * scale / span) as i32;
+            if v >= first && v <= last {
+                (bin as usize).min(end)
+            } else {
+                end + 1
+            }
+        };
+        let counts = flambeau_cpu::select::count(values, bins as usize + 1, place);
+        let counts: Vec<f32> = counts[..=end].iter().map(|&c| c as f32).collect();
+        return Tensor::from_slice(&counts, &[bins]);
+    }
     let keep = e::logical_and(&e::ge(&x, low)?, &e::le(&x, high)?)?;
     let x = indexing::masked_select(&x, &keep)?;
     let place = e::div(&e::mul(&e::sub(&x, low)?, bins)?, high - low)?;
