@@ -916,6 +916,19 @@ pub fn index_put_(x: &Tensor, index: &[Option<Tensor>], values: &Tensor, accumul
         x.dtype().title(),
         values.dtype().title()
     );
+    if let ([Some(mask)], 0, false) = (index, values.dim(), accumulate) {
+        let (m, t) = (mask.sizes(), x.sizes());
+        let fits = mask.dtype() == DType::Bool && !m.is_empty() && m.len() <= t.len() && m[..] == t[..m.len()];
+        let here = [x.device(), mask.device(), values.device()].iter().all(|d| *d == Device::Cpu);
+        // One number wherever a mask holds: no positions are needed. A gradient keeps the name of this operator.
+        if fits && here && !x.requires_grad() && !values.requires_grad() {
+            let mut mask = mask.clone();
+            for _ in m.len()..t.len() {
+                mask = view::unsqueeze(&mask, -1)?;
+            }
+            return masked_fill(x, &mask, Value::Tensor(values), Dest::Inplace(x));
+        }
+    }
     let (places, list) = prepare(x, index)?;
     if list.is_empty() {
         if let Some(Some(mask)) = index.first() {
@@ -1091,18 +1104,6 @@ pub fn setitem(t: &Tensor, items: &[IndexItem], value: Value) -> Result<()> {
             }
         }
     };
-    if let ([Some(mask)], [], false) = (&advanced[..], &values.sizes()[..], target.device() != Device::Cpu) {
-        let (m, t) = (mask.sizes(), target.sizes());
-        if mask.dtype() == DType::Bool && m.len() <= t.len() && m[..] == t[..m.len()] && mask.device() == Device::Cpu {
-            // One number wherever a mask holds: no positions are needed.
-            let mut mask = mask.clone();
-            for _ in m.len()..t.len() {
-                mask = view::unsqueeze(&mask, -1)?;
-            }
-            masked_fill(&target, &mask, Value::Tensor(&values), Dest::Inplace(&target))?;
-            return Ok(());
-        }
-    }
     index_put_(&target, &advanced, &values, false)?;
     Ok(())
 }
