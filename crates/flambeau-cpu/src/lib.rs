@@ -41,6 +41,8 @@ pub mod special;
 #[cfg(test)]
 mod testing;
 pub mod tile;
+#[cfg(target_arch = "x86_64")]
+mod usual;
 pub mod vector;
 mod wide;
 mod winograd;
