@@ -15,25 +15,25 @@ const CHUNK: usize = 64;
 /// compiled for the level of the function around it.
 macro_rules! chunks {
     ($n:ident, [$($a:ident = $x:expr),*], $out:ident => $to:ident, $body:block) => {
+        let mut rooms = [$( { let _ = $x; [1f32; CHUNK] } ),*];
         let mut result = [1f32; CHUNK];
         let mut i = 0;
         while i < $n {
             let left = $n - i;
-            let whole = left >= CHUNK;
-            $( let $a = {
-                let mut room = [1f32; CHUNK];
-                if whole {
-                    room = ($x.add(i) as *const [f32; CHUNK]).read_unaligned();
-                } else {
-                    std::ptr::copy_nonoverlapping($x.add(i), room.as_mut_ptr(), left);
+            let (mut from, mut to) = ([$($x.add(i)),*], $out.add(i));
+            if left < CHUNK {
+                for (room, from) in rooms.iter_mut().zip(&mut from) {
+                    std::ptr::copy_nonoverlapping(*from, room.as_mut_ptr(), left);
+                    *from = room.as_ptr();
                 }
-                room
-            }; )*
+                to = result.as_mut_ptr();
+            }
+            let [$($a),*] = from.map(|x| (x as *const [f32; CHUNK]).read_unaligned());
             {
-                let $to = if whole { &mut *($out.add(i) as *mut [f32; CHUNK]) } else { &mut result };
+                let $to = &mut *(to as *mut [f32; CHUNK]);
                 $body
             }
-            if !whole {
+            if left < CHUNK {
                 std::ptr::copy_nonoverlapping(result.as_ptr(), $out.add(i), left);
             }
             i += CHUNK;
@@ -133,6 +133,20 @@ unsafe fn erfinv<I: Isa>(n: usize, x: [*const u8; 4], out: *mut u8) {
     unary(n, x[0], out, near_one, wide::erfinv_middle::<I>, wide::erfinv_end::<I>)
 }
 
+#[inline(always)]
+fn special(x: f32) -> bool {
+    // 0, negative, infinite or no number.
+    x.to_bits().wrapping_sub(1) >= 0x7f7f_ffff
+}
+#[inline(always)]
+unsafe fn log2<I: Isa>(n: usize, x: [*const u8; 4], out: *mut u8) {
+    unary(n, x[0], out, special, wide::log2_finite::<I>, wide::log2::<I>)
+}
+#[inline(always)]
+unsafe fn log10<I: Isa>(n: usize, x: [*const u8; 4], out: *mut u8) {
+    unary(n, x[0], out, special, wide::log10_finite::<I>, wide::log10::<I>)
+}
+
 /// Where the quotient is so large that it has no exact integer part in double precision, or is no number. The bound is far below,
 /// so that the quotient in single precision finds the same floor.
 #[inline(always)]
@@ -190,13 +204,18 @@ unsafe fn floor_div<I: Isa>(n: usize, x: [*const u8; 4], out: *mut u8) {
 fn square(x: f32) -> f32 {
     x * x
 }
+/// Exponents whose powers are products or roots.
+#[inline(always)]
+fn direct(y: f32) -> bool {
+    (y == 2.0) | (y == 3.0) | (y == 0.5)
+}
 /// Powers by one number everywhere, which is what `x ** 3` has, are products and roots.
 #[inline(always)]
 unsafe fn pow<I: Isa>(n: usize, x: [*const u8; 4], out: *mut u8) {
     let y = std::slice::from_raw_parts(x[1] as *const f32, n);
     let Some(&first) = y.first() else { return };
-    let same = [2.0, 3.0, 0.5].contains(&first) && y.iter().fold(true, |same, &y| same & (y == first));
-    let (x, powers, out) = (x[0] as *const f32, x[1] as *const f32, out as *mut f32);
+    let same = direct(first) && y.iter().fold(true, |same, &y| same & (y == first));
+    let (x, out) = (x[0] as *const f32, out as *mut f32);
     // Loops of their own, each with one test before it.
     macro_rules! each {
         ($f:expr) => {
@@ -209,11 +228,22 @@ unsafe fn pow<I: Isa>(n: usize, x: [*const u8; 4], out: *mut u8) {
         };
     }
     if !same {
-        chunks!(n, [a = x, b = powers], out => to, {
-            for j in 0..CHUNK {
-                to[j] = wide::pow::<I>(a[j], b[j]);
-            }
-        });
+        macro_rules! both {
+            ($f:expr) => {
+                if x == out as *const f32 {
+                    std::slice::from_raw_parts_mut(out, n).iter_mut().zip(y).for_each(|(x, &y)| *x = $f(*x, y));
+                } else {
+                    let x = std::slice::from_raw_parts(x, n);
+                    let out = std::slice::from_raw_parts_mut(out, n);
+                    out.iter_mut().zip(x).zip(y).for_each(|((out, &x), &y)| *out = $f(x, y));
+                }
+            };
+        }
+        if y.iter().fold(false, |some, &y| some | direct(y)) {
+            both!(wide::pow::<I>);
+        } else {
+            both!(wide::pow_other::<I>);
+        }
     } else if first == 2.0 {
         each!(square);
     } else if first == 3.0 {
@@ -277,6 +307,8 @@ kernels! {
     Cos cos;
     Tan tan;
     Erfinv erfinv;
+    Log2 log2;
+    Log10 log10;
     Fmod fmod;
     Remainder remainder;
     FloorDiv floor_div;
@@ -291,12 +323,21 @@ mod tests {
     /// An element's result depends neither on its neighbours, rare or not, nor on its place, nor on where the result goes.
     #[test]
     fn an_element_is_the_same_anywhere() {
-        let mut x: Vec<f32> = (0..500u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / 8_388_608.0 - 1.0).collect();
+        let mut x: Vec<f32> =
+            (0..500u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / 8_388_608.0 - 1.0).collect();
         for (i, rare) in [1e6, -3e38, f32::NAN, f32::INFINITY, 0.999, -1.0, -0.0, 1e-40].into_iter().enumerate() {
             x[100 + 9 * i] = rare;
         }
         let y: Vec<f32> = x.iter().rev().map(|y| y * 3.0).collect();
-        let functions = [ScalarFn::Sin, ScalarFn::Cos, ScalarFn::Tan, ScalarFn::Erfinv, ScalarFn::Fmod, ScalarFn::Remainder];
+        let functions = [
+            ScalarFn::Sin,
+            ScalarFn::Cos,
+            ScalarFn::Tan,
+            ScalarFn::Erfinv,
+            ScalarFn::Log2,
+            ScalarFn::Fmod,
+            ScalarFn::Remainder,
+        ];
         let functions = functions.into_iter().chain([ScalarFn::FloorDiv, ScalarFn::Pow, ScalarFn::Elu]);
         for (f, level) in functions.flat_map(|f| (2..=crate::isa::level()).map(move |level| (f, level))) {
             let kernel = kernel(f, Class::F32, level).unwrap();
@@ -319,7 +360,8 @@ mod tests {
     #[test]
     fn divisions_agree_with_the_long_way() {
         let x: Vec<f32> = (0..4096u32).map(|i| f32::from_bits(i.wrapping_mul(2_654_435_761))).collect();
-        let y: Vec<f32> = (0..4096u32).map(|i| f32::from_bits((i ^ 5).wrapping_mul(2_654_435_761) ^ (i << 20))).collect();
+        let y: Vec<f32> =
+            (0..4096u32).map(|i| f32::from_bits((i ^ 5).wrapping_mul(2_654_435_761) ^ (i << 20))).collect();
         let m = Math::<Avx2, f32>::new();
         for (f, long) in [
             (ScalarFn::Fmod, &(|a, b| m.fmod(a, b)) as &dyn Fn(f32, f32) -> f32),
@@ -333,7 +375,10 @@ mod tests {
                 unsafe { kernel(f, Class::F32, level).unwrap()(x.len(), a, b, b, b, out.as_mut_ptr() as *mut u8) };
                 for ((&a, &b), &got) in x.iter().zip(&y).zip(&out) {
                     let want = long(a, b);
-                    assert!(got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan(), "{f:?} {a:e} {b:e}: {got:e}, not {want:e}");
+                    assert!(
+                        got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan(),
+                        "{f:?} {a:e} {b:e}: {got:e}, not {want:e}"
+                    );
                 }
             }
         }

@@ -75,9 +75,9 @@ fn expm1_wide<I: Isa>(x: f64) -> f64 {
     fma::<I>(q, scale, scale - 1.0)
 }
 
-/// `ln x` of a number that is not subnormal: `x = 2^e m` with m in [√½, √2), and `ln m = 2 artanh((m - 1) / (m + 1))`.
+/// `ln x` of a positive, finite number that is not subnormal: `x = 2^e m` with m in [√½, √2), and `ln m = 2 artanh((m - 1) / (m + 1))`.
 #[inline(always)]
-fn ln<I: Isa>(x: f64) -> f64 {
+fn ln_finite<I: Isa>(x: f64) -> f64 {
     const ROOT_HALF: u64 = 0x3fe6_a09e_667f_3bcd;
     let bits = x.to_bits();
     // The exponent is kept positive, because AVX2 shifts 64-bit numbers without their sign only.
@@ -93,7 +93,13 @@ fn ln<I: Isa>(x: f64) -> f64 {
         0.221_761_852_311_807_3,
         0.195_841_957_931_569_44,
     ];
-    let y = fma::<I>(e, LN_2, fma::<I>(s * z, polynomial::<I, 5>(z, C), s + s));
+    fma::<I>(e, LN_2, fma::<I>(s * z, polynomial::<I, 5>(z, C), s + s))
+}
+/// `ln x` of a number that is not subnormal.
+#[inline(always)]
+fn ln<I: Isa>(x: f64) -> f64 {
+    let bits = x.to_bits();
+    let y = ln_finite::<I>(x);
     // One unsigned test finds 0, negative numbers, infinity and NaN.
     let special = bits.wrapping_sub(1) >= 0x7fef_ffff_ffff_ffff;
     let negative = ((bits as i64) >> 63) as u64 & 0x7ff8_0000_0000_0000;
@@ -292,7 +298,7 @@ pub(crate) fn tan_near<I: Isa>(x: f32) -> f32 {
 #[inline(always)]
 pub(crate) fn erfinv_middle<I: Isa>(x: f32) -> f32 {
     let w = x as f64;
-    let u = -ln::<I>(fma::<I>(-w, w, 1.0)) - 2.5;
+    let u = -ln_finite::<I>(fma::<I>(-w, w, 1.0)) - 2.5;
     const C: [f64; 12] = [
         1.501_409_351_748_176_4,
         0.246_640_276_748_584_24,
@@ -391,6 +397,15 @@ pub(crate) fn log1p<I: Isa>(x: f32) -> f32 {
 #[inline(always)]
 pub(crate) fn log2<I: Isa>(x: f32) -> f32 {
     (ln::<I>(x as f64) * LOG2_E) as f32
+}
+/// `log₂ x` and `log₁₀ x` of positive, finite numbers.
+#[inline(always)]
+pub(crate) fn log2_finite<I: Isa>(x: f32) -> f32 {
+    (ln_finite::<I>(x as f64) * LOG2_E) as f32
+}
+#[inline(always)]
+pub(crate) fn log10_finite<I: Isa>(x: f32) -> f32 {
+    (ln_finite::<I>(x as f64) * LOG10_E) as f32
 }
 /// `log₁₀ x`
 #[inline(always)]
@@ -501,6 +516,18 @@ pub(crate) fn atan2<I: Isa>(y: f32, x: f32) -> f32 {
 /// `x^y` with the special cases of IEEE 754.
 #[inline(always)]
 pub(crate) fn pow<I: Isa>(x: f32, y: f32) -> f32 {
+    let p = pow_other::<I>(x, y);
+    let p = if y == 3.0 { cube(x) } else { p };
+    let p = if y == 0.5 { root(x) } else { p };
+    if y == 2.0 {
+        x * x
+    } else {
+        p
+    }
+}
+/// [`pow`] but for the exponents 2, 3 and ½.
+#[inline(always)]
+pub(crate) fn pow_other<I: Isa>(x: f32, y: f32) -> f32 {
     let (w, v) = ((x as f64).abs(), y as f64);
     let l = ln::<I>(w);
     let p = exp::<I>(v * l) as f32;
@@ -511,11 +538,8 @@ pub(crate) fn pow<I: Isa>(x: f32, y: f32) -> f32 {
     let p = if x < 0.0 && x > f32::NEG_INFINITY && !whole { f32::NAN } else { p };
     // One to any power, also an infinite one; and -1 to those.
     let p = if w == 1.0 && (x > 0.0 || y.abs() == f32::INFINITY) { 1.0 } else { p };
-    let p = if y == 0.0 { 1.0 } else { p };
-    let p = if y == 3.0 { cube(x) } else { p };
-    let p = if y == 0.5 { root(x) } else { p };
-    if y == 2.0 {
-        x * x
+    if y == 0.0 {
+        1.0
     } else {
         p
     }
