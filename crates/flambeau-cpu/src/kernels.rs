@@ -121,6 +121,14 @@ fn table() -> Vec<[Option<DirectKernel>; Class::ALL.len()]> {
     let mut table: Vec<_> =
         ScalarFn::ALL.iter().map(|&f| Class::ALL.map(|class| find(f, class).map(|levels| levels[level]))).collect();
     #[cfg(target_arch = "x86_64")]
+    if level > 0 {
+        for (f, row) in ScalarFn::ALL.iter().zip(&mut table) {
+            for (class, kernel) in Class::ALL.iter().zip(row) {
+                *kernel = crate::usual::kernel(*f, *class, level as u8 + 1).or(*kernel);
+            }
+        }
+    }
+    #[cfg(target_arch = "x86_64")]
     if level == 2 {
         table[ScalarFn::Tanh as usize][Class::F32 as usize] = Some(crate::pieces::tanh as DirectKernel);
     }

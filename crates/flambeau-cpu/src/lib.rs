@@ -47,6 +47,8 @@ pub mod special;
 #[cfg(test)]
 mod testing;
 pub mod tile;
+#[cfg(target_arch = "x86_64")]
+mod usual;
 pub mod vector;
 pub mod weave;
 mod wide;

@@ -350,10 +350,6 @@ macro_rules! shared_float {
                 f
             }
         }
-        #[inline(always)]
-        pub fn hypot(self, a: $T, b: $T) -> $T {
-            a.hypot(b)
-        }
         /// `a` or `b`, both of which are read: with a branch the compiler may choose among their addresses, and load one by one.
         #[inline(always)]
         pub fn select(self, condition: bool, a: $T, b: $T) -> $T {
@@ -391,10 +387,6 @@ macro_rules! shared_float {
                 let x = a as f64 * PI;
                 (x.sin() / x) as $T
             }
-        }
-        #[inline(always)]
-        pub fn erfc(self, a: $T) -> $T {
-            special::erfc(a as f64) as $T
         }
         #[inline(always)]
         pub fn erfinv(self, a: $T) -> $T {
@@ -492,6 +484,14 @@ macro_rules! shared_float {
 
 impl<I: Isa> Math<I, f32> {
     shared_float!(f32 u32);
+    #[inline(always)]
+    pub fn hypot(self, a: f32, b: f32) -> f32 {
+        wide::hypot::<I>(a, b)
+    }
+    #[inline(always)]
+    pub fn erfc(self, a: f32) -> f32 {
+        wide::erfc::<I>(a)
+    }
     #[inline(always)]
     pub fn exp2(self, a: f32) -> f32 {
         exp2_f32::<I>(a)
@@ -604,6 +604,14 @@ impl<I: Isa> Math<I, f32> {
 }
 impl<I: Isa> Math<I, f64> {
     shared_float!(f64 u64);
+    #[inline(always)]
+    pub fn hypot(self, a: f64, b: f64) -> f64 {
+        a.hypot(b)
+    }
+    #[inline(always)]
+    pub fn erfc(self, a: f64) -> f64 {
+        special::erfc(a)
+    }
     #[inline(always)]
     pub fn exp2(self, a: f64) -> f64 {
         double::exp2::<I>(a)

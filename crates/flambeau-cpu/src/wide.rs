@@ -1,6 +1,7 @@
 //! Functions of float32 computed in double precision: what is lost on the way is far below a float32's last bit, so that
-//! results are within 0.51 ulp (the pole of the tangent at large arguments within 0.6), without a branch that would keep the
-//! loops around them from being vectorised. Polynomials are near-minimax fits (Lawson's algorithm) unless said otherwise.
+//! results are within 0.52 ulp (the tangent within 0.6), without a branch that would keep the
+//! loops around them from being vectorised. Polynomials are near-minimax fits (Lawson's algorithm, or interpolation at Chebyshev's
+//! nodes) unless said otherwise.
 
 use crate::isa::Isa;
 use std::f64::consts::{FRAC_PI_2, LN_2, LOG10_E, LOG2_E, PI};
@@ -24,6 +25,22 @@ fn polynomial<I: Isa, const N: usize>(x: f64, c: [f64; N]) -> f64 {
         p = fma::<I>(p, x, c[k]);
     }
     p
+}
+
+/// `a / b` within 2⁻⁴⁰ or so, for b in the range of float32: a reciprocal of single precision, which takes a third of the time,
+/// and Newton's step.
+#[inline(always)]
+fn quotient<I: Isa>(a: f64, b: f64) -> f64 {
+    let r = (1.0 / b as f32) as f64;
+    a * fma::<I>(fma::<I>(-b, r, 1.0), r, r)
+}
+/// `√x` as accurately, for x ≥ 0 in the range of float32; about 0 within 10⁻¹⁹.
+#[inline(always)]
+fn root_near<I: Isa>(x: f64) -> f64 {
+    let y = (x as f32).max(1e-38).sqrt();
+    let half = (0.5 / y) as f64;
+    let y = y as f64;
+    fma::<I>(fma::<I>(-y, y, x), half, y)
 }
 
 /// `(e^r - 1, 2^n)` with `x = n ln 2 + r`, |r| ≤ ln 2 / 2. Beyond ±200, where float32 has long been 0 or infinite, as there.
@@ -58,16 +75,16 @@ fn expm1_wide<I: Isa>(x: f64) -> f64 {
     fma::<I>(q, scale, scale - 1.0)
 }
 
-/// `ln x` of a number that is not subnormal: `x = 2^e m` with m in [√½, √2), and `ln m = 2 artanh((m - 1) / (m + 1))`.
+/// `ln x` of a positive, finite number that is not subnormal: `x = 2^e m` with m in [√½, √2), and `ln m = 2 artanh((m - 1) / (m + 1))`.
 #[inline(always)]
-fn ln<I: Isa>(x: f64) -> f64 {
+fn ln_finite<I: Isa>(x: f64) -> f64 {
     const ROOT_HALF: u64 = 0x3fe6_a09e_667f_3bcd;
     let bits = x.to_bits();
     // The exponent is kept positive, because AVX2 shifts 64-bit numbers without their sign only.
     let shifted = bits.wrapping_sub(ROOT_HALF).wrapping_add(1024 << 52);
     let e = f64::from_bits((shifted >> 52) | 0x4330_0000_0000_0000) - (4_503_599_627_370_496.0 + 1024.0);
     let m = f64::from_bits((shifted & 0x000f_ffff_ffff_ffff) + ROOT_HALF);
-    let s = (m - 1.0) / (m + 1.0);
+    let s = quotient::<I>(m - 1.0, m + 1.0);
     let z = s * s;
     const C: [f64; 5] = [
         0.666_666_666_758_045_3,
@@ -76,7 +93,13 @@ fn ln<I: Isa>(x: f64) -> f64 {
         0.221_761_852_311_807_3,
         0.195_841_957_931_569_44,
     ];
-    let y = fma::<I>(e, LN_2, fma::<I>(s * z, polynomial::<I, 5>(z, C), s + s));
+    fma::<I>(e, LN_2, fma::<I>(s * z, polynomial::<I, 5>(z, C), s + s))
+}
+/// `ln x` of a number that is not subnormal.
+#[inline(always)]
+fn ln<I: Isa>(x: f64) -> f64 {
+    let bits = x.to_bits();
+    let y = ln_finite::<I>(x);
     // One unsigned test finds 0, negative numbers, infinity and NaN.
     let special = bits.wrapping_sub(1) >= 0x7fef_ffff_ffff_ffff;
     let negative = ((bits as i64) >> 63) as u64 & 0x7ff8_0000_0000_0000;
@@ -204,6 +227,160 @@ pub(crate) fn tan<I: Isa>(x: f32) -> f32 {
     }
 }
 
+/// π in two parts.
+const PI_HIGH: f64 = PI;
+const PI_LOW: f64 = 1.224_646_799_147_353_2e-16;
+
+/// `sin x` for |x| ≤ 10⁵.
+#[inline(always)]
+pub(crate) fn sin_near<I: Isa>(x: f32) -> f32 {
+    let w = x as f64;
+    let t = fma::<I>(w, std::f64::consts::FRAC_1_PI, MAGIC);
+    let y = sine_near::<I>(w, t - MAGIC, t);
+    if x == 0.0 {
+        x
+    } else {
+        y
+    }
+}
+/// `cos x` for |x| ≤ 10⁵.
+#[inline(always)]
+pub(crate) fn cos_near<I: Isa>(x: f32) -> f32 {
+    let w = x as f64;
+    // cos x = sin (x + π/2): from the nearest odd multiple of π/2.
+    let t = fma::<I>(w, std::f64::consts::FRAC_1_PI, 0.5) + MAGIC;
+    sine_near::<I>(w, t - MAGIC - 0.5, t)
+}
+/// `±sin (x - n π)`; the sign is the last bit of `t`.
+#[inline(always)]
+fn sine_near<I: Isa>(x: f64, n: f64, t: f64) -> f32 {
+    let r = fma::<I>(n, -PI_LOW, fma::<I>(n, -PI_HIGH, x));
+    let s = r * r;
+    const C: [f64; 5] = [
+        -0.166_666_666_638_635_58,
+        0.008_333_332_765_892_838,
+        -0.000_198_410_858_668_201_67,
+        2.753_641_107_243_41e-6,
+        -2.407_897_609_276_595e-8,
+    ];
+    let y = fma::<I>(r * s, polynomial::<I, 5>(s, C), r);
+    f64::from_bits(y.to_bits() ^ (t.to_bits() << 63)) as f32
+}
+/// `tan x` for |x| ≤ 10⁵: of the distance from the nearest multiple of π/2, or -1 over it.
+#[inline(always)]
+pub(crate) fn tan_near<I: Isa>(x: f32) -> f32 {
+    let w = x as f64;
+    let t = fma::<I>(w, std::f64::consts::FRAC_2_PI, MAGIC);
+    let n = t - MAGIC;
+    let r = fma::<I>(n, -0.5 * PI_LOW, fma::<I>(n, -0.5 * PI_HIGH, w));
+    let s = r * r;
+    const C: [f64; 7] = [
+        0.333_333_339_928_869_2,
+        0.133_332_290_826_180_28,
+        0.053_994_872_670_010_116,
+        0.021_617_919_811_611_083,
+        0.009_973_381_294_628_88,
+        0.001_167_397_248_192_228_4,
+        0.003_853_762_288_487_384_7,
+    ];
+    let y = fma::<I>(r * s, polynomial::<I, 7>(s, C), r);
+    let pole = quotient::<I>(-1.0, y);
+    let y = (if t.to_bits() << 63 != 0 { pole } else { y }) as f32;
+    if x == 0.0 {
+        x
+    } else {
+        y
+    }
+}
+
+/// `erf⁻¹ x` for |x| ≤ 0.9966: x times a polynomial in `ln (1 - x²)`, which M. Giles ("Approximating the erfinv function", 2011)
+/// found to be the variable that makes it short.
+#[inline(always)]
+pub(crate) fn erfinv_middle<I: Isa>(x: f32) -> f32 {
+    let w = x as f64;
+    let u = -ln_finite::<I>(fma::<I>(-w, w, 1.0)) - 2.5;
+    const C: [f64; 12] = [
+        1.501_409_351_748_176_4,
+        0.246_640_276_748_584_24,
+        -0.004_177_325_080_457_763,
+        -0.001_252_707_957_355_770_2,
+        0.000_218_264_125_215_522_6,
+        -4.996_000_110_143_956e-6,
+        -3.426_266_209_734_268e-6,
+        4.786_897_084_558_858e-7,
+        1.650_364_404_121_373e-8,
+        -1.086_176_127_159_434_3e-8,
+        4.340_626_803_853_993e-10,
+        1.234_657_711_450_257_3e-10,
+    ];
+    (w * polynomial::<I, 12>(u, C)) as f32
+}
+/// `erf⁻¹ x` beyond that: the polynomial is one in the logarithm's root.
+#[inline(always)]
+pub(crate) fn erfinv_end<I: Isa>(x: f32) -> f32 {
+    let w = x as f64;
+    let u = (-ln::<I>(fma::<I>(-w, w, 1.0))).sqrt() - 3.16;
+    const C: [f64; 13] = [
+        2.993_458_716_351_978,
+        1.004_193_200_046_720_9,
+        0.006_518_118_891_054_862_5,
+        -0.004_799_769_572_456_251,
+        0.003_376_045_150_135_598_2,
+        -0.002_262_172_526_989_623,
+        0.001_177_844_254_387_200_3,
+        -0.000_354_578_009_484_576_6,
+        -5.048_065_431_422_518e-5,
+        0.000_128_892_459_865_084_32,
+        -5.702_594_372_218_083e-5,
+        -6.796_879_391_873_861e-6,
+        9.633_150_929_590_887e-6,
+    ];
+    let y = (w * polynomial::<I, 13>(u, C)) as f32;
+    let a = x.abs();
+    let y = if a == 1.0 { f32::INFINITY.copysign(x) } else { y };
+    if a > 1.0 {
+        f32::NAN
+    } else {
+        y
+    }
+}
+/// `1 - erf x`: of |x|, `e^-x²` times a polynomial in `(|x| - 4) / (|x| + 4)`.
+#[inline(always)]
+pub(crate) fn erfc<I: Isa>(x: f32) -> f32 {
+    let a = (x as f64).abs();
+    // From here on the result is 0 or 2.
+    let a = if a > 10.5 { 10.5 } else { a };
+    let t = quotient::<I>(a - 4.0, a + 4.0);
+    const C: [f64; 12] = [
+        0.136_999_457_625_929_72,
+        -0.259_068_049_454_758_8,
+        0.218_719_680_377_534_64,
+        -0.164_257_779_494_488_58,
+        0.108_963_118_695_696_61,
+        -0.063_108_415_697_090_84,
+        0.031_299_603_436_696_154,
+        -0.012_839_519_825_644_989,
+        0.004_059_381_157_002_968,
+        -0.000_815_051_154_796_033,
+        -2.886_146_304_207_519_3e-5,
+        0.000_101_195_604_196_142_12,
+    ];
+    let (q, scale) = exp_parts::<I>(-a * a);
+    let y = polynomial::<I, 12>(t, C) * fma::<I>(q, scale, scale);
+    (if x < 0.0 { 2.0 - y } else { y }) as f32
+}
+/// `√(x² + y²)`, infinite where either is.
+#[inline(always)]
+pub(crate) fn hypot<I: Isa>(x: f32, y: f32) -> f32 {
+    let (a, b) = (x as f64, y as f64);
+    let r = fma::<I>(a, a, b * b).sqrt() as f32;
+    if x.abs() == f32::INFINITY || y.abs() == f32::INFINITY {
+        f32::INFINITY
+    } else {
+        r
+    }
+}
+
 /// `e^x - 1`
 #[inline(always)]
 pub(crate) fn expm1<I: Isa>(x: f32) -> f32 {
@@ -220,6 +397,15 @@ pub(crate) fn log1p<I: Isa>(x: f32) -> f32 {
 #[inline(always)]
 pub(crate) fn log2<I: Isa>(x: f32) -> f32 {
     (ln::<I>(x as f64) * LOG2_E) as f32
+}
+/// `log₂ x` and `log₁₀ x` of positive, finite numbers.
+#[inline(always)]
+pub(crate) fn log2_finite<I: Isa>(x: f32) -> f32 {
+    (ln_finite::<I>(x as f64) * LOG2_E) as f32
+}
+#[inline(always)]
+pub(crate) fn log10_finite<I: Isa>(x: f32) -> f32 {
+    (ln_finite::<I>(x as f64) * LOG10_E) as f32
 }
 /// `log₁₀ x`
 #[inline(always)]
@@ -262,24 +448,60 @@ pub(crate) fn atanh<I: Isa>(x: f32) -> f32 {
     let small = fma::<I>(w * w * w, 1.0 / 3.0, w);
     (if w.abs() < 2.4e-4 { small } else { y }) as f32
 }
+/// `(asin r, √(1 - r²) > r)` of r in [0, ½], or, beyond, of `√((1 - r) / 2)`: the angle is then `π/2` less twice that.
+#[inline(always)]
+fn arcsine<I: Isa>(a: f64) -> (f64, bool) {
+    let far = a > 0.5;
+    let half = fma::<I>(a, -0.5, 0.5);
+    let s = if far { half } else { a * a };
+    let r = if far { root_near::<I>(half) } else { a };
+    const C: [f64; 6] = [
+        0.166_666_663_374_309_08,
+        0.075_000_945_434_974_24,
+        0.044_599_401_528_512_18,
+        0.031_100_662_735_494_57,
+        0.017_149_238_357_677_253,
+        0.033_690_847_202_830_12,
+    ];
+    (fma::<I>(r * s, polynomial::<I, 6>(s, C), r), far)
+}
 /// The angle whose sine is x.
 #[inline(always)]
 pub(crate) fn asin<I: Isa>(x: f32) -> f32 {
-    let a = (x as f64).abs();
-    (angle::<I>(a, ((1.0 - a) * (1.0 + a)).sqrt()) as f32).copysign(x)
+    let (p, far) = arcsine::<I>((x as f64).abs());
+    let y = if far { fma::<I>(p, -2.0, FRAC_PI_2) } else { p } as f32;
+    if x.abs() > 1.0 {
+        f32::NAN
+    } else {
+        y.copysign(x)
+    }
 }
 /// The angle whose cosine is x.
 #[inline(always)]
 pub(crate) fn acos<I: Isa>(x: f32) -> f32 {
     let w = x as f64;
-    let a = w.abs();
-    let p = angle::<I>(((1.0 - a) * (1.0 + a)).sqrt(), a);
-    (if w < 0.0 { PI - p } else { p }) as f32
+    let (p, far) = arcsine::<I>(w.abs());
+    // π/2 - asin x; near ±1 twice the half-angle, or π less that.
+    let p = p.copysign(w);
+    let near = FRAC_PI_2 - p;
+    let end = if w < 0.0 { PI } else { 0.0 } + p + p;
+    let y = if far { end } else { near } as f32;
+    if x.abs() > 1.0 {
+        f32::NAN
+    } else {
+        y
+    }
 }
 /// The angle whose tangent is x.
 #[inline(always)]
 pub(crate) fn atan<I: Isa>(x: f32) -> f32 {
-    (angle::<I>((x as f64).abs(), 1.0) as f32).copysign(x)
+    let a = (x as f64).abs();
+    // What is larger has the same angle.
+    let a = if a > 1e30 { 1e30 } else { a };
+    let steep = a > 1.0;
+    let r = if steep { quotient::<I>(1.0, a) } else { a };
+    let p = atan_unit::<I>(r);
+    (if steep { FRAC_PI_2 - p } else { p } as f32).copysign(x)
 }
 /// The angle of the point with coordinates x and y, in (-π, π].
 #[inline(always)]
@@ -294,6 +516,18 @@ pub(crate) fn atan2<I: Isa>(y: f32, x: f32) -> f32 {
 /// `x^y` with the special cases of IEEE 754.
 #[inline(always)]
 pub(crate) fn pow<I: Isa>(x: f32, y: f32) -> f32 {
+    let p = pow_other::<I>(x, y);
+    let p = if y == 3.0 { cube(x) } else { p };
+    let p = if y == 0.5 { root(x) } else { p };
+    if y == 2.0 {
+        x * x
+    } else {
+        p
+    }
+}
+/// [`pow`] but for the exponents 2, 3 and ½.
+#[inline(always)]
+pub(crate) fn pow_other<I: Isa>(x: f32, y: f32) -> f32 {
     let (w, v) = ((x as f64).abs(), y as f64);
     let l = ln::<I>(w);
     let p = exp::<I>(v * l) as f32;
@@ -304,12 +538,24 @@ pub(crate) fn pow<I: Isa>(x: f32, y: f32) -> f32 {
     let p = if x < 0.0 && x > f32::NEG_INFINITY && !whole { f32::NAN } else { p };
     // One to any power, also an infinite one; and -1 to those.
     let p = if w == 1.0 && (x > 0.0 || y.abs() == f32::INFINITY) { 1.0 } else { p };
-    let p = if y == 0.0 { 1.0 } else { p };
-    if y == 2.0 {
-        x * x
-    } else if y == 0.5 && x >= 0.0 {
-        x.sqrt()
+    if y == 0.0 {
+        1.0
     } else {
         p
+    }
+}
+/// `x³`
+#[inline(always)]
+pub(crate) fn cube(x: f32) -> f32 {
+    let w = x as f64;
+    (w * w * w) as f32
+}
+/// `x^½`: the square root but of -∞.
+#[inline(always)]
+pub(crate) fn root(x: f32) -> f32 {
+    if x == f32::NEG_INFINITY {
+        f32::INFINITY
+    } else {
+        x.sqrt()
     }
 }

@@ -10,7 +10,7 @@ use flambeau_cpu::kernels::kernel;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The functions, with the largest error that is allowed.
-const FUNCTIONS: [(ScalarFn, f64); 23] = [
+const FUNCTIONS: [(ScalarFn, f64); 24] = [
     (ScalarFn::Exp, 1.0),
     (ScalarFn::Exp2, 1.0),
     (ScalarFn::Expm1, 1.0),
@@ -34,6 +34,7 @@ const FUNCTIONS: [(ScalarFn, f64); 23] = [
     (ScalarFn::Atanh, 1.0),
     (ScalarFn::Erf, 1.0),
     (ScalarFn::Erfc, 1.0),
+    (ScalarFn::Erfinv, 1.0),
 ];
 
 /// The distance in ulp of a float32 from an exact value, with infinity where the next number would be.
