@@ -579,13 +579,13 @@ pub(crate) fn int8_micro(vnni: bool) -> Option<(Micro<f32>, bool)> {
     {
         let wide = |run| Micro { mr: 14, nr: 32, run, near: None };
         let narrow = |run| Micro { mr: 6, nr: 16, run, near: None };
-        return match crate::isa::level() {
+        match crate::isa::level() {
             3 if vnni && is_x86_feature_detected!("avx512vnni") => Some((wide(x86::quads_512), true)),
             3 => Some((wide(x86::pairs_512), false)),
             2 if vnni && is_x86_feature_detected!("avxvnni") => Some((narrow(x86::quads_256), true)),
             2 => Some((narrow(x86::pairs_256), false)),
             _ => None,
-        };
+        }
     }
     #[cfg(not(target_arch = "x86_64"))]
     {

@@ -259,7 +259,7 @@ unsafe fn elu<I: Isa>(n: usize, x: [*const u8; 4], out: *mut u8) {
     let m = Math::<I, f32>::new();
     let (x, out) = (x.map(|x| x as *const f32), out as *mut f32);
     chunks!(n, [a = x[0], alpha = x[1], scale = x[2], k = x[3]], out => to, {
-        if some(&a, |a| !(a > 0.0)) {
+        if some(&a, |a| a <= 0.0 || a.is_nan()) {
             for j in 0..CHUNK {
                 let below = m.expm1(a[j] * k[j]) * alpha[j] * scale[j];
                 to[j] = if a[j] > 0.0 { a[j] * scale[j] } else { below };

@@ -34,13 +34,18 @@ fn quotient<I: Isa>(a: f64, b: f64) -> f64 {
     let r = (1.0 / b as f32) as f64;
     a * fma::<I>(fma::<I>(-b, r, 1.0), r, r)
 }
-/// `√x` as accurately, for x ≥ 0 in the range of float32; about 0 within 10⁻¹⁹.
+/// `√x` as accurately, for 0 and x > 0 in the range of float32.
 #[inline(always)]
 fn root_near<I: Isa>(x: f64) -> f64 {
     let y = (x as f32).max(1e-38).sqrt();
     let half = (0.5 / y) as f64;
     let y = y as f64;
-    fma::<I>(fma::<I>(-y, y, x), half, y)
+    let root = fma::<I>(fma::<I>(-y, y, x), half, y);
+    if x > 0.0 {
+        root
+    } else {
+        0.0
+    }
 }
 
 /// `(e^r - 1, 2^n)` with `x = n ln 2 + r`, |r| ≤ ln 2 / 2. Beyond ±200, where float32 has long been 0 or infinite, as there.
