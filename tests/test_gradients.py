@@ -327,7 +327,7 @@ def test_by_hand(name, dtype):
 # gradient for.
 NO_GRADIENT = set(
     """
-    all allclose any argmax argmin argsort argwhere bincount bitwise_and bitwise_left_shift bitwise_not bitwise_or
+    _int_mm all allclose any argmax argmin argsort argwhere bincount bitwise_and bitwise_left_shift bitwise_not bitwise_or
     bitwise_right_shift bitwise_xor bool bucketize byte char count_nonzero eq equal gcd ge gt hash_tensor histc histogram _histogramdd_at
     _histogramdd_edges int isclose isfinite isin isinf isnan isneginf isposinf isreal lcm le logical_and logical_not logical_or
     logical_xor long lt ne nn.functional.one_hot nonzero nonzero_static searchsorted short signbit unique unique_consecutive
