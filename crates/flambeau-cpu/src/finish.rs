@@ -3,7 +3,7 @@
 use crate::convert;
 use crate::isa::dispatch;
 use crate::matmul::merged;
-use crate::tile::{CopyRows, Evaluator, Prepared, Space, TILE};
+use crate::tile::{CopyBytes, Evaluator, Prepared, Space, TILE};
 use flambeau_core::{Result, Then};
 
 /// A program made ready to run over blocks of the product's rows and columns, by any thread.
@@ -48,7 +48,7 @@ impl<'a> Finish<'a> {
                     let (to, from) = (o.ptr.wrapping_offset(at), evaluator.value(v));
                     let (step, bytes) = (strides[0] * size, j.1 * class.size());
                     if o.dtype == class.dtype() && strides[1] == 1 {
-                        dispatch(CopyRows { from: (from, bytes as isize), to: (to, step), rows: i.1, bytes });
+                        dispatch(CopyBytes { from: (from, bytes as isize), to: (to, step), rows: i.1, bytes });
                     } else {
                         for r in 0..i.1 {
                             let (from, to) = (from.wrapping_add(r * bytes), to.wrapping_offset(r as isize * step));

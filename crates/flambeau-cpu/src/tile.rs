@@ -147,13 +147,13 @@ impl<'a> Prepared<'a> {
 }
 
 /// Copies rows of bytes, whose distances are bytes as well.
-pub(crate) struct CopyRows {
+pub(crate) struct CopyBytes {
     pub from: (*const u8, isize),
     pub to: (*mut u8, isize),
     pub rows: usize,
     pub bytes: usize,
 }
-impl CopyRows {
+impl CopyBytes {
     /// # Safety
     /// The rows are readable and writable, and do not overlap.
     #[inline(always)]
@@ -164,7 +164,7 @@ impl CopyRows {
         }
     }
 }
-impl Kernel for CopyRows {
+impl Kernel for CopyBytes {
     type Out = ();
     #[inline(always)]
     fn run<I: Isa>(self) {
@@ -322,7 +322,7 @@ impl<'a, 'p> Evaluator<'a, 'p> {
             // SAFETY: the elements lie in the operand's memory by the space's construction; the slot holds a tile.
             unsafe {
                 if operand.dtype == class.dtype() && strides[1] == 1 {
-                    dispatch(CopyRows { from: (from, step), to: (slot, bytes as isize), rows, bytes });
+                    dispatch(CopyBytes { from: (from, step), to: (slot, bytes as isize), rows, bytes });
                 } else {
                     for r in 0..rows {
                         let from = from.offset(r as isize * step);

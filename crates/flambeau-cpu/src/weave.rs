@@ -160,6 +160,9 @@ pub fn weave(
         Shape(x.sizes),
         Shape(out.sizes)
     );
+    // Rows and columns are numbered in 32 bits.
+    let most = x.sizes[dim].max(out.sizes[dim]);
+    ensure!(most <= u32::MAX as i64, Runtime, "weave: expected at most 2^32 - 1 rows and columns, got {most}");
     match x.dtype {
         DType::F32 => of::<f32>(x, starts, index, weight, dim, transposed, out),
         DType::F64 => of::<f64>(x, starts, index, weight, dim, transposed, out),

@@ -56,17 +56,6 @@ pub fn weave(x: &Tensor, starts: &Tensor, index: &Tensor, weight: &Tensor, dim: 
         Runtime,
         "weave: a matrix without rows, or an operand without dimensions"
     );
-    let most = x.sizes()[d].max(starts.numel());
-    ensure!(most <= u32::MAX as i64, Runtime, "weave: expected at most 2^32 - 1 rows and columns, got {most}");
-    ensure!(
-        starts.dtype() == DType::I64 && index.dtype() == DType::I64 && weight.dtype() == x.dtype(),
-        Runtime,
-        "weave: expected int64 starts and columns and weights of the operand's dtype, got {}, {} and {} for {}",
-        starts.dtype(),
-        index.dtype(),
-        weight.dtype(),
-        x.dtype()
-    );
     let [x, starts, index, weight] =
         [&x.clone(), &starts.detach(), &index.detach(), &weight.detach()].map(view::contiguous);
     let rows = Weave { dim: d, rows: starts.as_ref().map_or(0, |s| s.numel() - 1), transposed: false };
